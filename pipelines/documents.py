@@ -1,0 +1,76 @@
+"""What travels from a corpus to the chunker: files, shards, documents, and the letters that could not be delivered."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SourceFile:
+    """One file of a corpus as a listing shows it. Files are ordered by `path`."""
+
+    path: str
+    """Relative to the corpus, with forward slashes."""
+    size: int
+    """Bytes."""
+    etag: str
+    """Changes whenever the content may have changed: the store's etag, or the modification time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a file that can be read by itself: row groups, or bytes, from `start` up to `stop` (None: the end)."""
+
+    file: SourceFile
+    start: int = 0
+    stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceShard:
+    """What one task reads: consecutive pieces in file order."""
+
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An input that could not be used. Never holds the text of a document."""
+
+    stage: Literal["file", "document", "chunk"]
+    file: str
+    id: str
+    """The document's or chunk's id where there is one, else the place in the file ("line 17", "row 4")."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentBatch:
+    """Some documents of one file, in file order."""
+
+    file: SourceFile
+    documents: pa.RecordBatch
+    """`doc_id` string, `text` string, and, where the source has metadata, `metadata` struct. No nulls in the first two."""
+    dead: list[DeadLetter] = field(default_factory=list)
+
+
+class Corpus(Protocol):
+    """Where documents come from. Can be pickled: shards are read on other machines than they were listed on."""
+
+    def files(self) -> list[SourceFile]:
+        """All files, sorted by path. Raises SourceError if there is no such place."""
+        ...
+
+    def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
+        """The Arrow type of the metadata, read off the first readable file; None if the source declares none."""
+        ...
+
+    def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
+        """Cut `files` into shards of about `target_bytes`: large files are split, small ones grouped."""
+        ...
+
+    def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
+        """Stream the documents of a shard. What cannot be read becomes dead letters; nothing else is lost."""
+        ...

@@ -1,0 +1,233 @@
+"""`revector.toml`: what a person declares. Read once, checked whole, immutable afterwards."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.errors import SpecError
+
+DEFAULT_CONFIG = "revector.toml"
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+Format = Literal["parquet", "jsonl", "csv", "lance", "text", "markdown", "html"]
+TABULAR: tuple[Format, ...] = ("parquet", "jsonl", "csv", "lance")
+COLLECTION_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Fields = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_min_length=1)
+
+
+class SourceSpec(_Table):
+    """Where the documents are."""
+
+    uri: str
+    """A file, a folder or a glob; a local path or `s3://`."""
+    id: str | None = None
+    """The column that names a document. Files of text need none: their path is their id."""
+    text: Fields = ()
+    """The columns that are embedded, joined by a blank line, in order."""
+    metadata: Fields = ()
+    """The columns that are kept beside the text."""
+    format: Format | None = None
+    """None: by suffix."""
+    duplicates: Literal["first", "last", "error"] = "first"
+    """Which document to keep when an id occurs twice, in file order."""
+
+
+class ChunkingSpec(_Table):
+    """How documents are cut."""
+
+    by: Literal["tokens", "stable", "document"] = "tokens"
+    size: int = Field(default=256, ge=8, le=1_000_000)
+    """The most tokens of a chunk as the model sees it, its special tokens included."""
+    overlap: int = Field(default=0, ge=0)
+    """Tokens that a chunk repeats of the one before it; `tokens` only."""
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> "ChunkingSpec":
+        if self.overlap and self.by != "tokens":
+            raise ValueError(f"expected overlap = 0 with by = '{self.by}', found {self.overlap}")
+        if self.overlap * 2 > self.size:
+            raise ValueError(f"expected overlap of at most half of size ({self.size // 2}), found {self.overlap}")
+        return self
+
+
+class ModelSpec(_Table):
+    """Which model embeds them. Everything here but `trust_remote_code` is part of what decides a vector."""
+
+    model_config = ConfigDict(str_min_length=0)
+
+    name: str = Field(default=DEFAULT_MODEL, min_length=1)
+    """A folder, a model that an installed package carries, or one on the hub; `hash` is the stand-in for tests of scale."""
+    revision: str | None = None
+    """The hub's commit. Asked for where the weights come from the hub."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """What the weights must hash to; None: whatever they do, recorded."""
+    prompt: str | None = None
+    """Put before every document; None: the model's own."""
+    query_prompt: str | None = None
+    """Put before every query; None: the model's own."""
+    dimensions: int | None = Field(default=None, ge=1)
+    """Keep the first so many (Matryoshka); None: all."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """As stored."""
+    normalize: bool | None = None
+    """Scale to unit length; None: as the model does."""
+    max_tokens: int | None = Field(default=None, ge=8)
+    """The longest input, special tokens included; None: the model's own."""
+    trust_remote_code: bool = False
+
+
+class WorkersSpec(_Table):
+    """Who does it. Nothing here changes a vector."""
+
+    actors: int | None = Field(default=None, ge=1)
+    """Model processes; None: one per GPU of the cluster, or one per core pair without any."""
+    gpus_per_actor: float = Field(default=0, ge=0)
+    label: dict[str, str] = {}
+    """Ray node labels that an actor's node must have."""
+    batch_tokens: int = Field(default=4096, ge=8)
+    """Tokens of one forward pass, padding counted."""
+    deadline: float = Field(default=600, gt=0)
+    """Seconds after which a shard's actor counts as hung."""
+    ready: float = Field(default=300, gt=0)
+    """Seconds that the actors may take to start."""
+
+
+class GatesSpec(_Table):
+    """When a built version may be published."""
+
+    max_failed: float = Field(default=0.01, ge=0, le=1)
+    """The largest share of dead letters."""
+
+
+class CollectionSpec(_Table):
+    """A corpus, a chunking and a model under a name."""
+
+    source: SourceSpec
+    chunking: ChunkingSpec = ChunkingSpec()
+    model: ModelSpec = ModelSpec()
+    workers: WorkersSpec = WorkersSpec()
+    gates: GatesSpec = GatesSpec()
+
+
+class Spec(_Table):
+    """The whole file."""
+
+    store: str = "store"
+    """A path or `s3://bucket/prefix`."""
+    collections: dict[Annotated[str, Field(pattern=COLLECTION_NAME)], CollectionSpec] = Field(min_length=1)
+
+    def collection(self, name: str | None) -> tuple[str, CollectionSpec]:
+        """The collection called `name`, or the only one. Raises SpecError."""
+        if name is None:
+            if len(self.collections) == 1:
+                return next(iter(self.collections.items()))
+            raise SpecError(f"expected the name of one of {', '.join(self.collections)}, found none: name one")
+        if name not in self.collections:
+            raise SpecError(f"expected one of {', '.join(self.collections)}, found {name!r}{_nearest(name, self.collections)}")
+        return name, self.collections[name]
+
+
+def load_spec(path: str | os.PathLike[str] | None = None, store: str | None = None,
+              environ: Mapping[str, str] = os.environ) -> Spec:
+    """Read and check a spec. An argument goes before the environment, the environment before the file.
+
+    Relative paths in it become absolute, seen from the file's folder. Raises SpecError with one line that names the key.
+    """
+    file = Path(path or environ.get("REVECTOR_CONFIG") or DEFAULT_CONFIG)
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SpecError(f"expected a spec at {file}, found none: `revector init` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"expected a readable spec at {file}, found {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{file}: expected TOML, found {error}") from None
+    base = file.resolve().parent
+    if chosen := store or environ.get("REVECTOR_STORE"):
+        raw["store"] = absolute(chosen, Path.cwd())
+    return parse_spec(raw, base, str(file))
+
+
+def parse_spec(raw: dict[str, Any], base: Path, origin: str = DEFAULT_CONFIG) -> Spec:
+    """Check a spec that is already a dict. Relative paths are seen from `base`. Raises SpecError."""
+    try:
+        spec = Spec.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(f"{origin}: {_first_problem(error)}") from None
+    collections = {name: _resolved(name, collection, base, origin) for name, collection in spec.collections.items()}
+    return spec.model_copy(update={"store": absolute(spec.store, base), "collections": collections})
+
+
+def absolute(uri: str, base: Path) -> str:
+    """`uri` if it has a scheme or is absolute, else seen from `base`."""
+    return uri if "://" in uri else os.path.normpath(base / Path(uri).expanduser())
+
+
+def _resolved(name: str, collection: CollectionSpec, base: Path, origin: str) -> CollectionSpec:
+    source = collection.source.model_copy(update={"uri": absolute(collection.source.uri, base)})
+    model = collection.model
+    if model.name.startswith((".", "~", "/")) or (base / model.name).is_dir():
+        model = model.model_copy(update={"name": absolute(model.name, base)})
+    if model.name == "hash" and model.dimensions is None:
+        raise SpecError(f"{origin}: collections.{name}.model.dimensions: expected a number with name = 'hash', found none")
+    return collection.model_copy(update={"source": source, "model": model})
+
+
+def _first_problem(error: ValidationError) -> str:
+    unknown_first = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    problems = [_describe(problem) for problem in unknown_first]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return problems[0] + more
+
+
+def _describe(problem: Any) -> str:
+    *parents, key = problem["loc"] or ("",)
+    where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    found = _shorten(problem["input"])
+    match problem["type"]:
+        case "extra_forbidden":
+            known = _known_keys(parents)
+            return f"{where}: expected one of {', '.join(known)}, found an unknown key{_nearest(str(key), known)}"
+        case "missing":
+            return f"{where}: expected a value, found none"
+        case "value_error":
+            return f"{where}: {problem['ctx']['error']}"
+        case "string_pattern_mismatch" if "[key]" in problem["loc"]:
+            return f"{where}: expected a name of letters, digits, '_' and '-', at most 63, found {found}"
+        case _:
+            expected = problem["msg"].removeprefix("Input should be ").partition(", unable")[0].replace("a valid", "a")
+            return f"{where}: expected {expected}, found {found}"
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _known_keys(parents: list[str | int]) -> list[str]:
+    """The keys of the table at `parents`."""
+    if not parents:
+        return list(Spec.model_fields)
+    tables = {name: field.annotation for name, field in CollectionSpec.model_fields.items()}
+    table = CollectionSpec if len(parents) == 2 else tables[str(parents[2])]
+    return list(table.model_fields)  # type: ignore[union-attr]
+
+
+def _nearest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
