@@ -1,0 +1,114 @@
+"""Small objects beside the tables: run records, tokens, file lists. Local disk and S3 behave alike."""
+
+import os
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import orjson
+
+
+def object_store_options(environ: dict[str, str] | os._Environ[str] = os.environ) -> dict[str, str]:
+    """What Lance's own S3 client must be told beyond the AWS variables that it reads itself."""
+    endpoint = environ.get("AWS_ENDPOINT_URL", "")
+    return {"aws_endpoint": endpoint, "allow_http": "true"} if endpoint.startswith("http://") else {}
+
+
+@dataclass(frozen=True)
+class Objects:
+    """A folder of objects, local or `s3://`. Picklable; opens its connection at first use."""
+
+    root: str
+
+    @cached_property
+    def _fs(self) -> Any:
+        # A cached listing would hide the objects that another process has just put.
+        return fsspec.filesystem("s3", use_listings_cache=False) if self.remote else fsspec.filesystem("file", auto_mkdir=True)
+
+    @property
+    def remote(self) -> bool:
+        return "://" in self.root
+
+    def path(self, key: str) -> str:
+        """The full path of `key`."""
+        return f"{self.root.removeprefix('s3://')}/{key}"
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write whole or not at all; replaces."""
+        if self.remote:
+            self._fs.pipe_file(self.path(key), data)
+        else:
+            self._temporary(key, data).replace(self.path(key))
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Write unless there is one already. True for exactly one of any number of writers.
+
+        When a reply is lost the retry may find the object there: it is ours if it holds our bytes.
+        """
+        try:
+            if self.remote:
+                self._fs.pipe_file(self.path(key), data, mode="create")
+            else:
+                self._link(key, data)
+        except FileExistsError:
+            return self.get(key) == data
+        return True
+
+    def get(self, key: str) -> bytes | None:
+        """The object's bytes, or None if there is none."""
+        try:
+            return bytes(self._fs.cat_file(self.path(key)))
+        except FileNotFoundError:
+            return None
+
+    def get_json(self, key: str) -> Any:
+        """The object as JSON, or None if there is none."""
+        data = self.get(key)
+        return None if data is None else orjson.loads(data)
+
+    def exists(self, key: str) -> bool:
+        return bool(self._fs.exists(self.path(key)))
+
+    def size(self, key: str) -> int | None:
+        """Bytes of the object, or None if there is none."""
+        try:
+            return int(self._fs.info(self.path(key))["size"])
+        except FileNotFoundError:
+            return None
+
+    def names(self, folder: str) -> list[str]:
+        """The names right under `folder`, sorted; empty if there is no such folder."""
+        try:
+            found = self._fs.ls(self.path(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        names = {str(name).rstrip("/").rpartition("/")[2] for name in found}
+        return sorted(name for name in names if name and not name.startswith("."))
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error if there is none."""
+        try:
+            self._fs.rm_file(self.path(key))
+        except FileNotFoundError:
+            return
+
+    def _temporary(self, key: str, data: bytes) -> Path:
+        target = Path(self.path(key))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{uuid.uuid4().hex}"
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary
+
+    def _link(self, key: str, data: bytes) -> None:
+        """A hard link fails if the name is taken, and its target is complete: unlike O_EXCL, never half-written."""
+        temporary = self._temporary(key, data)
+        try:
+            os.link(temporary, self.path(key))
+        finally:
+            temporary.unlink()
