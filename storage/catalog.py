@@ -75,8 +75,8 @@ def published(store: Store, collection: str) -> Publication:
     """`current`, or NotFound."""
     found = current(store, collection)
     if found is None:
-        known = sorted({row.collection for row in publications(store)})
-        raise NotFound(f"expected a published collection {collection!r}, found {', '.join(known) or 'none'}: run `revector apply {collection}`")
+        known = ", ".join(sorted({row.collection for row in publications(store)}))
+        raise NotFound(f"expected a published collection {collection!r}, found {known or 'none'}: run `revector apply {collection}`")
     return found
 
 
