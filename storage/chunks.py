@@ -47,6 +47,10 @@ class ChunkTable:
         """The latest version; None before there is a table."""
         return int(self.store.open(self.name).version) if self.store.has(self.name) else None
 
+    def count(self, version: int | None) -> int:
+        """Rows at `version`; 0 if that is None."""
+        return 0 if version is None else int(self.store.open(self.name, version).count_rows())
+
     def stored_rows(self, version: int | None) -> pa.Table:
         """The hashes, file and address of each row: about 80 bytes a row. Empty if `version` is None."""
         return _STORED_SCHEMA.empty_table() if version is None else scan_table(self.store.open(self.name, version), DIFF_COLUMNS)

@@ -34,6 +34,10 @@ class Generation:
         """The latest version; None before there is a table."""
         return int(self.store.open(self.name).version) if self.store.has(self.name) else None
 
+    def count(self, version: int | None) -> int:
+        """Rows at `version`; 0 if that is None."""
+        return 0 if version is None else int(self.store.open(self.name, version).count_rows())
+
     def embedded_rows(self, version: int | None) -> pa.Table:
         """`row_hash`, `content_hash` and address of each row. Empty if `version` is None."""
         if version is None:
@@ -92,6 +96,12 @@ class Donors:
             for rows in self._unseen_rows(self._store.open(name, at)):
                 self._take(rows, name, at)
         return self
+
+    def only_found(self) -> "Donors":
+        """The same without the contents that were not found."""
+        kept = Donors(self._store, self._contents.filter(pa.array(self.found)))
+        kept.sources, kept.source, kept.address = self.sources, self.source[self.found], self.address[self.found]
+        return kept
 
     def vectors(self, chosen: np.ndarray) -> np.ndarray:
         """The vectors of the contents at positions `chosen` (each found), bit by bit: shape (len(chosen), d), in the stored dtype."""

@@ -1,0 +1,119 @@
+"""Opens the corpora that a spec names: files on disk or S3, and Lance tables."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import lance
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from pipelines.documents import Corpus, DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
+from pipelines.errors import SourceError, SpecError
+from pipelines.fingerprint import fingerprint
+from pipelines.sources import FileCorpus, check_tabular, layout_of, listing, rows, tabular
+from pipelines.spec import SourceSpec, absolute
+from storage.objects import object_store_options
+
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def open_corpus(source: SourceSpec) -> Corpus:
+    """The corpus at `source.uri`. S3 is reached as the AWS variables say, `AWS_ENDPOINT_URL` among them.
+
+    Raises SpecError for a uri that is neither a path nor `s3://`, SourceError for a Lance table that is not there.
+    """
+    uri = _checked(source.uri)
+    if source.format == "lance" or uri.endswith(".lance"):
+        return LanceCorpus.latest(source.model_copy(update={"uri": uri}))
+    if uri.startswith("s3://"):
+        # A cached listing would hide what was put since.
+        return FileCorpus.at(fsspec.filesystem("s3", use_listings_cache=False), uri.removeprefix("s3://"), source)
+    return FileCorpus.at(StrictLocalFileSystem(), uri, source)
+
+
+def _checked(uri: str) -> str:
+    """`uri` without a trailing slash; a path absolute."""
+    scheme = SCHEME.match(uri)
+    if "::" in uri or "\0" in uri or (scheme and scheme[1] != "s3"):
+        raise SpecError(f"source.uri: expected a path or s3://bucket/prefix, found {uri!r}")
+    if not scheme:
+        return absolute(uri, Path.cwd())
+    bucket, *key = uri.removeprefix("s3://").rstrip("/").split("/")
+    if not bucket or listing.WILDCARD.search(bucket) or ".." in key:
+        raise SpecError(f"source.uri: expected s3://bucket/prefix without '..', found {uri!r}")
+    return uri.rstrip("/")
+
+
+class StrictLocalFileSystem(LocalFileSystem):  # type: ignore[misc]
+    """The local disk. A folder that cannot be listed is an error; fsspec would leave it out, as if its documents were gone."""
+
+    def walk(self, path: str, maxdepth: int | None = None, **options: Any) -> Iterator[Any]:
+        """As fsspec's, but raises OSError."""
+        yield from super().walk(path, maxdepth, **{**options, "on_error": "raise"})
+
+
+@dataclass(frozen=True, slots=True)
+class LanceCorpus:
+    """A `Corpus` of the rows of one version of a Lance table. Its files are the table's fragments."""
+
+    source: SourceSpec
+    version: int
+
+    @classmethod
+    def latest(cls, source: SourceSpec) -> "LanceCorpus":
+        """The table as it is now. Raises SourceError if there is none, SpecError if `source` lacks an id or text."""
+        check_tabular("lance", source)
+        return cls(source, _open_table(source.uri).version)
+
+    def files(self) -> list[SourceFile]:
+        """The fragments in the order of the table."""
+        return sorted(_fragment_file(fragment.metadata.to_json()) for fragment in self._table().get_fragments())
+
+    def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
+        """Read off the table's schema; a column that it does not have counts as a string."""
+        names = self.source.metadata
+        schema = self._table().schema
+        types = {name: schema.field(name).type if name in schema.names else pa.string() for name in names}
+        return rows.metadata_struct(names, types) if names else None
+
+    def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
+        """Fragments are not cut."""
+        return listing.pack(((Piece(file), file.size) for file in files), target_bytes)
+
+    def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
+        """Stream the documents of some fragments. Raises OSError if the store fails."""
+        table, layout = self._table(), layout_of(self.source, metadata)
+        for piece in shard.pieces:
+            try:
+                yield from self._read(table, piece.file, layout)
+            except rows.Unreadable as error:
+                yield rows.only_letters(piece.file, layout, [DeadLetter("file", piece.file.path, "", str(error))])
+
+    def _read(self, table: Any, file: SourceFile, layout: rows.Layout) -> Iterator[DocumentBatch]:
+        columns = layout.check(table.schema.names)
+        fragment = table.get_fragment(int(file.path))
+        step = rows.rows_in_batch(fragment.physical_rows, file.size)
+        first = 1
+        for batch in fragment.to_batches(columns=columns, batch_size=step):
+            yield from tabular.row_batches(file, batch, layout, first)
+            first += len(batch)
+
+    def _table(self) -> Any:
+        return _open_table(self.source.uri, self.version)
+
+
+def _open_table(uri: str, version: int | None = None) -> Any:
+    try:
+        return lance.dataset(uri, version=version, storage_options=object_store_options())
+    except ValueError as error:
+        raise SourceError(f"expected a Lance table at {uri}, found none: check source.uri") from error
+
+
+def _fragment_file(fragment: Mapping[str, Any]) -> SourceFile:
+    """A fragment is changed by new data files and by deletions; both have names of their own."""
+    size = sum(file["file_size_bytes"] or 0 for file in fragment["files"])
+    return SourceFile(f"{fragment['id']:010d}", size, fingerprint({key: fragment[key] for key in ("files", "deletion_file", "overlays")}))

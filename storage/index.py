@@ -1,0 +1,42 @@
+"""The vector index of a generation: built when it pays, kept current by the delta.
+
+Without one a search compares the query to every vector, which is exact and takes no upkeep.
+"""
+
+import math
+
+from lance import LanceDataset
+
+from pipelines.errors import RevectorError
+
+INDEX_ROWS = 250_000
+"""Below it exact search answers in well under a second: see docs/measurements.md."""
+INDEX_NAME = "vector_idx"
+REFINE = 10
+"""Candidates per result that are compared again by their full vectors."""
+
+
+def update_index(dataset: LanceDataset) -> LanceDataset:
+    """Build the index if the table has grown into one, or index what was added since."""
+    if INDEX_NAME in {index["name"] for index in dataset.list_indices()}:
+        # 0: only the delta gets a new part. The default joins partitions, and costs recall.
+        dataset.optimize.optimize_indices(num_indices_to_merge=0)
+    elif dataset.count_rows() >= INDEX_ROWS:
+        dimension = dataset.schema.field("vector").type.list_size
+        kind = "IVF_RQ" if dimension % 8 == 0 else "IVF_FLAT"
+        partitions = max(1, round(math.sqrt(dataset.count_rows())))
+        dataset.create_index("vector", kind, name=INDEX_NAME, metric="cosine", num_partitions=partitions)
+    else:
+        return dataset
+    return dataset.checkout_version(dataset.latest_version)
+
+
+def probes(dataset: LanceDataset) -> int | None:
+    """How many partitions a search should look into; None without an index."""
+    for index in dataset.list_indices():
+        if index["name"] == INDEX_NAME:
+            partitions = dataset.stats.index_stats(INDEX_NAME)["indices"][0].get("num_partitions", 0)
+            if not partitions:
+                raise RevectorError(f"expected an index with partitions on {dataset.uri}, found {index['type']}")
+            return max(20, partitions // 10)
+    return None

@@ -1,0 +1,184 @@
+"""From a target to a plan: read what changed, take the differences, estimate. Touches nothing."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.diff import FileRecord, FilesDiff, diff_files, member
+from pipelines.documents import SourceFile, SourceShard
+from pipelines.errors import PlanStale
+from pipelines.fingerprint import fingerprint
+from storage.catalog import Publication, current, publications
+from storage.chunks import DESIRED_SCHEMA
+from storage.ledger import runs
+from storage.tables import ROW_ADDRESS, table_meta
+from workers.corpus import CorpusPass, CorpusSummary
+from workers.ingest import Ingest, Ingested
+from workers.pool import run_inline
+from workers.report import Change, Plan, Progress, Report, silent
+from workers.target import Target
+from workers.work import CODE_POINTS_A_TOKEN, Work, find_work
+
+SHARD_BYTES = 64 << 20
+Runner = Callable[[Ingest, Sequence[SourceShard]], Iterable[Ingested]]
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there before a run: the corpus as listed, the tables as they are."""
+
+    files: FilesDiff
+    listed: list[SourceFile]
+    known: dict[str, FileRecord]
+    chunk_version: int | None
+    vector_version: int | None
+    published: Publication | None
+    """The publication of exactly these tables, if there is one."""
+
+    @property
+    def settled(self) -> bool:
+        """Nothing to read, nothing to embed, nothing to try again: known without opening a table."""
+        return self.files.empty and self.published is not None and not self.published.dead_letters
+
+
+def look(target: Target) -> State:
+    """List the corpus and ask for the versions. Raises SourceError."""
+    table, generation = target.chunk_table, target.generation
+    chunk_version, vector_version = table.version, generation.version
+    known = table.read_files(chunk_version, target.reading)
+    listed = target.corpus.files()
+    same = [row for row in publications(target.store, target.collection)
+            if (row.generation, row.version, row.chunk_version) == (generation.name, vector_version, chunk_version)]
+    return State(diff_files(listed, known), listed, known, chunk_version, vector_version, same[-1] if same else None)
+
+
+def begin_pass(target: Target, state: State, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
+    """A pass over what must be read, and its shards in the order in which they go."""
+    source = target.spec.source
+    metadata = _metadata(target, state)
+    last = source.duplicates == "last"
+    ingest = Ingest(target.corpus, target.chunker, target.chunk_table, state.chunk_version, metadata, last, stage)
+    table = target.chunk_table
+    stored = table.stored_rows(None if state.files.empty else state.chunk_version)
+    total = table.count(state.chunk_version)
+    shards = list(target.corpus.shards(state.files.read, SHARD_BYTES))
+    return CorpusPass(ingest, state.files, state.known, stored, total, source.duplicates == "error"), shards[::-1] if last else shards
+
+
+def _metadata(target: Target, state: State) -> pa.StructType | None:
+    """The type in the table once there is one; a corpus cannot change it under its readers."""
+    if state.chunk_version is None:
+        return target.corpus.metadata_type(state.listed)
+    schema = target.store.open(target.chunk_table.name, state.chunk_version).schema
+    index = schema.get_field_index("metadata")
+    return None if index < 0 else schema.field(index).type
+
+
+def make_plan(target: Target, report: Report = silent, run: Runner = run_inline) -> Plan:
+    """What `apply` would do now."""
+    state = look(target)
+    corpus, shards = begin_pass(target, state, stage=False)
+    for _ in corpus.steps(shards, reported(run(corpus.ingest, shards), report)):
+        pass
+    summary = corpus.summary()
+    if state.settled:
+        work = None
+        changed = False
+    else:
+        work = find_work(target.generation, state.vector_version, target.model.space.id, _desired(target, state, corpus))
+        changed = summary.changed or not work.empty or state.published is None
+    return _plan(target, state, summary, work, changed, len(corpus.dead))
+
+
+def reported(done: Iterable[Ingested], report: Report) -> Iterator[Ingested]:
+    """Pass shards through and tell of the documents in them."""
+    documents = 0
+    for found in done:
+        documents += sum(found.read.values())
+        report(Progress("read", documents=documents))
+        yield found
+
+
+def check_saved(saved: Plan, target: Target, state: State) -> None:
+    """Raises PlanStale if the corpus, the store or the spec is not as it was when `saved` was made."""
+    now = _pinned(target, state)
+    differing = [name for name in now if saved.pinned.get(name) != now[name]]
+    if differing:
+        raise PlanStale(f"expected the state that the plan was made for, found another {', '.join(differing)}: plan again")
+
+
+def _pinned(target: Target, state: State) -> dict[str, object]:
+    listing = fingerprint({"files": [[file.path, file.size, file.etag] for file in state.listed]})
+    return {"listing": listing, "chunk table version": state.chunk_version, "vectors version": state.vector_version,
+            "generation": target.generation.name, "reading": target.reading}
+
+
+def _desired(target: Target, state: State, corpus: CorpusPass) -> pa.Table:
+    """The chunk rows as they would be after the run. New ones have no address yet."""
+    stored = target.chunk_table.desired_rows(state.chunk_version)
+    kept = stored.filter(pa.array(~member(stored[ROW_ADDRESS], pa.array(corpus.deleted, pa.uint64()))))
+    new = [rows.append_column(ROW_ADDRESS, pa.array(np.zeros(len(rows), dtype=np.uint64))) for rows in corpus.new_rows]
+    return pa.concat_tables([kept, *(rows.select(DESIRED_SCHEMA.names).cast(DESIRED_SCHEMA) for rows in new)]).combine_chunks()
+
+
+def _plan(target: Target, state: State, summary: CorpusSummary, work: Work | None, changed: bool, dead: int) -> Plan:
+    calibration = calibrate(target)
+    embed = {"contents": 0, "chunks": 0, "tokens": 0}
+    reuse = {"chunks": 0}
+    if work is not None:
+        tokens = int(work.code_points / calibration.code_points_a_token) + 2 * len(work.embed)
+        embed = {"contents": len(work.embed), "chunks": len(work.embed.rows), "tokens": tokens}
+        reuse = {"chunks": len(work.reuse.rows)}
+    change, reason = classify_change(target, changed)
+    rate = calibration.tokens_per_second
+    seconds = embed["tokens"] / rate if rate else (0.0 if not embed["tokens"] else None)
+    return Plan(target.collection, target.generation.name, target.model.space.id, change, reason, *counts(summary), embed, reuse, dead,
+                seconds, _pinned(target, state), changed)
+
+
+def counts(summary: CorpusSummary) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Documents, chunks and files, as the contract has them."""
+    values = asdict(summary)
+
+    def part(prefix: str) -> dict[str, int]:
+        return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+    return part("documents_"), part("chunks_"), part("files_")
+
+
+def classify_change(target: Target, changed: bool) -> tuple[Change, str]:
+    """What kind of change the plan is, and what that was read off."""
+    published = current(target.store, target.collection)
+    if published is None:
+        return ("data", "nothing is published yet") if changed else ("none", "the corpus is empty")
+    if published.generation == target.generation.name or not changed:
+        return ("data", "the corpus or the backlog") if changed else ("none", "everything is current")
+    meta = table_meta(target.store.open(published.generation))
+    if meta["space"]["id"] != target.model.space.id:
+        now = target.model.space.to_dict()
+        differing = [name for name, value in now.items() if meta["space"].get(name) != value]
+        return "model", f"another space: {', '.join(differing)}"
+    if meta["chunker"] != target.chunker.identity:
+        return "chunking", "another way to cut"
+    return "metadata", "other metadata fields"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What earlier runs of this space measured."""
+
+    tokens_per_second: float | None
+    """Of a whole run."""
+    code_points_a_token: float
+
+
+def calibrate(target: Target) -> Calibration:
+    """From the newest run of this space that made forward passes."""
+    for run in itertools.islice(reversed(runs(target.store.objects, target.collection)), 20):
+        result = run.read("result.json")
+        if result and result.get("space") == target.model.space.id and result.get("embed", {}).get("tokens", 0) > 0:
+            return Calibration(result["tokens_per_second"] or None, result.get("code_points_a_token") or CODE_POINTS_A_TOKEN)
+    return Calibration(None, CODE_POINTS_A_TOKEN)

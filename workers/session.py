@@ -1,0 +1,65 @@
+"""A run while it goes on: its place in the ledger, its right to commit, and what it has done so far."""
+
+import time
+from dataclasses import dataclass, field
+
+from storage.ledger import Fence, Run
+from storage.tables import Change, commit
+from workers.report import Progress, Report, Stage
+from workers.target import Target
+
+
+@dataclass
+class Tally:
+    """What a run has done so far."""
+
+    documents: int = 0
+    contents: int = 0
+    """Forward passes."""
+    embedded: int = 0
+    """Chunks that they served."""
+    reused: int = 0
+    """Chunks that took a stored vector."""
+    tokens: int = 0
+    code_points: int = 0
+    """Of the texts that went through the model."""
+    model_seconds: float = 0.0
+    """Summed over the actors."""
+    total: int | None = None
+    """Chunks that must get a vector."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Chunk ids that could not be embedded, and why."""
+
+
+class Session:
+    """One run of one collection."""
+
+    def __init__(self, target: Target, run: Run, fence: Fence, report: Report) -> None:
+        self.target = target
+        self.run = run
+        self.fence = fence
+        self.tally = Tally()
+        self.began = time.monotonic()
+        self._report = report
+        self._embedding_since: float | None = None
+
+    def commit(self, table: str, version: int, change: Change) -> int:
+        """One fenced commit on top of `version`. Gives the version that it made."""
+        self.fence.check()
+        dataset = self.target.store.open(table, version)
+        properties = {"run_id": self.run.run_id, "token": str(self.fence.token)}
+        return int(commit(self.target.store, dataset, change, properties).version)
+
+    def tell(self, stage: Stage) -> None:
+        """Report where the run is."""
+        tally = self.tally
+        if stage == "embed" and self._embedding_since is None:
+            self._embedding_since = time.monotonic()
+        elapsed = time.monotonic() - self._embedding_since if self._embedding_since else 0.0
+        done = tally.embedded + tally.reused
+        rate = tally.tokens / elapsed if elapsed else 0.0
+        left = None
+        if stage == "embed" and tally.total is not None and tally.embedded:
+            left = elapsed / tally.embedded * (tally.total - done)
+        shared = tally.reused + tally.embedded - tally.contents
+        self._report(Progress(stage, tally.documents, done, tally.total, tally.tokens, rate, shared, left))
