@@ -1,0 +1,17 @@
+"""When it happens: Prefect flows, the command line, and the commands as functions (`from flows import plan, apply`)."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.commands import apply, diff, history, plan, promote, rollback, search, status
+
+__all__ = ["apply", "diff", "history", "plan", "promote", "rollback", "search", "status"]
+
+
+def __getattr__(name: str) -> Any:
+    """Heavy libraries are imported when a command is first used, not with the package."""
+    if name in __all__:
+        from flows import commands
+
+        return getattr(commands, name)
+    raise AttributeError(name)

@@ -3,7 +3,7 @@
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -138,7 +138,7 @@ class Spec(_Table):
                 return next(iter(self.collections.items()))
             raise SpecError(f"expected the name of one of {', '.join(self.collections)}, found none: name one")
         if name not in self.collections:
-            raise SpecError(f"expected one of {', '.join(self.collections)}, found {name!r}{_nearest(name, self.collections)}")
+            raise SpecError(f"expected one of {', '.join(self.collections)}, found {name!r}{nearest(name, self.collections)}")
         return name, self.collections[name]
 
 
@@ -202,7 +202,7 @@ def _describe(problem: Any) -> str:
     match problem["type"]:
         case "extra_forbidden":
             known = _known_keys(parents)
-            return f"{where}: expected one of {', '.join(known)}, found an unknown key{_nearest(str(key), known)}"
+            return f"{where}: expected one of {', '.join(known)}, found an unknown key{nearest(str(key), known)}"
         case "missing":
             return f"{where}: expected a value, found none"
         case "value_error":
@@ -228,6 +228,7 @@ def _known_keys(parents: list[str | int]) -> list[str]:
     return list(table.model_fields)  # type: ignore[union-attr]
 
 
-def _nearest(word: str, known: Any) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,6 +1,7 @@
 """A run: from what the corpus says to a published version. The only committer of its collection."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from storage.ledger import Heartbeat, Run, new_run_id, now, take_fence, whoami
 from workers.corpus import CorpusPass
 from workers.filling import Filling
 from workers.planning import State, begin_pass, calibrate, check_saved, classify_change, counts, look
-from workers.pool import ingest_on_ray, run_inline, stop_ray
+from workers.pool import ingest_on_ray, run_inline, start_ray
 from workers.report import Plan, Report, Result, silent
 from workers.session import Session
 from workers.target import Target
@@ -35,15 +36,13 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent) ->
         return _settled(target, state)
     objects = target.store.objects
     run = Run(objects, target.collection, new_run_id())
-    session = Session(target, run, take_fence(objects, target.collection, run.run_id), report)
+    fence = take_fence(objects, target.collection, run.run_id)
     try:
-        with Heartbeat(run):
-            return _perform(session, look(target))
+        with Heartbeat(run), ExitStack() as closing:
+            return _perform(Session(target, run, fence, report, closing), look(target))
     except BaseException as error:
         run.write("result.json", {"run_id": run.run_id, "status": "failed", "error": _describe(error), "at": now()})
         raise
-    finally:
-        stop_ray()
 
 
 def _describe(error: BaseException) -> str:
@@ -94,7 +93,7 @@ def _ingest(session: Session, state: State) -> tuple[CorpusPass, int]:
     if version is None:
         version = target.store.create(table.name, chunk_schema(corpus.ingest.metadata), {"chunker": target.chunker.identity}).version
     large = sum(file.size for file in state.files.read) > RAY_BYTES
-    done = ingest_on_ray(corpus.ingest, shards) if large else run_inline(corpus.ingest, shards)
+    done = ingest_on_ray(start_ray(session.closing), corpus.ingest, shards) if large else run_inline(corpus.ingest, shards)
 
     def told() -> Any:
         for found in done:

@@ -10,7 +10,7 @@ import numpy as np
 from storage.tables import Change, take
 from storage.vectors import replaced
 from workers.embed import Embedding, Receipt, Shard, reuse_rows
-from workers.pool import Lost, Pool
+from workers.pool import Lost, Pool, start_ray
 from workers.session import Session
 from workers.work import Cutter, Work
 
@@ -72,7 +72,7 @@ class Filling:
             return None if cutter.done else cutter.cut(tokens)
 
         self._session.tell("embed")
-        with Pool(self._embedding, target.model.spec, target.model.space.id, target.spec.workers, most) as pool:
+        with Pool(start_ray(self._session.closing), self._embedding, target.model, target.spec.workers, most) as pool:
             for outcome in pool.run(next_shard, cutter.numbers):
                 if isinstance(outcome, Lost):
                     self._give_up(outcome)

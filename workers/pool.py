@@ -7,14 +7,16 @@ that fails goes back into the queue, its actor is replaced, and a shard that fai
 import math
 import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.documents import SourceShard
 from pipelines.errors import RevectorError, WorkerError
-from pipelines.models import resolve_model
+from pipelines.models import Model, resolve_model
 from pipelines.spec import ModelSpec, WorkersSpec
 from workers.embed import Embedding, Receipt, Shard, embed_shard
 from workers.encoders import load_encoder
@@ -38,8 +40,11 @@ _RAY_ENVIRONMENT = {
 }
 
 
-def start_ray() -> Any:
-    """Ray, connected: to the cluster that RAY_ADDRESS names (as in a Ray Job), else to one of its own on this machine."""
+def start_ray(closing: ExitStack) -> Any:
+    """Ray, connected: to the cluster that RAY_ADDRESS names (as in a Ray Job), else to one of its own on this machine.
+
+    `closing` disconnects it again, unless it was connected before.
+    """
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         for name, value in _RAY_ENVIRONMENT.items():
@@ -47,24 +52,20 @@ def start_ray() -> Any:
     import ray
 
     if not ray.is_initialized():
-        if address:
-            ray.init(address=address, log_to_driver=False)
-        else:
-            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False,
-                     logging_level="ERROR")
+        with warnings.catch_warnings():
+            # Lance and lancedb warn of forks. Ray's are followed by an exec at once.
+            warnings.filterwarnings("ignore", message=".*fork", category=Warning)
+            if address:
+                ray.init(address=address, log_to_driver=False)
+            else:
+                ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False,
+                         logging_level="ERROR")
+        closing.callback(ray.shutdown)
     return ray
 
 
-def stop_ray() -> None:
-    """Leave the cluster, and end it if it is this process's own."""
-    import ray
-
-    ray.shutdown()
-
-
-def ingest_on_ray(ingest: Ingest, shards: Sequence[SourceShard]) -> Iterator[Ingested]:
+def ingest_on_ray(ray: Any, ingest: Ingest, shards: Sequence[SourceShard]) -> Iterator[Ingested]:
     """`ingest_shard` of each, as CPU tasks, in order; a bounded number ahead of the consumer."""
-    ray = start_ray()
     task = ray.remote(num_cpus=1)(ingest_shard)
     common = ray.put(ingest)
     ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -116,16 +117,16 @@ class _Member:
 class Pool:
     """Runs shards on actors. A context: on leaving, the actors are ended."""
 
-    def __init__(self, embedding: Embedding, model: ModelSpec, space: str, workers: WorkersSpec, most: int) -> None:
+    def __init__(self, ray: Any, embedding: Embedding, model: Model, workers: WorkersSpec, most: int) -> None:
         """At most `most` actors: no more than there is work for."""
-        self._ray = start_ray()
+        self._ray = ray
         resources = self._ray.cluster_resources()
         cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
         self._workers = workers
         self._size = max(1, min(most, _pool_size(workers, cpus, gpus)))
         device = "cuda" if workers.gpus_per_actor else "cpu"
         threads = max(1, cpus // self._size) if device == "cpu" else 1
-        self._arguments = (embedding, model, space, device, workers.batch_tokens, threads)
+        self._arguments = (embedding, model.spec, model.space.id, device, workers.batch_tokens, threads)
         self._members: list[_Member] = []
         self._queue: deque[Shard] = deque()
         self._failures: dict[int, int] = {}

@@ -1,6 +1,7 @@
 """A run while it goes on: its place in the ledger, its right to commit, and what it has done so far."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from storage.ledger import Fence, Run
@@ -34,10 +35,12 @@ class Tally:
 class Session:
     """One run of one collection."""
 
-    def __init__(self, target: Target, run: Run, fence: Fence, report: Report) -> None:
+    def __init__(self, target: Target, run: Run, fence: Fence, report: Report, closing: ExitStack) -> None:
+        """`closing` is left when the run ends: what the run opens on the way is closed then."""
         self.target = target
         self.run = run
         self.fence = fence
+        self.closing = closing
         self.tally = Tally()
         self.began = time.monotonic()
         self._report = report

@@ -1,0 +1,218 @@
+"""The command line. One object on stdout with --json, progress and logs on stderr; heavy libraries only when a command needs them."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import orjson
+import typer
+from typer.exceptions import TyperException
+
+from pipelines.errors import RevectorError, SpecError
+
+app = typer.Typer(
+    name="revector",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Keep the embeddings of large corpora current.
+
+    Declare a collection in revector.toml; [bold]plan[/bold] shows what an update would do and cost, [bold]apply[/bold] does it and
+    publishes the result atomically. Only what changed is embedded.
+
+    Exit codes: 0 done, 1 error, 2 changes pending (plan), 3 a gate failed (built, not published), 4 partial (dead letters),
+    5 conflict with another run, 64 bad spec or usage.""",
+    epilog="First steps: [bold]revector demo[/bold], or [bold]revector init[/bold], edit revector.toml, [bold]revector plan[/bold], "
+    "[bold]revector apply[/bold].",
+)
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The collection; may be left out if the spec has only one.")]
+NameRequired = Annotated[str, typer.Argument(metavar="NAME", help="The collection.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="The spec. [default: $REVECTOR_CONFIG or revector.toml]")]
+StoreOption = Annotated[str | None, typer.Option("--store", help="Folder or s3:// URI, instead of $REVECTOR_STORE and the spec's.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Why = Annotated[str, typer.Option("--why", help="For the history: the reason.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    # Read by main() from the command line itself, so that it also covers errors of usage.
+    pass
+
+
+@app.command(epilog="Example: revector init && $EDITOR revector.toml")
+def init(file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("revector.toml"), json: Json = False) -> None:
+    """Write a commented revector.toml."""
+    from flows import commands
+
+    path = commands.init(file)
+    _put(json, {"file": str(path)}, lambda: typer.echo(f"Wrote {path}. Next: edit it, then `revector plan`."))
+
+
+@app.command(epilog="Examples: revector plan docs --out tonight.json; revector plan docs --json | jq .embed.contents")
+def plan(name: Name = None, out: Annotated[Path | None, typer.Option("--out", help="Keep the plan for `apply --plan`.")] = None,
+         config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
+    """Show what an update would do and cost. Touches nothing; exits 2 if there is something to do."""
+    from flows import commands, render
+    from flows.progress import progress
+
+    with progress() as report:
+        made = commands.plan(name, config, store=store, report=report)
+    if out:
+        commands.save_plan(made, out)
+    _put(json, made, lambda: render.plan(made))
+    raise typer.Exit(2 if made.pending else 0)
+
+
+@app.command(epilog="Examples: revector apply docs; revector apply docs --plan tonight.json; revector apply --json > result.json")
+def apply(name: Name = None, plan: Annotated[Path | None, typer.Option("--plan", help="A plan of `plan --out`; refused when stale.")] = None,
+          config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
+    """Bring a collection up to date and publish it. Run it again after any interruption: it goes on where it was."""
+    from flows import commands, render
+    from flows.progress import progress
+
+    saved = commands.load_plan(plan) if plan else None
+    with progress() as report:
+        result = commands.apply(name, config, store=store, saved=saved, report=report)
+    _put(json, result, lambda: render.result(result))
+    raise typer.Exit(result.exit_code)
+
+
+@app.command(epilog="Example: revector status --json | jq '.collections[].backlog'")
+def status(name: Name = None, config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+    """Generations, versions, coverage, backlog, dead letters and the last run."""
+    from flows import commands, render
+
+    found = commands.status(name, config, store=store)
+    _put(json, found, lambda: render.status(found))
+
+
+@app.command(epilog="Example: revector search docs 'how do I undo a release' -k 5 --where lang=en")
+def search(name: NameRequired, query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+           k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results.")] = 10,
+           where: Annotated[list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="Metadata that results must have.")] = None,
+           config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+    """The chunks of the published version that are nearest in meaning; score = cosine similarity."""
+    from flows import commands, render
+
+    results = commands.search(name, query, config, store=store, k=k, where=dict(_condition(text) for text in where or []))
+    _put(json, {"collection": name, "query": query, "results": results}, lambda: render.results(results))
+
+
+@app.command(epilog="Example: revector history docs --json | jq '.runs[-1].embed'")
+def history(name: Name = None, config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+    """Published versions, runs, and what each cost."""
+    from flows import commands, render
+
+    found = commands.history(name, config, store=store)
+    _put(json, found, lambda: render.history(found))
+
+
+@app.command(epilog="Example: revector diff docs 4 7   (versions as `revector history docs` lists them)")
+def diff(name: NameRequired, a: Annotated[int, typer.Argument(metavar="A", help="The earlier version.")],
+         b: Annotated[int, typer.Argument(metavar="B", help="The later version.")],
+         config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+    """What changed between two published versions."""
+    from flows import commands, render
+
+    found = commands.diff(name, a, b, config, store=store)
+    _put(json, found, lambda: render.diff(found))
+
+
+@app.command(epilog="Example: revector promote docs docs.vectors.all-minilm-l6-v2-1f0c2b3a --why 'better on German'")
+def promote(name: NameRequired, generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it.")],
+            why: Why = "", config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+    """Publish another generation: one move of a pointer."""
+    from flows import commands, render
+
+    moved = commands.promote(name, generation, config, store=store, why=why)
+    _put(json, moved, lambda: render.moved(moved))
+
+
+@app.command(epilog="Example: revector rollback docs --why 'bad import of 2026-03-02'")
+def rollback(name: Name = None, why: Why = "", config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+    """Publish again what was published before: one move of a pointer, nothing is rewritten."""
+    from flows import commands, render
+
+    moved = commands.rollback(name, config, store=store, why=why)
+    _put(json, moved, lambda: render.moved(moved))
+
+
+@app.command(epilog="Example: revector doctor && revector apply")
+def doctor(name: Name = None, config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
+    """Check the store (conditional writes, by a race), the model, Ray and free space."""
+    from flows import render
+    from flows.doctor import examine
+
+    checks = examine(name, config, store)
+    healthy = all(check.ok for check in checks)
+    _put(json, {"ok": healthy, "checks": checks}, lambda: render.checks(checks))
+    raise typer.Exit(0 if healthy else 1)
+
+
+@app.command(epilog="Example: revector demo --keep ./demo")
+def demo(keep: Annotated[Path | None, typer.Option("--keep", help="A new folder for the demo's files, to look at afterwards.")] = None,
+         json: Json = False) -> None:
+    """The whole story on real text: 8,000 WordNet glosses, in about two minutes."""
+    from flows.demo import tell
+
+    story = tell(keep)
+    _put(json, story, lambda: None)
+
+
+def _condition(text: str) -> tuple[str, str]:
+    field, equals, value = text.partition("=")
+    if not field or not equals:
+        raise SpecError(f"expected --where field=value, found {text!r}")
+    return field, value
+
+
+def _put(json: bool, value: Any, show: Callable[[], None]) -> None:
+    if json:
+        sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY, default=str))
+        sys.stdout.flush()
+    else:
+        show()
+
+
+def main() -> NoReturn:
+    """The entry point: every way out has an exit code, every error is one line."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    os.environ.setdefault("LANCE_LOG", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run(arguments, debug))
+
+
+def _terminate(*_: object) -> NoReturn:
+    """A scheduler's stop unwinds like Ctrl-C: actors are ended, the record is written."""
+    raise KeyboardInterrupt
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        return int(app(arguments or ["--help"], standalone_mode=False) or 0)
+    except typer.Exit as end:
+        return int(end.exit_code)
+    except TyperException as error:
+        return _fail(f"{error.format_message()} (`revector --help` lists commands, `revector COMMAND --help` options)", 64, debug)
+    except RevectorError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("stopped; the same command goes on from here", 130, debug)
+    except Exception as error:  # noqa: BLE001  the outermost edge
+        return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"revector: {' '.join(message.split())}\n")
+    return code

@@ -1,0 +1,103 @@
+"""The commands as functions: what the command line calls, and scripts may."""
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipelines.errors import RevectorError, SpecError
+from pipelines.spec import load_spec
+from storage import catalog, overview
+from storage.published import Condition, compare_versions
+from storage.tables import Store
+from workers import driver, planning
+from workers import search as searching
+from workers.report import Plan, Progress, Result, silent
+from workers.target import Target, resolve_target
+
+Config = str | PathLike[str] | None
+Report = Callable[[Progress], None]
+
+
+def plan(name: str | None = None, config: Config = None, *, store: str | None = None, report: Report = silent) -> Plan:
+    """What `apply` would do now. Touches nothing."""
+    return planning.make_plan(_target(name, config, store), report)
+
+
+def apply(name: str | None = None, config: Config = None, *, store: str | None = None, saved: Plan | None = None,
+          report: Report = silent) -> Result:
+    """Bring a collection up to date and publish it."""
+    return driver.apply(_target(name, config, store), saved, report)
+
+
+def save_plan(plan: Plan, file: str | PathLike[str]) -> None:
+    """Keep a plan for `apply --plan`."""
+    Path(file).write_bytes(orjson.dumps(plan, option=orjson.OPT_INDENT_2))
+
+
+def load_plan(file: str | PathLike[str]) -> Plan:
+    """A plan that `save_plan` kept. Raises SpecError if it is none."""
+    try:
+        return Plan(**orjson.loads(Path(file).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise SpecError(f"expected a plan in {file} (`revector plan --out {file}` writes one), found {type(error).__name__}") from None
+
+
+def status(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
+    """All collections of the spec and the store, or one: generations, versions, coverage, backlog, dead letters, last run."""
+    spec = load_spec(config, store)
+    where = Store(spec.store)
+    names = [spec.collection(name)[0]] if name else sorted({*spec.collections, *overview.collections(where)})
+    return {"store": spec.store, "collections": [overview.collection_status(where, each) for each in names]}
+
+
+def search(name: str, query: str, config: Config = None, *, store: str | None = None, k: int = 10,
+           where: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """The nearest chunks of the published version, best first."""
+    conditions = [Condition(field, value) for field, value in (where or {}).items()]
+    return searching.search(_store(config, store), name, query, k, conditions)
+
+
+def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
+    """Published versions, runs, and what they cost."""
+    spec = load_spec(config, store)
+    return overview.history(Store(spec.store), spec.collection(name)[0])
+
+
+def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
+    """What changed between two published versions."""
+    where = _store(config, store)
+    return {"collection": name, "from": a, "to": b, **compare_versions(where, catalog.publications(where, name), a, b)}
+
+
+def promote(name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
+    """Publish the last published version of another generation."""
+    return catalog.promote(_store(config, store), name, generation, why)
+
+
+def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
+    """Publish again what was published before."""
+    spec = load_spec(config, store)
+    return catalog.rollback(Store(spec.store), spec.collection(name)[0], why)
+
+
+def init(file: str | PathLike[str]) -> Path:
+    """Write a commented spec. Raises RevectorError if there is one."""
+    path = Path(file)
+    template = Path(__file__).with_name("template.toml").read_bytes()
+    try:
+        with path.open("xb") as out:
+            out.write(template)
+    except FileExistsError:
+        raise RevectorError(f"expected no file at {path}, found one: it was left as it is") from None
+    return path
+
+
+def _target(name: str | None, config: Config, store: str | None) -> Target:
+    return resolve_target(load_spec(config, store), name)
+
+
+def _store(config: Config, store: str | None) -> Store:
+    return Store(load_spec(config, store).store)

@@ -1,0 +1,146 @@
+"""What a person reads: tables and sentences on stdout."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.progress import duration
+from storage.catalog import Publication
+from workers.report import Plan, Result
+
+TEXT_WIDTH = 100
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def plan(made: Plan) -> None:
+    """What would be done, and what it would cost."""
+    console = _console()
+    if not made.pending:
+        console.print(f"[bold]{made.collection}[/bold] is current: nothing to do.{_standing(made.dead_letters)}")
+        return
+    console.print(f"[bold]{made.collection}[/bold]  {made.change} change: {made.reason}")
+    console.print(f"  generation      {made.generation}  (space {made.space})")
+    console.print(f"  files           {_counts(made.files, ('read', 'gone', 'unchanged'))}")
+    console.print(f"  documents       {_counts(made.documents, ('added', 'changed', 'removed', 'unchanged'))}")
+    console.print(f"  chunks          {_counts(made.chunks, ('added', 'removed', 'unchanged'))}")
+    embed = made.embed
+    console.print(f"  forward passes  [bold]{embed['contents']:,}[/bold] for {embed['chunks']:,} chunks, about {embed['tokens']:,} tokens")
+    console.print(f"  reuse           {made.reuse['chunks']:,} chunks take a stored vector")
+    if made.seconds is None:
+        console.print("  time            unknown: the first run of this model measures it")
+    else:
+        console.print(f"  time            about {duration(made.seconds)}, by the speed of the last run")
+    if made.dead_letters:
+        console.print(f"  dead letters    {made.dead_letters:,}")
+    console.print("`revector apply` does it.")
+
+
+def _standing(dead_letters: int) -> str:
+    return f" {dead_letters:,} dead letters stand." if dead_letters else ""
+
+
+def _counts(values: Mapping[str, int], names: Sequence[str]) -> str:
+    return ", ".join(f"{values[name]:,} {name}" for name in names)
+
+
+def result(done: Result) -> None:
+    """What was done."""
+    console = _console()
+    if done.status == "nothing":
+        console.print(f"[bold]{done.collection}[/bold] is current: nothing to do.")
+        return
+    headline = {"published": "published", "partial": "published, with dead letters", "built": "built, [bold]not published[/bold]"}[done.status]
+    console.print(f"[bold]{done.collection}[/bold]  {headline}: version {done.version} of {done.generation}")
+    console.print(f"  documents       {_counts(done.documents, ('added', 'changed', 'removed', 'unchanged'))}")
+    console.print(f"  forward passes  {done.embed['contents']:,} for {done.embed['chunks']:,} chunks; {done.reuse['chunks']:,} reused")
+    speed = f", {done.embed['tokens'] / done.seconds['total']:,.0f} tokens/s" if done.embed["tokens"] else ""
+    console.print(f"  time            {duration(done.seconds['total'])}{speed}")
+    if done.dead_letters:
+        console.print(f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them; the next run tries them again")
+    if done.reason:
+        console.print(f"  gate            {done.reason}")
+
+
+def status(found: Mapping[str, Any]) -> None:
+    """All collections, and the generations of each."""
+    console = _console()
+    console.print(f"store {found['store']}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("collection", "published", "chunks", "vectors", "backlog", "dead", "last run"):
+        table.add_column(column, justify="right" if column in {"chunks", "vectors", "backlog", "dead"} else "left")
+    for each in found["collections"]:
+        published = each["published"]
+        shown = f"version {published['version']}, {published['at'][:16].replace('T', ' ')}" if published else "not yet"
+        last = each["last_run"]
+        table.add_row(each["name"], shown, *(f"{each[key]:,}" for key in ("chunks", "vectors", "backlog", "dead_letters")),
+                      f"{last['status']}, {str(last['began'])[:16].replace('T', ' ')}" if last else "none")
+    console.print(table)
+    for each in found["collections"]:
+        for generation in each["generations"]:
+            mark = "*" if each["published"] and each["published"]["generation"] == generation["name"] else " "
+            index = ", ".join(generation["index"]) or "no index: exact search"
+            console.print(f"{mark} {generation['name']}  {generation['model']}, {generation['dimension']} dimensions, {index}")
+        for letter in each.get("letters", []):
+            console.print(f"  dead: {letter['stage']} {letter['id']} {letter['file']}: {letter['reason']}", markup=False)
+
+
+def results(hits: Sequence[Mapping[str, Any]]) -> None:
+    """Search results, best first."""
+    console = _console()
+    if not hits:
+        console.print("nothing found")
+    for hit in hits:
+        text = " ".join(hit["text"].split())
+        shown = text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
+        metadata = "  ".join(f"{name}={value}" for name, value in hit["metadata"].items())
+        console.print(f"{hit['score']:.3f}  {hit['chunk_id']}  {metadata}\n       {shown}", markup=False)
+
+
+def history(found: Mapping[str, Any]) -> None:
+    """Publications, then runs."""
+    console = _console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("epoch", "action", "version", "generation", "chunks", "at", "who", "why"):
+        table.add_column(column)
+    for row in found["published"]:
+        shown = (row["epoch"], row["action"], row["version"], row["generation"], f"{row['chunks']:,}", row["at"][:19], row["who"], row["why"])
+        table.add_row(*map(str, shown))
+    console.print(table)
+    runs = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("run", "status", "forward passes", "reused", "tokens", "seconds", "dead"):
+        runs.add_column(column)
+    for run in found["runs"]:
+        embed, seconds = run.get("embed", {}), run.get("seconds", {})
+        runs.add_row(run["run_id"], run["status"], f"{embed.get('contents', 0):,}", f"{run.get('reuse', {}).get('chunks', 0):,}",
+                     f"{embed.get('tokens', 0):,}", f"{seconds.get('total', 0):.1f}", str(run.get("dead_letters", 0)))
+    console.print(runs)
+
+
+def diff(found: Mapping[str, Any]) -> None:
+    """What changed between two versions."""
+    console = _console()
+    console.print(f"[bold]{found['collection']}[/bold]  version {found['from']} -> {found['to']}")
+    for level in ("documents", "chunks"):
+        console.print(f"  {level:<10} {_counts(found[level], ('added', 'removed', 'changed'))}")
+        for name, ids in found[level]["examples"].items():
+            if ids:
+                console.print(f"    {name}: {', '.join(ids)}", markup=False)
+
+
+def moved(publication: Publication) -> None:
+    """Where the pointer is now."""
+    _console().print(f"[bold]{publication.collection}[/bold]  {publication.action}: version {publication.version} of "
+                     f"{publication.generation} is what readers get (epoch {publication.epoch})")
+
+
+def checks(found: Sequence[Any]) -> None:
+    """One line a check."""
+    console = _console()
+    for check in found:
+        mark = "[green]ok[/green]   " if check.ok else "[red]wrong[/red]"
+        console.print(f"{mark}  {check.name:<20} {check.detail}")

@@ -1,0 +1,88 @@
+"""What is stored, for people and dashboards: status and history."""
+
+from dataclasses import asdict
+from typing import Any
+
+from pipelines.diff import diff_rows
+from storage.catalog import Publication, current, publications
+from storage.chunks import ChunkTable
+from storage.ledger import folder, runs
+from storage.tables import Store, table_meta
+from storage.vectors import Generation, generations
+
+
+def collections(store: Store) -> list[str]:
+    """The names of all collections that the store knows."""
+    return [name for name in store.objects.names("_revector") if store.objects.names(f"{folder(name)}/runs")]
+
+
+def collection_status(store: Store, name: str) -> dict[str, Any]:
+    """Generations, versions, coverage, backlog, dead letters and the last run of one collection."""
+    publication = current(store, name)
+    known = [_generation(store, generation, publication) for generation in generations(store, name)]
+    shown = next((entry for entry in known if publication and entry["name"] == publication.generation), known[-1] if known else {})
+    last = last_run(store, name)
+    return {
+        "name": name,
+        "published": {"generation": publication.generation, "version": publication.version, "space": publication.space, "at": publication.at}
+        if publication else None,
+        "generations": known,
+        "chunks": shown.get("chunks", 0),
+        "vectors": shown.get("vectors", 0),
+        "backlog": shown.get("backlog", 0),
+        "dead_letters": last.get("dead_letters", publication.dead_letters if publication else 0) if last else 0,
+        "last_run": last,
+    }
+
+
+def _generation(store: Store, generation: Generation, publication: Publication | None) -> dict[str, Any]:
+    dataset = store.open(generation.name)
+    meta = table_meta(dataset)
+    table = ChunkTable(store, generation.collection, meta["chunking"])
+    chunk_version = table.version
+    same = publication is not None and (publication.generation, publication.version) == (generation.name, dataset.version)
+    settled = same and publication is not None and publication.chunk_version == chunk_version and not publication.dead_letters
+    difference = None if settled else diff_rows(table.desired_rows(chunk_version), generation.embedded_rows(dataset.version))
+    return {
+        "name": generation.name,
+        "version": dataset.version,
+        "model": meta["model"]["name"],
+        "space": meta["space"]["id"],
+        "dimension": meta["space"]["dimension"],
+        "chunks": table.count(chunk_version),
+        "vectors": dataset.count_rows(),
+        "backlog": len(difference.pending) if difference else 0,
+        "stale": len(difference.stale) if difference else 0,
+        "index": [index["type"] for index in dataset.list_indices()],
+    }
+
+
+def last_run(store: Store, name: str) -> dict[str, Any] | None:
+    """The record of the newest run, finished or not."""
+    for run in reversed(runs(store.objects, name)):
+        intent = run.read("intent.json") or {"run_id": run.run_id}
+        result = run.read("result.json")
+        return _short(intent, result)
+    return None
+
+
+def history(store: Store, name: str) -> dict[str, Any]:
+    """Published versions, oldest first, and all runs with what they cost."""
+    listed = [_short(run.read("intent.json") or {"run_id": run.run_id}, run.read("result.json")) for run in runs(store.objects, name)]
+    return {"collection": name, "published": [asdict(row) for row in publications(store, name)], "runs": listed}
+
+
+def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, Any]:
+    wanted = ("status", "version", "documents", "chunks", "embed", "reuse", "dead_letters", "seconds", "tokens_per_second", "error", "reason")
+    outcome = {name: result[name] for name in wanted if name in result} if result else {"status": "unfinished"}
+    return {"run_id": intent["run_id"], "began": intent.get("at"), "ended": result.get("at") if result else None,
+            "who": intent.get("who"), "change": intent.get("change"), **outcome}
+
+
+def dead_letters(store: Store, name: str) -> list[dict[str, Any]]:
+    """The letters of the newest run that ended, at most as many as a record keeps."""
+    for run in reversed(runs(store.objects, name)):
+        result = run.read("result.json")
+        if result and "dead" in result:
+            return list(result["dead"])
+    return []

@@ -1,0 +1,126 @@
+"""What readers get: one generation, one version and its space, resolved together, so that models never mix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance import LanceDataset
+
+from pipelines.chunks import metadata_type
+from pipelines.errors import NotFound, SpecError
+from pipelines.spec import nearest
+from storage.catalog import Publication, published
+from storage.index import REFINE, probes
+from storage.tables import Store, scan_table, table_meta
+
+SHOWN = ["chunk_id", "doc_id", "text", "metadata"]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published version, open."""
+
+    table: Any
+    """The lancedb table, checked out at the version: searching, filtering and reading work as ever; writing does not."""
+    space: dict[str, Any]
+    """What made the vectors: weights, pooling, prompt, dimension ... and `id`."""
+    publication: Publication
+
+
+def open_published(root: str, name: str) -> Published:
+    """The published version of collection `name` in the store at `root`. Raises NotFound."""
+    import lancedb  # takes seconds: only who opens a table pays for it
+
+    store = Store(root)
+    publication = published(store, name)
+    table = lancedb.connect(root, storage_options=store.options).open_table(publication.generation)
+    table.checkout(publication.version)
+    return Published(table, space_of(store, publication), publication)
+
+
+def space_of(store: Store, publication: Publication) -> dict[str, Any]:
+    """The space of a publication, as its table records it."""
+    return dict(table_meta(store.open(publication.generation))["space"])
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A field of the metadata, or `doc_id`, that must have a value."""
+
+    field: str
+    value: str
+
+
+def search_vectors(store: Store, publication: Publication, query: np.ndarray, k: int, where: Sequence[Condition] = ()) -> list[dict[str, Any]]:
+    """The `k` chunks nearest to `query` (float32, shape (d,)) by cosine, best first: `chunk_id, doc_id, score, text, metadata`."""
+    dataset = store.open(publication.generation, publication.version)
+    columns = [name for name in SHOWN if name in dataset.schema.names]
+    nearest_to: dict[str, Any] = {"column": "vector", "q": query.astype(np.float32), "k": k, "metric": "cosine"}
+    if partitions := probes(dataset):
+        nearest_to |= {"nprobes": partitions, "refine_factor": REFINE}
+    rows = dataset.scanner(columns=[*columns, "_distance"], nearest=nearest_to, prefilter=True, filter=_filter(dataset, where)).to_table()
+    return [_hit(row) for row in rows.to_pylist()]
+
+
+def _hit(row: dict[str, Any]) -> dict[str, Any]:
+    return {"chunk_id": row["chunk_id"], "doc_id": row["doc_id"], "score": round(1.0 - row["_distance"], 6), "text": row["text"],
+            "metadata": row.get("metadata") or {}}
+
+
+def _filter(dataset: LanceDataset, where: Sequence[Condition]) -> str | None:
+    """Lance cannot take expressions over nested fields, so this writes SQL: of known names and quoted literals only."""
+    kinds = {field.name: field.type for field in metadata_type(dataset.schema) or []}
+    return " AND ".join(_equals(condition, kinds) for condition in where) or None
+
+
+def _equals(condition: Condition, kinds: dict[str, pa.DataType]) -> str:
+    if condition.field == "doc_id":
+        return f"doc_id = {_literal(condition.value)}"
+    if condition.field not in kinds:
+        known = ["doc_id", *kinds]
+        raise SpecError(f"expected a field of {', '.join(known)}, found {condition.field!r}{nearest(condition.field, known)}")
+    kind = kinds[condition.field]
+    try:
+        value = str(pa.scalar(condition.value).cast(kind).as_py())
+    except pa.ArrowInvalid:
+        raise SpecError(f"expected {kind} for {condition.field}, found {condition.value!r}") from None
+    literal = value if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) else _literal(value)
+    return f"metadata.`{condition.field}` = {literal}"
+
+
+def _literal(value: str) -> str:
+    """A SQL string: only the quote has a meaning in it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def compare_versions(store: Store, publications: Sequence[Publication], a: int, b: int) -> dict[str, Any]:
+    """What changed from version `a` to `b` of the vectors: documents and chunks added, removed and changed. Raises NotFound."""
+    before, after = (_rows(store, publications, version) for version in (a, b))
+    names = {name: _changes(before, after, name) for name in ("doc_id", "chunk_id")}
+    return {"documents": names["doc_id"], "chunks": names["chunk_id"]}
+
+
+def _rows(store: Store, publications: Sequence[Publication], version: int) -> pa.Table:
+    found = [row for row in publications if row.version == version]
+    if not found:
+        known = sorted({row.version for row in publications})
+        raise NotFound(f"expected one of the published versions {', '.join(map(str, known)) or '(none)'}, found {version}")
+    return scan_table(store.open(found[-1].generation, version), ("chunk_id", "doc_id", "row_hash"))
+
+
+def _changes(before: pa.Table, after: pa.Table, key: str) -> dict[str, Any]:
+    """Ids that came, went, and stayed with other content."""
+    old, new = pc.unique(before[key]), pc.unique(after[key])
+    added = new.filter(pc.invert(pc.is_in(new, value_set=old)))
+    removed = old.filter(pc.invert(pc.is_in(old, value_set=new)))
+    touched = pc.unique(pa.chunked_array([_without(after, before)[key].combine_chunks(), _without(before, after)[key].combine_chunks()]))
+    changed = touched.filter(pc.and_(pc.is_in(touched, value_set=old), pc.is_in(touched, value_set=new)))
+    return {"added": len(added), "removed": len(removed), "changed": len(changed),
+            "examples": {name: ids.slice(0, 10).to_pylist() for name, ids in (("added", added), ("removed", removed), ("changed", changed))}}
+
+
+def _without(rows: pa.Table, others: pa.Table) -> pa.Table:
+    return rows.filter(pc.invert(pc.is_in(rows["row_hash"], value_set=others["row_hash"].combine_chunks())))
