@@ -1,0 +1,182 @@
+"""Corpora of files: Parquet, JSON lines, CSV, plain text, Markdown and HTML.
+
+    listing   which files there are, how they are opened and cut
+    tabular   files of many documents
+    textual   files that are one document
+    rows      columns to documents and dead letters
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
+from pipelines.errors import SourceError, SpecError
+from pipelines.sources import listing, rows, tabular, textual
+from pipelines.sources.listing import FileSystem
+from pipelines.sources.rows import Layout, Unreadable
+from pipelines.spec import Format, SourceSpec, nearest
+
+__all__ = ["FileCorpus", "FileSystem"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileCorpus:
+    """A `Corpus` of files, tabular and textual ones mixed as they come."""
+
+    filesystem: FileSystem
+    base: str
+    """The folder that the files' paths are relative to."""
+    pattern: str
+    """A glob or a name below `base`; "" for all files of known suffixes."""
+    source: SourceSpec
+
+    @classmethod
+    def at(cls, filesystem: FileSystem, path: str, source: SourceSpec) -> "FileCorpus":
+        """The corpus at a file, folder or glob of `filesystem`."""
+        return cls(filesystem, *listing.locate(filesystem, path), source)
+
+    def files(self) -> list[SourceFile]:
+        """All files, sorted by path. Raises SourceError if there is no such place, SpecError if the source does not fit the files."""
+        try:
+            files = listing.list_files(self.filesystem, self.base, self.pattern)
+        except OSError as error:
+            found = "none" if isinstance(error, FileNotFoundError) else type(error).__name__
+            raise SourceError(f"expected documents at {self.source.uri}, found {found}: check source.uri") from error
+        if self.source.format is None and self.pattern:
+            listing.check_suffixes(files)
+        known = [file for file in files if listing.format_of(file.path, self.source.format)]
+        self._check_spec(known)
+        return known
+
+    def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
+        """Read off the first file that can be read and has the columns; strings if none does."""
+        names = self.source.metadata
+        if not names:
+            return None
+        for file in files:
+            try:
+                with _reading():
+                    types = self._types(file)
+            except Unreadable:
+                continue
+            if types.keys() >= set(names):
+                return rows.metadata_struct(names, types)
+        return rows.metadata_struct(names, dict.fromkeys(names, pa.string()))
+
+    def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
+        """Parquet is cut at row groups and uncompressed JSON lines at bytes; other files stay whole."""
+        return listing.pack((piece for file in files for piece in self._pieces(file, target_bytes)), target_bytes)
+
+    def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
+        """Stream the documents of a shard, at most 8192 and about 16 MB at a time. Raises OSError if the store as a whole fails."""
+        layout = layout_of(self.source, metadata)
+        for piece in shard.pieces:
+            try:
+                with _reading():
+                    yield from self._read(piece, layout)
+            except Unreadable as error:
+                yield rows.only_letters(piece.file, layout, [DeadLetter("file", piece.file.path, "", str(error))])
+
+    def _path(self, file: SourceFile) -> str:
+        return f"{self.base}/{file.path}"
+
+    def _format(self, file: SourceFile) -> Format:
+        found = listing.format_of(file.path, self.source.format)
+        if found is None:
+            raise SourceError(f"{file.path}: expected a file of this corpus, found a name of no known format")
+        return found
+
+    def _check_spec(self, files: Iterable[SourceFile]) -> None:
+        for format_ in sorted({self._format(file) for file in files}):
+            if format_ in textual.TEXTUAL:
+                check_textual(format_, self.source)
+            else:
+                check_tabular(format_, self.source)
+
+    def _types(self, file: SourceFile) -> dict[str, pa.DataType]:
+        """The columns of a file and their types."""
+        format_ = self._format(file)
+        if format_ in textual.TEXTUAL:
+            return dict.fromkeys(textual.METADATA, pa.string())
+        if format_ == "parquet":
+            with self.filesystem.open(self._path(file), "rb") as raw:
+                return tabular.parquet_types(raw)
+        with listing.open_stream(self.filesystem, self._path(file)) as stream:
+            return tabular.json_types(stream) if format_ == "jsonl" else dict.fromkeys(tabular.csv_header(stream), pa.string())
+
+    def _pieces(self, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
+        format_ = self._format(file)
+        if file.size > target_bytes and format_ == "parquet":
+            yield from self._row_group_pieces(file, target_bytes)
+        elif file.size > target_bytes and format_ == "jsonl" and not listing.split_suffixes(file.path)[1]:
+            yield from listing.byte_pieces(file, target_bytes)
+        else:
+            yield Piece(file), file.size
+
+    def _row_group_pieces(self, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
+        try:
+            with _reading(), self.filesystem.open(self._path(file), "rb") as raw:
+                footer = pq.read_metadata(raw)
+        except Unreadable:
+            # Whoever reads the piece reports it.
+            yield Piece(file), file.size
+        else:
+            yield from listing.row_group_pieces(file, footer, target_bytes)
+
+    def _read(self, piece: Piece, layout: Layout) -> Iterator[DocumentBatch]:
+        path, format_ = self._path(piece.file), self._format(piece.file)
+        if format_ == "parquet":
+            with self.filesystem.open(path, "rb") as raw:
+                yield from tabular.read_parquet(raw, piece, layout)
+        elif format_ == "jsonl":
+            yield from tabular.read_jsonl(lambda: listing.open_stream(self.filesystem, path), piece, layout)
+        else:
+            with listing.open_stream(self.filesystem, path) as stream:
+                if format_ == "csv":
+                    yield from tabular.read_csv(stream, piece, layout)
+                else:
+                    yield textual.read_textual(stream, piece.file, format_, layout)
+
+
+def layout_of(source: SourceSpec, metadata: pa.StructType | None) -> Layout:
+    """What `source` asks of a file; files of text need no id."""
+    return Layout(source.id or "", source.text, metadata)
+
+
+def check_tabular(format_: Format, source: SourceSpec) -> None:
+    """Raises SpecError unless the source says which columns hold the id and the text."""
+    if source.id is None:
+        raise SpecError(f"source.id: expected the column that names a document, as {format_} files need one, found none")
+    if not source.text:
+        raise SpecError(f"source.text: expected the columns to embed, as {format_} files need them, found none")
+
+
+def check_textual(format_: Format, source: SourceSpec) -> None:
+    """Raises SpecError for metadata that a file of text does not have."""
+    for name in source.metadata:
+        if name not in textual.METADATA:
+            known = ", ".join(textual.METADATA)
+            raise SpecError(f"source.metadata: expected some of {known}, as {format_} files have no other, "
+                            f"found {name!r}{nearest(name, textual.METADATA)}")
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Raises Unreadable for what is wrong with one file. What is wrong with the store passes."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Unreadable("expected the file that was listed, found none") from None
+    except PermissionError:
+        raise Unreadable("expected a file that may be read, found permission denied") from None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowSerializationError) as error:
+        raise Unreadable(f"incomplete: expected a whole and valid file, found it broken ({type(error).__name__})") from None
+    except OSError as error:
+        # Arrow's decoders raise a bare OSError; those of disks and networks have a number or a class of their own.
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        raise Unreadable("incomplete: expected a whole and valid file, found it broken or cut off") from None
