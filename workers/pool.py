@@ -6,6 +6,8 @@ that fails goes back into the queue, its actor is replaced, and a shard that fai
 
 import math
 import os
+import signal
+import threading
 import time
 import warnings
 from collections import deque
@@ -52,6 +54,7 @@ def start_ray(closing: ExitStack) -> Any:
     import ray
 
     if not ray.is_initialized():
+        on_stop = signal.getsignal(signal.SIGTERM)
         with warnings.catch_warnings():
             # Lance and lancedb warn of forks. Ray's are followed by an exec at once.
             warnings.filterwarnings("ignore", message=".*fork", category=Warning)
@@ -60,6 +63,8 @@ def start_ray(closing: ExitStack) -> Any:
             else:
                 ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False,
                          logging_level="ERROR")
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_stop)  # Ray puts its own there: a stop would not unwind as Ctrl-C does
         closing.callback(ray.shutdown)
     return ray
 

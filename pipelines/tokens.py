@@ -1,0 +1,105 @@
+"""Tokenizers as the chunkers see them: where each token lies in a text, and how many there are."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from pipelines.errors import ModelError
+
+Offsets = npt.NDArray[np.int64]
+"""Shape (n, 2): the start and the end of each token in code points."""
+
+BATCH = 1000
+"""The most texts whose encodings are held at once: an encoding takes several hundred bytes a token."""
+
+
+class Tokenizer(Protocol):
+    """What a chunker needs of a tokenizer. Nothing here truncates, pads or adds special tokens."""
+
+    @property
+    def identity(self) -> str:
+        """A hash of what decides the tokens."""
+        ...
+
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens the model adds around an input."""
+        ...
+
+    def offsets(self, texts: Sequence[str]) -> list[Offsets]:
+        """Where the tokens of each text lie."""
+        ...
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has; faster than `offsets`."""
+        ...
+
+
+class ModelTokenizer:
+    """A `tokenizer.json`. Pickled by its path, which must exist wherever it is unpickled."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises ModelError if there is no readable tokenizer at `path`."""
+        self.path = str(path)
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise ModelError(f"expected a tokenizer at {path}, found {error.strerror}") from None
+        self.identity = hashlib.blake2b(content, digest_size=16).hexdigest()
+        self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.special_tokens = len(self._tokenizer.encode("", add_special_tokens=True))
+
+    def __reduce__(self) -> tuple[Callable[[str], "ModelTokenizer"], tuple[str]]:
+        return ModelTokenizer, (self.path,)
+
+    def offsets(self, texts: Sequence[str]) -> list[Offsets]:
+        """Where the tokens of each text lie. Pieces of one character (byte-level models) have the same offsets."""
+        # Not encode_batch_fast: its offsets are all zero.
+        return [_pairs(encoding.offsets) for batch in _batches(texts)
+                for encoding in self._tokenizer.encode_batch(batch, add_special_tokens=False)]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has."""
+        return [len(encoding) for batch in _batches(texts)
+                for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
+
+
+class WordTokenizer:
+    """For the stand-in model `hash`: runs of word characters, and every other character that is not whitespace."""
+
+    identity = "words-1"
+    special_tokens = 0
+    _pattern = re.compile(r"\w+|[^\w\s]")
+
+    def offsets(self, texts: Sequence[str]) -> list[Offsets]:
+        """Where the words of each text lie."""
+        return [_pairs([match.span() for match in self._pattern.finditer(text)]) for text in texts]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """How many words each text has."""
+        return [len(self._pattern.findall(text)) for text in texts]
+
+
+def separable(tokens: Offsets) -> npt.NDArray[np.bool_]:
+    """Before which tokens a text can be cut, shape (n,): not within the character that another token is a piece of too."""
+    ends = np.maximum.accumulate(tokens[:, 1])
+    before = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1]])[: len(tokens)]
+    return (tokens[:, 0] >= before) & (tokens[:, 1] > tokens[:, 0])
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    return (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
+
+
+def _pairs(pairs: list[tuple[int, int]]) -> Offsets:
+    # Twice as fast as np.array on a list of tuples.
+    return np.fromiter(chain.from_iterable(pairs), dtype=np.int64, count=2 * len(pairs)).reshape(-1, 2)
