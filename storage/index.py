@@ -3,13 +3,15 @@
 Without one a search compares the query to every vector, which is exact and takes no upkeep.
 """
 
-import math
-
 from lance import LanceDataset
 
-INDEX_ROWS = 250_000
-"""Below it exact search answers in well under a second: see docs/measurements.md."""
+INDEX_ROWS = 200_000
+"""Measured on two cores: exact search takes 1 ms a thousand rows, an indexed one under 10 ms; the build takes as long as about 100 exact
+searches. Below this an exact answer comes within 0.2 s."""
 INDEX_NAME = "vector_idx"
+PARTITION_ROWS = 4096
+SAMPLE_RATE = 64
+"""Vectors a partition that its centre is trained on: a quarter of Lance's default trains three times as fast, at the same recall."""
 LEAST_PROBES = 20
 REFINE = 10
 """Candidates per result that are compared again by their full vectors."""
@@ -23,8 +25,8 @@ def update_index(dataset: LanceDataset) -> LanceDataset:
     elif dataset.count_rows() >= INDEX_ROWS:
         dimension = dataset.schema.field("vector").type.list_size
         kind = "IVF_RQ" if dimension % 8 == 0 else "IVF_FLAT"
-        partitions = max(1, round(math.sqrt(dataset.count_rows())))
-        dataset.create_index("vector", kind, name=INDEX_NAME, metric="cosine", num_partitions=partitions)
+        partitions = dataset.count_rows() // PARTITION_ROWS
+        dataset.create_index("vector", kind, name=INDEX_NAME, metric="cosine", num_partitions=partitions, sample_rate=SAMPLE_RATE)
     else:
         return dataset
     return dataset.checkout_version(dataset.latest_version)
