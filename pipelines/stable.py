@@ -1,4 +1,4 @@
-"""Borders that the content chooses, so that an edit changes the chunk that it is in and at most two others.
+"""Borders that the content chooses, so that an edit changes the chunk that it is in and, nearly always, at most two others.
 
 **Candidates** are sentence ends. Where two of them lie more than two radii apart, word starts between them are candidates too, and
 where these lie that far apart (base64, Chinese without punctuation) token starts. A candidate's key is a hash of the text of its own
@@ -11,12 +11,17 @@ keys the first counts as the smaller. It follows that
 2. whether a candidate is a border depends only on the text within w tokens of it.
 Let an edit change one sentence. By 2 it can only move borders within w tokens of that sentence; by 1 there is at most one of these on
 either side, before and after. So at most one chunk on either side of the edit has a new end, and all others stay as they were: at most
-two chunks change besides those that the edit lies in. Near the ends of a text, where candidates nearer than w are left out, the bound is
-the same: two borders may move on the one side, and there is nothing on the other.
+two chunks change besides those that the edit lies in, as long as no segment is too long. Near the ends of a text, where candidates nearer
+than w are left out, the bound is the same: two borders may move on the one side, and there is nothing on the other.
 
-**Too long segments**: a segment between two borders may exceed the budget. It is cut at the smallest key that leaves both pieces
-at least w and the first at most the budget long: again by nothing but its own content. Only where two such segments adjoin, and a border
-between them moves, can a third chunk change.
+**Too long segments**: a segment between two borders may exceed the budget (about one in 500). It is cut at the smallest key that leaves
+both pieces at least w and the first at most the budget long: again by nothing but its own content. Here the bound ends: where a border
+moves, and a segment that it ends is cut, was cut or comes to be cut, a third chunk can change. That is rare, not impossible: a simulation
+of sentence lengths and random keys saw it in about 3 of 100,000 edits with five radii in a budget, in 20 with four. Other ways to choose
+the cut made no difference: where keys rise for longer than a budget, all places look alike from within w.
+
+**Texts that repeat themselves** have no local minima. They are cut from left to right into pieces as long as may be, which are alike.
+An edit then changes the remainder before it, the piece after it, whose phase differs, and the last: up to three.
 """
 
 import re

@@ -45,7 +45,7 @@ class Publication:
     """Rows of the vectors table."""
     dead_letters: int
     restores: int
-    """The epoch whose tables a rollback points to again; 0 for others."""
+    """The epoch whose tables a rollback points to again; 0 for others, also for a promotion: it is a new state."""
     run_id: str
     at: str
     who: str
@@ -98,36 +98,42 @@ def publish(store: Store, new: Publication) -> Publication:
             _swap(store, catalog, [*rows, new])
         except CommitConflictError:
             continue
+        except OSError as error:
+            if new not in publications(store, new.collection):
+                raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {error}: run again") from error
         return new
     raise CommitUnknown(f"expected to swap the catalog of {store.root} within {ATTEMPTS} attempts, found it busy: run again")
 
 
-def repoint(store: Store, collection: str, target: Publication, action: Action, why: str) -> Publication:
-    """Publish the tables of an earlier publication again, under a new epoch."""
-    epoch = published(store, collection).epoch + 1
-    values = asdict(target) | {"epoch": epoch, "action": action, "restores": target.restores or target.epoch,
-                               "at": now(), "who": whoami(), "why": why}
+def repoint(store: Store, here: Publication, target: Publication, action: Action, why: str) -> Publication:
+    """Publish the tables of an earlier publication again, under the epoch that follows `here`. Raises Conflict if `here` is not current."""
+    restores = (target.restores or target.epoch) if action == "rollback" else 0
+    values = asdict(target) | {"epoch": here.epoch + 1, "action": action, "restores": restores, "at": now(), "who": whoami(), "why": why}
     return publish(store, Publication(**values))
 
 
 def rollback(store: Store, collection: str, why: str = "") -> Publication:
-    """Point back to what was published before the current state. Nothing is rewritten. Raises NotFound if there is nothing before."""
-    history = publications(store, collection)
+    """Point back to what readers had before the current state was published or promoted. Nothing is rewritten.
+
+    Again and again it goes further back; what was rolled back before the current state was published is not met again.
+    Raises NotFound if there is nothing before.
+    """
     here = published(store, collection)
     origin = here.restores or here.epoch
-    earlier = [row for row in history if not row.restores and row.epoch < origin]
-    if not earlier:
+    before = [row for row in publications(store, collection) if row.epoch < origin]
+    if not before:
         raise NotFound(f"expected a publication of {collection} before epoch {origin}, found none")
-    return repoint(store, collection, earlier[-1], "rollback", why)
+    return repoint(store, here, before[-1], "rollback", why)
 
 
 def promote(store: Store, collection: str, generation: str, why: str = "") -> Publication:
-    """Point to the last published version of `generation`. Raises NotFound if it was never published."""
+    """Point to the version of `generation` that readers had last. Raises NotFound if it was never published."""
+    here = published(store, collection)
     versions = [row for row in publications(store, collection) if row.generation == generation]
     if not versions:
         known = sorted({row.generation for row in publications(store, collection)})
         raise NotFound(f"expected a published generation of {collection} ({', '.join(known) or 'none'}), found {generation!r}")
-    return repoint(store, collection, versions[-1], "promote", why)
+    return repoint(store, here, versions[-1], "promote", why)
 
 
 def _open(store: Store) -> LanceDataset | None:
@@ -150,5 +156,10 @@ def _tag(store: Store, new: Publication) -> None:
     for table, version in ((new.generation, new.version), (new.chunk_table, new.chunk_version)):
         tags = store.open(table).tags
         name = f"published-{version}"
-        if name not in tags.list():
+        if name in tags.list():
+            continue
+        try:
             tags.create(name, version)
+        except ValueError:
+            if name not in tags.list():  # else another publisher was faster
+                raise

@@ -64,15 +64,18 @@ class ChunkTable:
         return pa.table([rows["row_hash"], rows["content_hash"], length, rows[ROW_ADDRESS]], schema=DESIRED_SCHEMA)
 
     def read_files(self, version: int | None, reading: str) -> dict[str, FileRecord]:
-        """The newest file list that is not newer than `version`, by path. Empty if the files were read in another way than `reading`."""
+        """The newest file list that is not newer than `version`, by path.
+
+        Files that were read in another way than `reading` are all to be read again. They stay in the list: one that is gone by then
+        must be known to take its documents along.
+        """
         names = [name for name in self._lists() if version is not None and int(name.removesuffix(".parquet")) <= version]
         data = self.store.objects.get(f"{self._folder}/{names[-1]}") if names else None
         if data is None:
             return {}
         listed = pq.read_table(pa.BufferReader(data))
-        if listed.schema.metadata[b"reading"] != reading.encode():
-            return {}
-        return {row["path"]: _record(row) for row in listed.to_pylist()}
+        other = listed.schema.metadata[b"reading"] != reading.encode()
+        return {row["path"]: _record(row | {"retry": row["retry"] or other}) for row in listed.to_pylist()}
 
     def write_files(self, version: int, reading: str, records: Iterable[FileRecord]) -> None:
         """Keep the file list of `version`; older lists but a few are removed."""

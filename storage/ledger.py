@@ -72,7 +72,7 @@ def _start_time(pid: int) -> str | None:
     """None if there is no such process. Where the kernel does not tell, existence is all there is."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: it ended while we read
         if Path("/proc/self/stat").exists():
             return None
         return "" if _exists(pid) else None

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,30 @@ def object_store_options(environ: dict[str, str] | os._Environ[str] = os.environ
     return {"aws_endpoint": endpoint, "allow_http": "true"} if endpoint.startswith("http://") else {}
 
 
+class _S3:
+    """An s3fs that raises ConnectionError where the store cannot be reached: botocore's own error is not even an OSError."""
+
+    def __init__(self) -> None:
+        # A cached listing would hide the objects that another process has just put.
+        self._fs = fsspec.filesystem("s3", use_listings_cache=False)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+        method = getattr(self._fs, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            try:
+                return method(*args, **options)
+            except BotoCoreError as error:
+                raise ConnectionError(f"expected an answer from the object store, found {error}") from error
+
+        return call
+
+    def __reduce__(self) -> tuple[type["_S3"], tuple[()]]:
+        return _S3, ()
+
+
 @dataclass(frozen=True)
 class Objects:
     """A folder of objects, local or `s3://`. Picklable; opens its connection at first use."""
@@ -25,8 +50,7 @@ class Objects:
 
     @cached_property
     def _fs(self) -> Any:
-        # A cached listing would hide the objects that another process has just put.
-        return fsspec.filesystem("s3", use_listings_cache=False) if self.remote else fsspec.filesystem("file", auto_mkdir=True)
+        return _S3() if self.remote else fsspec.filesystem("file", auto_mkdir=True)
 
     @property
     def remote(self) -> bool:

@@ -53,7 +53,7 @@ def _generation(store: Store, generation: Generation, publication: Publication |
         "vectors": dataset.count_rows(),
         "backlog": len(difference.pending) if difference else 0,
         "stale": len(difference.stale) if difference else 0,
-        "index": [index["type"] for index in dataset.list_indices()],
+        "index": [index.index_type for index in dataset.describe_indices()],
     }
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 from lance import LanceDataset, LanceOperation, Transaction
-from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound, StorageError
@@ -49,7 +48,8 @@ class Store:
         return [name for name in names if name.startswith(prefix)]
 
     def has(self, table: str) -> bool:
-        return bool(self.objects.names(f"{table}.lance/_versions"))
+        """Whether there is a version of it. One that is being written has a name of its own until it is whole."""
+        return any(name.endswith(".manifest") for name in self.objects.names(f"{table}.lance/_versions"))
 
     def open(self, table: str, version: int | None = None) -> LanceDataset:
         """The table at `version`, or its latest. Raises NotFound."""
@@ -62,9 +62,10 @@ class Store:
     def create(self, table: str, schema: pa.Schema, meta: dict[str, Any]) -> LanceDataset:
         """The table, made empty with `meta` in its schema if it is not there yet. Of two makers one wins, both get it."""
         if not self.has(table):
-            schema = schema.with_metadata({META_KEY: orjson.dumps(meta)})
+            # Version 0 is "not there": of racing makers one lands. `write_dataset` lets a second one overwrite what the first has in it.
+            first = Transaction(0, LanceOperation.Overwrite(schema.with_metadata({META_KEY: orjson.dumps(meta)}), []))
             try:
-                lance.write_dataset(schema.empty_table(), self.uri(table), schema=schema, storage_options=self.options)
+                LanceDataset.commit(self.uri(table), first, storage_options=self.options, max_retries=0)
             except OSError:
                 if not self.has(table):
                     raise
@@ -96,9 +97,11 @@ def scan_table(dataset: LanceDataset, columns: Sequence[str], *, filter: Any = N
 
 
 def take(dataset: LanceDataset, addresses: np.ndarray, columns: Sequence[str]) -> pa.Table:
-    """The rows at `addresses` (uint64, any order, repeats allowed), in that order."""
+    """The rows at `addresses` (uint64, any order, repeats allowed), in that order. Raises StorageError if one was deleted."""
     unique, back = np.unique(addresses, return_inverse=True)
     rows = dataset._take_rows(unique.tolist(), columns=list(columns))
+    if len(rows) != len(unique):
+        raise StorageError(f"expected {len(unique)} rows of {dataset.uri} at version {dataset.version}, found {len(rows)}: plan again")
     return rows if np.array_equal(unique, addresses) else rows.take(pa.array(back))
 
 
@@ -127,9 +130,7 @@ def commit(store: Store, dataset: LanceDataset, change: Change, properties: dict
     transaction = Transaction(dataset.version, operation, transaction_properties={**properties, "commit_id": commit_id})
     try:
         return LanceDataset.commit(dataset.uri, transaction, storage_options=store.options)
-    except CommitConflictError as error:
-        raise Conflict(f"expected {dataset.uri} at version {dataset.version}, found a newer one: plan again") from error
-    except OSError as error:
+    except OSError as error:  # a conflict, too: it may be one with ourselves, whose reply was lost
         return _landed(store, dataset, commit_id, error)
 
 

@@ -206,7 +206,7 @@ class CorpusPass:
             self._open[file] = replace(
                 record,
                 documents=record.documents + found.read.get(file.path, 0),
-                dead=(*record.dead, *letters, *map(_letter, copies)),
+                dead=tuple(dict.fromkeys((*record.dead, *letters, *map(_letter, copies)))),  # each piece of a bad file may complain
                 partners=record.partners | {copy.kept_in for copy in copies if copy.kept_in},
                 retry=record.retry or bool(letters),
             )

@@ -137,6 +137,9 @@ def _load_stack(model: Model, device: str) -> Any:
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of loading weights: it would break into what a person reads
 
     stack = SentenceTransformer(model.folder, device=device, local_files_only=True, trust_remote_code=model.spec.trust_remote_code,
                                 model_kwargs={"use_safetensors": True, "dtype": torch.float32})

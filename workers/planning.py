@@ -41,7 +41,8 @@ class State:
     @property
     def settled(self) -> bool:
         """Nothing to read, nothing to embed, nothing to try again: known without opening a table."""
-        return self.files.empty and self.published is not None and not self.published.dead_letters
+        clean = self.published is not None and not self.published.dead_letters and not any(record.dead for record in self.known.values())
+        return clean and self.files.empty
 
 
 def look(target: Target) -> State:

@@ -1,0 +1,86 @@
+"""One Ray cluster a session; corpora and specs in a folder of the test's own."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows import apply, plan
+from storage import open_published
+from workers.pool import start_ray
+from workers.report import Plan, Result
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """Ray on this machine; the product joins it instead of starting its own."""
+    with ExitStack() as closing:
+        yield start_ray(closing)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with a spec, Parquet files under data/, and a store."""
+
+    root: Path
+
+    def spec(self, model: str = 'name = "hash", dimensions = 16', source: str = "", rest: str = "") -> None:
+        """Write revector.toml for the collection `docs`."""
+        tables = 'uri = "data/*.parquet", id = "id", text = "text", metadata = ["kind"]'
+        self.config.write_text(f"[collections.docs]\nsource = {{ {source or tables} }}\nmodel = {{ {model} }}\n{rest}\n")
+
+    @property
+    def config(self) -> Path:
+        return self.root / "revector.toml"
+
+    @property
+    def store(self) -> str:
+        return str(self.root / "store")
+
+    def write(self, name: str, documents: dict[str, str], kind: str | Sequence[str] = "a") -> None:
+        """A Parquet file of id -> text."""
+        kinds = [kind] * len(documents) if isinstance(kind, str) else list(kind)
+        path = self.root / "data" / name
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"id": list(documents), "text": list(documents.values()), "kind": kinds}), path)
+
+    def remove(self, name: str) -> None:
+        (self.root / "data" / name).unlink()
+
+    def plan(self) -> Plan:
+        return plan(config=self.config)
+
+    def apply(self) -> Result:
+        return apply(config=self.config)
+
+    def update(self) -> Result:
+        """Plan, apply, and hold the two against each other: a plan that errs is worse than none."""
+        planned, done = self.plan(), self.apply()
+        assert (planned.documents, planned.chunks, planned.reuse) == (done.documents, done.chunks, done.reuse)
+        assert planned.embed["contents"] == done.embed["contents"]
+        assert planned.pending == (done.run_id is not None)
+        return done
+
+    def published(self) -> pa.Table:
+        """All rows that readers get, by chunk id."""
+        return open_published(self.store, "docs").table.to_arrow().sort_by("chunk_id")
+
+    def texts(self) -> dict[str, str]:
+        """What readers get: chunk id -> text. Fails if a chunk is there twice."""
+        rows = self.published()
+        ids = rows["chunk_id"].to_pylist()
+        assert len(set(ids)) == len(ids)
+        return dict(zip(ids, rows["text"].to_pylist(), strict=True))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    made = Workplace(tmp_path)
+    (tmp_path / "data").mkdir()
+    made.spec()
+    return made

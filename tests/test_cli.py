@@ -1,0 +1,89 @@
+"""The contract of the command line: exit codes, one object on stdout, one line for an error, and a help that costs nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Workplace
+
+HEAVY = ("ray", "torch", "lance", "lancedb", "prefect", "transformers", "sentence_transformers")
+
+
+def revector(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("REVECTOR_")}
+    return subprocess.run([sys.executable, "-m", "flows.cli", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_help_and_usage_errors_import_nothing_heavy(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from flows import cli
+assert cli._run(["--help"], False) == 0
+assert cli._run(["apply", "--help"], False) == 0
+assert cli._run(["aply"], False) == 64
+assert cli._run(["plan", "--config", "missing.toml"], False) == 64
+"""
+    for line in (code, "from flows.cli import main"):
+        done = subprocess.run([sys.executable, "-c", line + f"\nimport sys; print([name for name in {HEAVY} if name in sys.modules])"],
+                              cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        heavy = done.stdout.splitlines()[-1]
+        assert heavy == "[]" or "plan" in line  # a command that runs may import what it needs
+
+
+def test_the_first_five_minutes(workplace: Workplace) -> None:
+    here = workplace.root
+    workplace.write("a.parquet", {f"d{number}": f"text {number}" for number in range(20)})
+    planned = revector("plan", "--json", cwd=here)
+    assert planned.returncode == 2
+    plan = json.loads(planned.stdout)
+    assert set(plan) >= {"collection", "generation", "space", "change", "documents", "chunks", "embed", "reuse"}
+    assert (plan["change"], plan["embed"]["contents"], plan["documents"]["added"]) == ("data", 20, 20)
+    assert not (here / "store").exists()
+
+    applied = revector("apply", "--json", cwd=here)
+    assert applied.returncode == 0, applied.stderr
+    result = json.loads(applied.stdout)
+    assert set(result) >= {"run_id", "status", "version", "dead_letters", "seconds", "tokens_per_second"}
+    assert (result["status"], result["embed"]["contents"]) == ("published", 20)
+    assert "Traceback" not in applied.stderr
+
+    assert revector("plan", cwd=here).returncode == 0
+    found = json.loads(revector("search", "docs", "text 7", "-k", "3", "--where", "kind=a", "--json", cwd=here).stdout)
+    best = found["results"][0]
+    assert (best["chunk_id"], best["doc_id"], best["text"], best["metadata"]) == ("d7#0", "d7", "text 7", {"kind": "a"})
+    assert best["score"] == pytest.approx(1, abs=1e-3)
+    status = json.loads(revector("status", "--json", cwd=here).stdout)["collections"][0]
+    assert (status["name"], status["chunks"], status["vectors"], status["backlog"], status["dead_letters"]) == ("docs", 20, 20, 0, 0)
+    assert status["published"] == {**status["published"], "generation": result["generation"], "version": result["version"]}
+    assert len(json.loads(revector("history", "--json", cwd=here).stdout)["published"]) == 1
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["plann"], 64, "No such command 'plann'"),
+    (["plan", "--confg", "x"], 64, "No such option: --confg"),
+    (["plan", "nope"], 64, "expected one of docs, found 'nope'"),
+    (["plan", "--config", "missing.toml"], 64, "expected a spec at missing.toml, found none"),
+    (["search", "docs", "x"], 1, "expected a published collection 'docs'"),
+    (["search", "docs", "x", "--where", "kind"], 64, "expected --where field=value"),
+    (["rollback"], 1, "expected a published collection"),
+    (["apply", "--plan", "nothing.json"], 64, "expected a plan in nothing.json"),
+])
+def test_an_error_is_one_line_and_has_its_code(workplace: Workplace, arguments: list[str], code: int, message: str) -> None:
+    done = revector(*arguments, cwd=workplace.root)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_init_writes_a_spec_that_is_valid_and_keeps_one_that_is_there(tmp_path: Path) -> None:
+    from pipelines.spec import load_spec
+
+    assert revector("init", cwd=tmp_path).returncode == 0
+    assert list(load_spec(tmp_path / "revector.toml").collections) == ["docs"]
+    again = revector("init", cwd=tmp_path)
+    assert (again.returncode, again.stderr.count("\n")) == (1, 1)

@@ -1,0 +1,82 @@
+"""Whatever an actor does, every other content is embedded, exactly once."""
+
+import os
+import sys
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Workplace
+from pipelines.errors import WorkerError
+from workers import pool
+from workers.embed import Receipt, Shard
+
+RAW = pool.EmbedActor
+
+
+class Faulty(RAW):
+    """Does to a shard what one of its texts says."""
+
+    def run(self, shard: Shard) -> Receipt:
+        from pipelines.errors import ModelError
+        from storage.tables import take
+
+        chunks = self._embedding.store.open(self._embedding.chunk_table, self._embedding.chunk_version)
+        texts = take(chunks, shard.addresses, ["text"])["text"].to_pylist()
+        if "exit" in texts:
+            os._exit(1)
+        if "hang" in texts:
+            time.sleep(3600)
+        if "raise" in texts:
+            raise ValueError("what the text says must not be told")
+        if "refuse" in texts:
+            raise ModelError("expected a good model, found a bad one")
+        return super().run(shard)
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch, ray_cluster: Any) -> None:
+    ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(pool, "EmbedActor", Faulty)
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize(("fault", "reason"), [("exit", "its worker died"), ("hang", "no result within 2 s"), ("raise", "ValueError in the worker")])
+def test_a_content_that_breaks_its_worker_costs_only_itself(workplace: Workplace, fault: str, reason: str) -> None:
+    workplace.spec(rest="workers = { actors = 1, deadline = 2 }\ngates = { max_failed = 0.5 }")
+    workplace.write("a.parquet", {f"d{number}": f"text {number}" for number in range(3)} | {"bad": fault})
+    done = workplace.apply()
+    assert (done.status, done.dead_letters) == ("partial", 1)
+    assert sorted(workplace.texts()) == ["d0#0", "d1#0", "d2#0"]
+    run = next((workplace.root / "store/_revector/docs/runs").iterdir())
+    result = (run / "result.json").read_text()
+    assert f'"id":"bad#0","reason":"{reason}"' in result
+    assert "must not be told" not in result
+
+
+@pytest.mark.usefixtures("faulty")
+def test_what_is_wrong_for_every_shard_ends_the_run(workplace: Workplace) -> None:
+    workplace.write("a.parquet", {"d0": "refuse"})
+    with pytest.raises(Exception, match="expected a good model, found a bad one"):
+        workplace.apply()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_place_that_no_node_offers_is_an_error_after_a_deadline(workplace: Workplace) -> None:
+    workplace.spec(rest='workers = { actors = 1, ready = 2, label = { pool = "gpu" } }')
+    workplace.write("a.parquet", {"d0": "text"})
+    with pytest.raises(WorkerError, match=r"labels \{'pool': 'gpu'\} within 2 s, found a cluster of \d+ CPU"):
+        workplace.apply()
+
+
+def test_halves_hold_what_the_whole_held(tmp_path: Path) -> None:
+    import numpy as np
+
+    whole = Shard(0, np.arange(10, dtype=np.uint64), np.array([0, 1, 4, 5, 10]), 100)
+    left, right = whole.halves(count(1))
+    assert (left.contents, right.contents) == (2, 2)
+    assert np.concatenate([left.addresses, right.addresses]).tolist() == list(range(10))
+    assert (left.starts.tolist(), right.starts.tolist()) == ([0, 1, 4], [0, 1, 6])

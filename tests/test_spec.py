@@ -1,0 +1,55 @@
+"""Every error of a spec names the key, what was expected and what was found."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import SpecError
+from pipelines.spec import load_spec, parse_spec
+
+SOURCE = {"uri": "data"}
+
+
+def check(**tables: object) -> None:
+    parse_spec({"collections": {"a": {"source": SOURCE, **tables}}}, Path("/base"))
+
+
+@pytest.mark.parametrize(("tables", "message"), [
+    ({"source": {**SOURCE, "idd": "x"}}, "collections.a.source.idd: expected one of uri, id, .*; did you mean 'id'?"),
+    ({"chunkin": {}}, "collections.a.chunkin: .*did you mean 'chunking'?"),
+    ({"source": {}}, "collections.a.source.uri: expected a value, found none"),
+    ({"chunking": {"size": "big"}}, "collections.a.chunking.size: expected an? integer, found 'big'"),
+    ({"chunking": {"by": "word"}}, "collections.a.chunking.by: expected 'tokens', 'stable' or 'document', found 'word'"),
+    ({"chunking": {"size": 10, "overlap": 9}}, "collections.a.chunking: expected overlap of at most half of size"),
+    ({"chunking": {"by": "stable", "overlap": 2}}, "collections.a.chunking: expected overlap = 0 with by = 'stable', found 2"),
+    ({"model": {"name": "hash"}}, "collections.a.model.dimensions: expected a number with name = 'hash', found none"),
+    ({"gates": {"max_failed": 2}}, "collections.a.gates.max_failed: expected less than or equal to 1, found 2"),
+])
+def test_errors_name_the_key(tables: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError, match=message.replace("?", r"\?") if message.endswith("'?") else message):
+        check(**tables)
+
+
+def test_names_that_cannot_be_tables_are_refused() -> None:
+    for name in ("../evil", "a/b", "a.b", "", "x" * 64, "_hidden"):
+        with pytest.raises(SpecError, match="expected a name of letters"):
+            parse_spec({"collections": {name: {"source": SOURCE}}}, Path("/base"))
+
+
+def test_paths_are_seen_from_the_file_and_an_argument_goes_before_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "revector.toml"
+    file.write_text('store = "kept"\n[collections.a]\nsource = { uri = "data/*.csv", id = "id", text = "t" }\n')
+    spec = load_spec(file, environ={})
+    assert (spec.store, spec.collections["a"].source.uri) == (f"{tmp_path}/kept", f"{tmp_path}/data/*.csv")
+    assert spec.collections["a"].source.text == ("t",)
+    assert load_spec(file, environ={"REVECTOR_STORE": "s3://bucket/x"}).store == "s3://bucket/x"
+    assert load_spec(file, "/other", environ={"REVECTOR_STORE": "s3://bucket/x"}).store == "/other"
+    assert load_spec(environ={"REVECTOR_CONFIG": str(file)}).store == f"{tmp_path}/kept"
+
+
+def test_a_file_that_is_no_spec_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"missing.toml, found none: `revector init`"):
+        load_spec(tmp_path / "missing.toml", environ={})
+    (tmp_path / "bad.toml").write_text("a = [")
+    with pytest.raises(SpecError, match=r"bad.toml: expected TOML"):
+        load_spec(tmp_path / "bad.toml", environ={})
