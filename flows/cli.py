@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ import typer
 from typer.exceptions import TyperException
 
 from pipelines.errors import RevectorError, SpecError
+
+STOP_AT_EOF = "REVECTOR_STOP_AT_EOF"
+"""Set to `1` by a parent that holds stdin as a pipe: when the parent dies, however it dies, the pipe closes and the run stops."""
 
 app = typer.Typer(
     name="revector",
@@ -160,9 +164,11 @@ def doctor(name: Name = None, config: Config = None, store: StoreOption = None, 
 def demo(keep: Annotated[Path | None, typer.Option("--keep", help="A new folder for the demo's files, to look at afterwards.")] = None,
          json: Json = False) -> None:
     """The whole story on real text: 8,000 WordNet glosses, in about two minutes."""
+    from rich.console import Console
+
     from flows.demo import tell
 
-    story = tell(keep)
+    story = tell(keep, Console(stderr=json))
     _put(json, story, lambda: None)
 
 
@@ -188,12 +194,20 @@ def main() -> NoReturn:
     os.environ.setdefault("LANCE_LOG", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _terminate)
+    if os.environ.get(STOP_AT_EOF) == "1":
+        threading.Thread(target=_stop_at_eof, name="parent", daemon=True).start()
     sys.exit(_run(arguments, debug))
 
 
 def _terminate(*_: object) -> NoReturn:
     """A scheduler's stop unwinds like Ctrl-C: actors are ended, the record is written."""
     raise KeyboardInterrupt
+
+
+def _stop_at_eof() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -216,3 +230,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     sys.stderr.write(f"revector: {' '.join(message.split())}\n")
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -207,7 +207,7 @@ def _describe(problem: Any) -> str:
             return f"{where}: expected a value, found none"
         case "value_error":
             return f"{where}: {problem['ctx']['error']}"
-        case "string_pattern_mismatch" if "[key]" in problem["loc"]:
+        case _ if "[key]" in problem["loc"]:
             return f"{where}: expected a name of letters, digits, '_' and '-', at most 63, found {found}"
         case _:
             expected = problem["msg"].removeprefix("Input should be ").partition(", unable")[0].replace("a valid", "a")

@@ -36,10 +36,8 @@ class CorpusSummary:
     files_gone: int
     files_unchanged: int
 
-    @property
-    def changed(self) -> bool:
-        """Whether the chunk table is not what the corpus says."""
-        return bool(self.files_read or self.files_gone)
+    changed: bool
+    """Whether the chunk table is not what the corpus says: also where a document is only in another file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +126,7 @@ class CorpusPass:
             files_read=len(read),
             files_gone=len(self._files.gone),
             files_unchanged=len(self._files.kept),
+            changed=bool(self._rows or deleted),
         )
 
     def _step(self, deleted: list[np.ndarray], fragments: list[str]) -> Step:

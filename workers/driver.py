@@ -73,10 +73,10 @@ def _settled(target: Target, state: State) -> Result:
 
 def _perform(session: Session, state: State) -> Result:
     target = session.target
-    change, reason = classify_change(target, True)
+    session.change, reason = classify_change(target, True)
     session.run.write("intent.json", {
         "run_id": session.run.run_id, "collection": target.collection, "generation": target.generation.name, "space": target.model.space.id,
-        "change": change, "reason": reason, "chunk_version": state.chunk_version, "vector_version": state.vector_version,
+        "change": session.change, "reason": reason, "chunk_version": state.chunk_version, "vector_version": state.vector_version,
         "token": session.fence.token, "at": now(), "who": whoami(), "spec": target.spec.model_dump(mode="json"),
     })
     corpus, chunk_version = _ingest(session, state)
@@ -136,6 +136,8 @@ def _finish(session: Session, state: State, corpus: CorpusPass, chunk_version: i
     before = state.published
     same = before is not None and (before.version, before.chunk_version) == (version, chunk_version)
     status: Literal["published", "partial", "built", "nothing"]
+    if same:
+        session.change = "none"
     if objection:
         status = "built"
     elif same:
@@ -194,12 +196,11 @@ def _result(session: Session, corpus: CorpusPass, version: int, status: Any, dea
     target, tally = session.target, session.tally
     documents, chunks, _ = counts(corpus.summary())
     total = time.monotonic() - session.began
-    change, _ = classify_change(target, True)
     return Result(
         collection=target.collection,
         generation=target.generation.name,
         space=target.model.space.id,
-        change=change,
+        change=session.change,
         documents=documents,
         chunks=chunks,
         embed={"contents": tally.contents, "chunks": tally.embedded, "tokens": tally.tokens},

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from storage.ledger import Fence, Run
-from storage.tables import Change, commit
-from workers.report import Progress, Report, Stage
+from storage import tables
+from workers.report import Change, Progress, Report, Stage
 from workers.target import Target
 
 
@@ -41,17 +41,18 @@ class Session:
         self.run = run
         self.fence = fence
         self.closing = closing
+        self.change: Change = "none"
         self.tally = Tally()
         self.began = time.monotonic()
         self._report = report
         self._embedding_since: float | None = None
 
-    def commit(self, table: str, version: int, change: Change) -> int:
+    def commit(self, table: str, version: int, change: tables.Change) -> int:
         """One fenced commit on top of `version`. Gives the version that it made."""
         self.fence.check()
         dataset = self.target.store.open(table, version)
         properties = {"run_id": self.run.run_id, "token": str(self.fence.token)}
-        return int(commit(self.target.store, dataset, change, properties).version)
+        return int(tables.commit(self.target.store, dataset, change, properties).version)
 
     def tell(self, stage: Stage) -> None:
         """Report where the run is."""

@@ -1,0 +1,184 @@
+"""The Prefect flow brings a collection up to date, tells how that ended, and leaves nothing behind when it is stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from storage.ledger import take_fence
+from storage.objects import Objects
+
+pytestmark = pytest.mark.timeout(400)  # the server and Ray start slowly on a busy machine
+
+QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The flow `sync`, and a Prefect server of its own: its `client` and `url`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUIET, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}.items():
+            patch.setenv(name, value)
+        from prefect.client.orchestration import get_client
+        from prefect.settings import PREFECT_API_URL
+        from prefect.testing.utilities import prefect_test_harness
+
+        from flows.sync import sync
+
+        with prefect_test_harness(server_startup_timeout=180), get_client(sync_client=True) as client:
+            yield SimpleNamespace(sync=sync, client=client, url=PREFECT_API_URL.value())
+
+
+def write_collection(folder: Path, documents: int, source: str = "docs.jsonl", **options: Any) -> str:
+    """A collection `My_docs`; gives the path of its spec."""
+    rows = ({"id": f"d{number}", "text": f"the text of document {number}"} for number in range(documents))
+    (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = folder / "revector.toml"
+    config.write_text(
+        "[collections.My_docs]\n"
+        f'source = {{ uri = "{source}", id = "id", text = "text" }}\n'
+        'model = { name = "hash", dimensions = 32 }\n'
+        + "".join(f"{name} = {value}\n" for name, value in options.items())
+    )
+    return str(config)
+
+
+def artifact(client: Any, flow_run: UUID, key: str) -> Any:
+    """The artifact that a flow run left under `key`."""
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]), key=ArtifactFilterKey(any_=[key]))
+    (found,) = client.read_artifacts(artifact_filter=wanted)
+    return found
+
+
+def measures(table: Any) -> dict[str, Any]:
+    return {row["measure"]: row["value"] for row in json.loads(table.data)}
+
+
+def test_a_sync_publishes_and_shows_what_it_did_and_the_next_one_finds_nothing_to_do(prefect: SimpleNamespace, tmp_path: Path) -> None:
+    config = write_collection(tmp_path, documents=300)
+
+    first = prefect.sync("My_docs", config, return_state=True)
+    run = first.state_details.flow_run_id
+    table, progress = (artifact(prefect.client, run, f"revector-my-docs-{what}") for what in ("result", "progress"))
+    again = prefect.sync("My_docs", config, return_state=True)
+
+    result = first.result()
+    assert (first.name, result["status"], result["embed"]["contents"]) == ("Published", "published", 300)
+    shown = measures(table)
+    assert (shown["forward passes"], shown["version"]) == (300, result["version"])
+    assert shown["documents"] == "300 added, 0 changed, 0 removed, 0 unchanged"
+    assert "My_docs" in table.description
+    assert progress.data == 100
+    assert prefect.client.read_flow_run(run).name == "sync My_docs"
+    assert (again.name, again.result()["status"]) == ("Nothing", "nothing")
+
+
+@pytest.mark.parametrize(("allowed", "told"), [(0, ("FAILED", "GateFailed")), (1, ("COMPLETED", "Partial"))])
+def test_a_gate_that_fails_and_a_partial_publication_are_told_apart(prefect: SimpleNamespace, tmp_path: Path, allowed: int,
+                                                                    told: tuple[str, str]) -> None:
+    config = write_collection(tmp_path, documents=0, gates=f"{{ max_failed = {allowed} }}")
+    (tmp_path / "docs.jsonl").write_text("this is not JSON\n")
+
+    state = prefect.sync("My_docs", config, return_state=True)
+
+    assert (state.type.value, state.name) == told
+    assert measures(artifact(prefect.client, state.state_details.flow_run_id, "revector-my-docs-result"))["dead letters"] == 1
+
+
+def test_another_run_of_the_collection_is_a_conflict(prefect: SimpleNamespace, tmp_path: Path) -> None:
+    config = write_collection(tmp_path, 1)
+    take_fence(Objects(str(tmp_path / "store")), "My_docs", "the-other-run")
+
+    state = prefect.sync("My_docs", config, return_state=True)
+
+    assert (state.type.value, state.name) == ("FAILED", "Conflict")
+    assert "the-other-run" in state.message
+
+
+def apply(name: str, config: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", "apply", name, "--json", "--config", config]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("name", "source", "said"), [
+    ("My_dogs", "docs.jsonl", "expected one of My_docs, found 'My_dogs'; did you mean 'My_docs'?"),
+    ("My_docs", "nowhere/*.jsonl", "nowhere"),
+])
+def test_an_error_fails_the_flow_with_the_one_line_of_the_command(prefect: SimpleNamespace, tmp_path: Path, name: str, source: str,
+                                                                  said: str) -> None:
+    config = write_collection(tmp_path, 1, source)
+    command = apply(name, config)
+
+    state = prefect.sync(name, config, return_state=True)
+
+    line = command.stderr.splitlines()[-1].removeprefix("revector: ")
+    assert said in line
+    assert str(state.result(raise_on_failure=False)) == line
+
+
+def start_flow(prefect: SimpleNamespace, config: str) -> subprocess.Popen[bytes]:
+    """A flow in a process of its own, as a Prefect worker starts one."""
+    code = "import sys; from flows.sync import sync; sync('My_docs', sys.argv[1])"
+    environment = {**os.environ, "PREFECT_API_URL": prefect.url}
+    return subprocess.Popen([sys.executable, "-c", code, config], env=environment, stderr=subprocess.DEVNULL)
+
+
+def until(probe: Callable[[], Any], seconds: float) -> Any:
+    """What `probe` gives once that is true, or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := probe()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def alive(session: int) -> list[str]:
+    """The processes of a session: its leader, the driver, and the Ray that it started."""
+    return [process.name for process in Path("/proc").glob("[0-9]*") if _session(process) == session]
+
+
+def _session(process: Path) -> int | None:
+    try:
+        state, _, _, session, *_ = (process / "stat").read_text().rpartition(") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(session) if state != "Z" else None
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads process sessions from /proc")
+def test_a_flow_that_is_stopped_or_killed_takes_its_driver_and_ray_along_and_the_next_one_completes(prefect: SimpleNamespace,
+                                                                                                   tmp_path: Path) -> None:
+    documents = 10_000
+    config = write_collection(tmp_path, documents, workers="{ actors = 1 }")
+    ledger = tmp_path / "store" / "_revector" / "My_docs"
+
+    def drivers() -> list[int]:
+        return [json.loads(fence.read_bytes())["pid"] for fence in sorted(ledger.glob("fence/*.json"))]
+
+    stopped = start_flow(prefect, config)
+    assert until(lambda: list(ledger.glob("runs/*/shards/*.json")), 90)  # an actor is at work
+    (first,) = drivers()
+    assert len(alive(first)) > 1
+    stopped.terminate()
+    assert until(lambda: not alive(first), 10), alive(first)
+    assert stopped.wait(30) == -signal.SIGTERM
+
+    killed = start_flow(prefect, config)  # gets the slot: the flow before has given it back
+    assert until(lambda: len(drivers()) == 2 and len(alive(drivers()[1])) > 1, 60)  # Ray is starting
+    killed.kill()
+    assert until(lambda: not alive(drivers()[1]), 10), alive(drivers()[1])
+    assert killed.wait() == -signal.SIGKILL
+
+    result = json.loads(apply("My_docs", config).stdout)
+    assert result["status"] == "published"
+    assert result["chunks"]["added"] + result["chunks"]["unchanged"] == documents
