@@ -31,17 +31,16 @@ def progress() -> Iterator[Report]:
 def describe(moment: Progress) -> str:
     """One line: what, how far, how fast, how much was reused, how long still."""
     parts: list[str] = [moment.stage]
-    if moment.documents:
-        parts.append(f"{moment.documents:,} documents read")
-    if moment.total is not None:
-        share = f" ({moment.chunks / moment.total:.0%})" if moment.total else ""
-        parts.append(f"{moment.chunks:,} of {moment.total:,} chunks{share}")
+    if moment.total is None:
+        parts.append(f"{moment.documents:,} documents")
+    else:
+        parts.append(f"{moment.chunks:,} of {moment.total:,} chunks")
     if moment.tokens_per_second:
         parts.append(f"{moment.tokens_per_second:,.0f} tokens/s")
-    if moment.chunks:
-        parts.append(f"{moment.reused / moment.chunks:.0%} reused")
     if moment.seconds_left is not None:
         parts.append(f"{duration(moment.seconds_left)} left")
+    if moment.reused:
+        parts.append(f"{moment.reused / moment.chunks:.0%} reused")
     return " · ".join(parts)
 
 
@@ -77,7 +76,7 @@ def _live() -> Iterator[Report]:
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=10), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("looking at the corpus", total=None)
 

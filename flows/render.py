@@ -95,7 +95,7 @@ def results(hits: Sequence[Mapping[str, Any]]) -> None:
     if not hits:
         console.print("nothing found")
     for hit in hits:
-        text = " ".join(hit["text"].split())
+        text = " · ".join(" ".join(paragraph.split()) for paragraph in hit["text"].split("\n\n"))
         shown = text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
         metadata = "  ".join(f"{name}={value}" for name, value in hit["metadata"].items())
         console.print(f"{hit['score']:.3f}  {hit['chunk_id']}  {metadata}\n       {shown}", markup=False)

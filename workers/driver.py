@@ -134,13 +134,12 @@ def _finish(session: Session, state: State, corpus: CorpusPass, chunk_version: i
     chunks, vectors = target.chunk_table.count(chunk_version), target.generation.count(version)
     objection = _objection(target, chunks, vectors, len(tally.failed), len(dead))
     before = state.published
-    same = before is not None and (before.version, before.chunk_version) == (version, chunk_version)
     status: Literal["published", "partial", "built", "nothing"]
-    if same:
+    if before is not None and (before.version, before.chunk_version) == (version, chunk_version):
         session.change = "none"
     if objection:
         status = "built"
-    elif same:
+    elif before is not None and session.change == "none" and before.dead_letters == len(dead):
         status = "partial" if dead else "nothing"
     else:
         session.fence.check()

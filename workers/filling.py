@@ -87,6 +87,8 @@ class Filling:
                   "seconds": receipt.seconds, "elapsed": receipt.elapsed, "failed": len(receipt.failed), "fragments": receipt.fragments}
         if not self._session.run.receipt(receipt.number, record):
             return
+        if self._session.embedding_since is None:
+            self._session.embedding_since = time.monotonic() - receipt.elapsed
         tally = self._session.tally
         tally.contents += receipt.contents
         tally.embedded += len(receipt.addresses)

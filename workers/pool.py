@@ -55,18 +55,25 @@ def start_ray(closing: ExitStack) -> Any:
 
     if not ray.is_initialized():
         on_stop = signal.getsignal(signal.SIGTERM)
-        with warnings.catch_warnings():
-            # Lance and lancedb warn of forks. Ray's are followed by an exec at once.
-            warnings.filterwarnings("ignore", message=".*fork", category=Warning)
-            if address:
-                ray.init(address=address, log_to_driver=False)
-            else:
-                ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, log_to_driver=False,
-                         logging_level="ERROR")
+        try:
+            _connect(ray, address)
+        except Exception as error:  # noqa: BLE001  Ray raises nothing narrower when a node does not come up
+            raise WorkerError(f"expected Ray to start, found {type(error).__name__}: {error}: is the machine short of memory or very busy?") from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_stop)  # Ray puts its own there: a stop would not unwind as Ctrl-C does
         closing.callback(ray.shutdown)
     return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    with warnings.catch_warnings():
+        # Lance and lancedb warn of forks. Ray's are followed by an exec at once.
+        warnings.filterwarnings("ignore", message=".*fork", category=Warning)
+        if address:
+            ray.init(address=address, log_to_driver=False)
+        else:
+            quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+            ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, **quiet)
 
 
 def ingest_on_ray(ray: Any, ingest: Ingest, shards: Sequence[SourceShard]) -> Iterator[Ingested]:

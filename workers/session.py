@@ -45,7 +45,8 @@ class Session:
         self.tally = Tally()
         self.began = time.monotonic()
         self._report = report
-        self._embedding_since: float | None = None
+        self.embedding_since: float | None = None
+        """When the first shard began: models take long to load, and that says nothing of the speed."""
 
     def commit(self, table: str, version: int, change: tables.Change) -> int:
         """One fenced commit on top of `version`. Gives the version that it made."""
@@ -57,9 +58,7 @@ class Session:
     def tell(self, stage: Stage) -> None:
         """Report where the run is."""
         tally = self.tally
-        if stage == "embed" and self._embedding_since is None:
-            self._embedding_since = time.monotonic()
-        elapsed = time.monotonic() - self._embedding_since if self._embedding_since else 0.0
+        elapsed = time.monotonic() - self.embedding_since if self.embedding_since else 0.0
         done = tally.embedded + tally.reused
         rate = tally.tokens / elapsed if elapsed else 0.0
         left = None
