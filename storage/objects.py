@@ -70,15 +70,19 @@ class Objects:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Write unless there is one already. True for exactly one of any number of writers.
 
-        When a reply is lost the retry may find the object there: it is ours if it holds our bytes.
+        After any failure look what is there: s3fs has no error of its own for a condition that did not hold, and when a reply
+        was lost the retry finds an object that is ours. It is if it holds our bytes.
         """
         try:
             if self.remote:
                 self._fs.pipe_file(self.path(key), data, mode="create")
             else:
                 self._link(key, data)
-        except FileExistsError:
-            return self.get(key) == data
+        except OSError:
+            found = self.get(key)
+            if found is None:
+                raise
+            return found == data
         return True
 
     def get(self, key: str) -> bytes | None:

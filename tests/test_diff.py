@@ -1,0 +1,310 @@
+"""What is to be done is a pure difference: complete, minimal, the same in any order, and nothing once it was done."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from pipelines.chunks import HASH, Documents, chunk_rows, chunk_schema, hash_documents
+from pipelines.diff import FileRecord, State, classify, diff_files, diff_rows, first_in_order, group_contents, take_groups
+from pipelines.documents import DeadLetter, SourceFile
+from pipelines.fingerprint import content_hash, digest
+from storage.chunks import ChunkTable
+from storage.tables import ROW_ADDRESS, Store
+from storage.vectors import Donors
+from workers import work as work_module
+from workers.work import Cutter, Work
+
+PATHS = [f"{letter}.txt" for letter in "abcdef"]
+METADATA = pa.struct([("kind", pa.string()), ("n", pa.int64())])
+Known = dict[str, FileRecord]
+Row = tuple[int, int, str]
+small = st.integers(0, 3)
+
+
+def key(n: int) -> bytes:
+    return digest(b"%d" % n)
+
+
+def hashes(numbers: Sequence[int]) -> pa.ChunkedArray:
+    """In two chunks, as a scan may give them."""
+    middle = len(numbers) // 2
+    return pa.chunked_array([pa.array([key(n) for n in part], HASH) for part in (numbers[:middle], numbers[middle:])], HASH)
+
+
+# Files
+
+
+def by_path(records: Sequence[FileRecord]) -> Known:
+    return {record.file.path: record for record in records}
+
+
+records = st.builds(
+    FileRecord,
+    file=st.builds(SourceFile, path=st.sampled_from(PATHS), size=small, etag=st.sampled_from("xy")),
+    partners=st.frozensets(st.sampled_from(PATHS), max_size=2),
+    retry=st.sampled_from([False, False, False, True]),
+)
+known_files = st.lists(records, unique_by=lambda record: record.file.path).map(by_path)
+
+
+@given(known_files, known_files, st.randoms(use_true_random=False))
+def test_files_are_read_that_are_new_changed_or_depend_on_one_that_is(known: Known, now: Known, random: Random) -> None:
+    listed = [record.file for record in now.values()]
+    touched = {path for path in known if path not in now}
+    touched |= {file.path for file in listed if file.path not in known or known[file.path].file != file or known[file.path].retry}
+
+    def depends(path: str, seen: frozenset[str] = frozenset()) -> bool:
+        further = known[path].partners - seen if path in known else frozenset()
+        return path in touched or any(depends(partner, seen | {path}) for partner in further)
+
+    diff = diff_files(listed, known)
+    assert [file.path for file in diff.read] == sorted(path for path in now if depends(path))
+    assert diff.gone == set(known) - set(now)
+    assert by_path(diff.kept) == {path: known[path] for path in now if not depends(path)}
+    assert diff.empty == (set(known) == set(now) and not touched)
+
+    shuffled = random.sample(listed, len(listed))
+    other = diff_files(shuffled, dict(random.sample(list(known.items()), len(known))))
+    assert (other.read, other.gone, by_path(other.kept)) == (diff.read, diff.gone, by_path(diff.kept))
+
+
+@given(known_files, known_files)
+def test_files_that_were_read_are_not_read_again(known: Known, now: Known) -> None:
+    listed = [record.file for record in now.values()]
+    diff = diff_files(listed, known)
+    fresh = [FileRecord(file, partners=now[file.path].partners) for file in diff.read]
+    assert diff_files(listed, by_path([*fresh, *diff.kept])).empty
+
+
+class Ownership(RuleBasedStateMachine):
+    """Documents in several files: only files that `diff_files` names are opened, and yet the first file always has the document.
+
+    The bookkeeping is that of a pass over a corpus: a file that gives way to another one notes it as its partner.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[str, set[int]] = {}
+        self.etags: dict[str, int] = {}
+        self.known: dict[str, FileRecord] = {}
+        self.owner: dict[int, str] = {}
+
+    @rule(changes=st.dictionaries(st.sampled_from(PATHS), st.none() | st.sets(small), min_size=1, max_size=4))
+    def edit_and_read(self, changes: dict[str, set[int] | None]) -> None:
+        for path, documents in changes.items():
+            self.etags[path] = self.etags.get(path, 0) + 1
+            self.files.pop(path, None)
+            if documents is not None:
+                self.files[path] = documents
+        listed = [SourceFile(path, 1, str(self.etags[path])) for path in self.files]
+        diff = diff_files(listed, self.known)
+        self.owner = {document: path for document, path in self.owner.items() if path not in diff.released}
+        self.known = {record.file.path: record for record in diff.kept}
+        for file in diff.read:  # in file order
+            self.known[file.path] = FileRecord(file)
+            for document in self.files[file.path]:
+                self._claim(document, file.path)
+
+    def _claim(self, document: int, path: str) -> None:
+        holder = self.owner.get(document, path)
+        self.owner[document] = first = min(holder, path)
+        for loser in {holder, path} - {first}:
+            record = self.known[loser]
+            self.known[loser] = replace(record, partners=record.partners | {first})
+
+    @invariant()
+    def first_file_has_each_document(self) -> None:
+        documents = set().union(*self.files.values())
+        assert self.owner == {document: min(path for path, held in self.files.items() if document in held) for document in documents}
+
+
+Ownership.TestCase.settings = settings(max_examples=150, stateful_step_count=6, deadline=None)
+test_of_a_document_in_several_files_the_first_file_has_it_after_any_edits = Ownership.TestCase
+
+
+# Documents and rows
+
+
+documents = st.lists(st.tuples(st.integers(0, 9), small, st.sampled_from(PATHS)), unique_by=lambda row: row[0], max_size=10)
+
+
+def document_table(rows: list[Row]) -> pa.Table:
+    ids, contents, files = zip(*rows, strict=True) if rows else ((), (), ())
+    return pa.table({"doc_key": hashes(ids), "doc_hash": hashes(contents), "file": pa.chunked_array([pa.array(files, pa.string())])})
+
+
+@given(documents, documents, st.integers(1, 3))
+def test_document_is_added_changed_moved_or_unchanged(now: list[Row], before: list[Row], chunks: int) -> None:
+    known = {id: (content, file) for id, content, file in before}
+
+    def expected(id: int, content: int, file: str) -> State:
+        if id not in known:
+            return State.ADDED
+        if known[id][0] != content:
+            return State.CHANGED
+        return State.UNCHANGED if known[id][1] == file else State.MOVED
+
+    stored = document_table([row for row in before for _ in range(chunks)])  # one row a chunk
+    assert classify(document_table(now), stored).tolist() == [expected(*row) for row in now]
+
+
+rows = st.lists(st.integers(0, 30), unique=True, max_size=20)
+
+
+@given(rows, rows, st.randoms(use_true_random=False))
+def test_rows_once_applied_leave_nothing_to_do(desired: list[int], stored: list[int], random: Random) -> None:
+    difference = diff_rows(pa.table({"row_hash": hashes(desired)}), pa.table({"row_hash": hashes(stored)}))
+    pending, stale = ([listed[n] for n in positions] for listed, positions in ((desired, difference.pending), (stored, difference.stale)))
+    assert set(pending) == set(desired) - set(stored)
+    assert set(stale) == set(stored) - set(desired)
+    after = [row for row in stored if row not in stale] + pending
+    assert sorted(after) == sorted(desired)
+    again = diff_rows(pa.table({"row_hash": hashes(random.sample(desired, len(desired)))}), pa.table({"row_hash": hashes(after)}))
+    assert not len(again.pending)
+    assert not len(again.stale)
+
+
+@given(st.lists(st.integers(0, 6), max_size=20), st.integers(0, 2**7 - 1))
+def test_rows_of_one_content_are_one_group(numbers: list[int], chosen: int) -> None:
+    contents = group_contents(hashes(numbers))
+    expected = {number: [row for row, other in enumerate(numbers) if other == number] for number in numbers}
+    groups = [group.tolist() for group in np.split(contents.rows, contents.starts[1:-1])] if numbers else []
+    assert groups == list(expected.values())
+    assert contents.first.tolist() == [group[0] for group in groups]
+    assert len(contents) == len(expected)
+
+    mask = np.array([bool(chosen >> number & 1) for number in expected], dtype=bool)
+    taken = take_groups(contents, mask)
+    assert len(taken) == mask.sum()
+    kept = [group for group, keep in zip(groups, mask, strict=True) if keep]
+    assert [taken.rows[start:stop].tolist() for start, stop in zip(taken.starts, taken.starts[1:], strict=False)] == kept
+
+
+@given(st.lists(st.integers(0, 5)), st.booleans())
+def test_of_equal_keys_the_first_or_the_last_is_kept(numbers: list[int], keep_last: bool) -> None:
+    kept = first_in_order(map(key, numbers), keep_last)
+    others = [numbers[n + 1 :] if keep_last else numbers[:n] for n in range(len(numbers))]
+    assert kept.tolist() == [number not in seen for number, seen in zip(numbers, others, strict=True)]
+
+
+# Chunks
+
+
+class Cuts:
+    """A chunker that cuts after every `size` code points, and leaves out blank pieces."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        cut = [[(start, min(start + self.size, len(text))) for start in range(0, len(text), self.size)] for text in texts]
+        return [[(a, b) for a, b in spans if text[a:b].strip()] for text, spans in zip(texts, cut, strict=True)]
+
+
+metadata_values = st.none() | st.fixed_dictionaries({"kind": st.none() | st.sampled_from("ab"), "n": st.none() | small})
+source_rows = st.lists(
+    st.fixed_dictionaries({"doc_id": st.text("a#1", min_size=1, max_size=3), "text": st.text("aü𝄞 ", max_size=12),
+                           "metadata": metadata_values, "file": st.sampled_from(PATHS)}),
+    unique_by=lambda row: row["doc_id"], max_size=6)
+DOCUMENTS = pa.schema([("doc_id", pa.string()), ("text", pa.string()), ("metadata", METADATA), ("file", pa.string())])
+
+
+def cut_rows(rows: list[dict[str, object]], size: int = 3) -> list[dict[str, object]]:
+    return chunk_rows(hash_documents(pa.Table.from_pylist(rows, schema=DOCUMENTS)), Cuts(size)).to_pylist()
+
+
+@given(source_rows, st.integers(1, 5), st.randoms(use_true_random=False))
+def test_chunks_are_pieces_of_their_document_whatever_batch_it_comes_in(rows: list[dict[str, str]], size: int, random: Random) -> None:
+    whole = cut_rows(rows, size)
+    assert [row for one in rows for row in cut_rows([one], size)] == whole
+    shuffled = random.sample(rows, len(rows))
+    assert sorted(cut_rows(shuffled, size), key=lambda row: row["chunk_id"]) == sorted(whole, key=lambda row: row["chunk_id"])
+
+    of = {row["doc_id"]: row for row in rows}
+    for row in whole:
+        document = of[row["doc_id"]]
+        assert row["text"] == document["text"][row["start"] : row["end"]]
+        assert row["content_hash"] == content_hash(row["text"])
+        assert (row["metadata"], row["file"]) == (document["metadata"], document["file"])
+        assert row["chunk_id"] == f"{row['doc_id']}#{row['ordinal']}"
+    assert len({row["chunk_id"] for row in whole}) == len({row["row_hash"] for row in whole}) == len(whole)
+    assert [row["ordinal"] for row in whole] == [n for _, rows in groupby(whole, lambda row: row["doc_id"]) for n, _ in enumerate(rows)]
+
+
+@given(source_rows.filter(len), st.sampled_from(["doc_id", "text", "metadata", "file"]))
+def test_hash_tells_a_change_of_the_document_and_not_of_its_file(rows: list[dict[str, object]], changed: str) -> None:
+    other = {"doc_id": "other", "text": "something else", "metadata": {"kind": "c", "n": None}, "file": "elsewhere.txt"}[changed]
+    pair = pa.Table.from_pylist([rows[0], rows[0] | {changed: other}], schema=DOCUMENTS)
+    before, after = hash_documents(pair).columns.to_pylist()
+    assert (before["doc_hash"] == after["doc_hash"]) == (changed == "file")
+    assert (before["doc_key"] == after["doc_key"]) == (changed != "doc_id")
+    old, new = ([row["row_hash"] for row in cut_rows([source])] for source in (rows[0], rows[0] | {changed: other}))
+    if old and new:
+        assert (old == new) == (changed == "file")
+
+
+def test_nothing_to_cut_gives_an_empty_table_of_the_same_columns() -> None:
+    empty = Documents(hash_documents(DOCUMENTS.empty_table()).columns)
+    assert chunk_rows(empty, Cuts(3)).schema == chunk_schema(METADATA)
+
+
+# Shards
+
+
+def work_of(contents: list[int], lengths: list[int]) -> Work:
+    """Row n has content `contents[n]`, and the length of that content."""
+    by_content = [lengths[content] for content in contents]
+    rows = pa.table({"row_hash": hashes(range(len(contents))), "content_hash": hashes(contents), "length": pa.array(by_content, pa.int64()),
+                     ROW_ADDRESS: pa.array([1000 - row for row in range(len(contents))], pa.uint64())})
+    embed = group_contents(rows["content_hash"])
+    nothing = np.zeros(len(embed), dtype=bool)
+    donors = Donors(Store("unused"), pa.array([], HASH))
+    return Work(rows, embed, take_groups(embed, nothing), donors, np.zeros(0, dtype=np.uint64))
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.lists(st.integers(1, 200), min_size=10, max_size=10), st.data())
+def test_shards_hold_each_content_once_and_keep_to_their_limits(contents: list[int], lengths: list[int], data: st.DataObject) -> None:
+    work = work_of(contents, lengths)
+    of_address = {1000 - row: content for row, content in enumerate(contents)}
+    most_rows = data.draw(st.integers(1, 12))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(work_module, "SHARD_ROWS", most_rows)
+        cutter = Cutter(work, code_points_a_token=4.0)
+        seen: list[int] = []
+        numbers: list[int] = []
+        while not cutter.done:
+            tokens = data.draw(st.integers(1, 200))
+            shard = cutter.cut(tokens)
+            groups = np.split(shard.addresses, shard.starts[1:-1])
+            held = [{of_address[address] for address in group.tolist()} for group in groups]
+            assert all(len(group) == 1 for group in held)
+            estimate = sum(lengths[content] / 4 + 2 for group in held for content in group)
+            assert abs(shard.estimate - estimate) <= 1
+            assert shard.contents == len(groups) == 1 or (len(shard.addresses) <= most_rows and estimate <= tokens + 1e-6)
+            seen += shard.addresses.tolist()
+            numbers.append(shard.number)
+    assert sorted(seen) == sorted(of_address)
+    assert numbers == list(range(len(numbers)))
+
+
+def test_dead_letters_do_not_make_a_file_changed() -> None:
+    file = SourceFile("a.txt", 1, "x")
+    assert diff_files([file], {"a.txt": FileRecord(file, dead=(DeadLetter("document", "a.txt", "1", "no text"),))}).empty
+
+
+def test_files_that_were_read_in_another_way_are_read_again_and_those_gone_by_then_are_still_known(tmp_path: Path) -> None:
+    table = ChunkTable(Store(str(tmp_path)), "c", "chunking")
+    files = [SourceFile(path, 1, "x") for path in PATHS[:3]]
+    table.write_files(1, "by one column", [FileRecord(file) for file in files])
+    assert diff_files(files, table.read_files(1, "by one column")).empty
+    diff = diff_files(files[:2], table.read_files(1, "by another column"))
+    assert (diff.read, diff.gone) == (files[:2], {files[2].path})
