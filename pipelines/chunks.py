@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.fingerprint import DIGEST_BYTES, content_hashes, digest
+from pipelines.fingerprint import DIGEST_BYTES, digests
 
 HASH = pa.binary(DIGEST_BYTES)
 DIFF_COLUMNS = ("doc_key", "doc_hash", "row_hash", "file")
@@ -76,12 +76,9 @@ class Documents:
 
 def hash_documents(documents: pa.Table) -> Documents:
     """Add `doc_key` and `doc_hash` to a table of `doc_id`, `text`, maybe `metadata`, and `file`."""
-    ids = [id.encode() for id in documents["doc_id"].to_pylist()]
-    metadata = _metadata_bytes(documents)
-    texts = documents["text"].to_pylist()
-    keys = [digest(id) for id in ids]
-    hashes = [digest(id, text.encode(), extra) for id, text, extra in zip(ids, texts, metadata, strict=True)]
-    return Documents(documents.append_column("doc_key", pa.array(keys, HASH)).append_column("doc_hash", pa.array(hashes, HASH)))
+    keys = digests(documents["doc_id"])
+    hashes = digests(documents["doc_id"], documents["text"], *_metadata_columns(documents))
+    return Documents(documents.append_column("doc_key", keys).append_column("doc_hash", hashes))
 
 
 def chunk_rows(documents: Documents, chunker: Spans) -> pa.Table:
@@ -91,33 +88,31 @@ def chunk_rows(documents: Documents, chunker: Spans) -> pa.Table:
     spans = chunker.spans(texts)
     counts = np.fromiter(map(len, spans), dtype=np.int64, count=len(spans))
     owner = np.repeat(np.arange(len(texts)), counts)
-    ordinal = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    ordinal = pa.array(np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts), pa.int32())
     borders = np.array([span for document in spans for span in document], dtype=np.int64).reshape(-1, 2)
-    pieces = [texts[document][start:end] for document, (start, end) in zip(owner.tolist(), borders.tolist(), strict=True)]
-    ids = columns["doc_id"].to_pylist()
-    chunk_ids = [f"{ids[document]}#{number}" for document, number in zip(owner.tolist(), ordinal.tolist(), strict=True)]
-    contents = content_hashes(pieces)
-    metadata = _metadata_bytes(columns)
-    row_hashes = [
-        digest(chunk_id.encode(), content, b"%d:%d" % (start, end), metadata[document])
-        for chunk_id, content, (start, end), document in zip(chunk_ids, contents, borders.tolist(), owner.tolist(), strict=True)
-    ]
-    of_document = columns.drop_columns(["text"]).take(pa.array(owner))
+    start, end = pa.array(borders[:, 0]), pa.array(borders[:, 1])
+    pieces = pa.array([texts[document][a:b] for document, (a, b) in zip(owner.tolist(), borders.tolist(), strict=True)], pa.string())
+    of_document = columns.drop_columns(["text"]).take(pa.array(owner)).combine_chunks()
+    chunk_ids = pc.binary_join_element_wise(of_document["doc_id"].combine_chunks(), ordinal.cast(pa.string()), "#")
+    contents = digests(pieces)
+    offsets = (start.cast(pa.string()), end.cast(pa.string()))
     made = {
-        "chunk_id": pa.array(chunk_ids, pa.string()),
-        "ordinal": pa.array(ordinal, pa.int32()),
-        "start": pa.array(borders[:, 0], pa.int64()),
-        "end": pa.array(borders[:, 1], pa.int64()),
-        "text": pa.array(pieces, pa.string()),
-        "content_hash": pa.array(contents, HASH),
-        "row_hash": pa.array(row_hashes, HASH),
+        "chunk_id": chunk_ids,
+        "ordinal": ordinal,
+        "start": start,
+        "end": end,
+        "text": pieces,
+        "content_hash": contents,
+        "row_hash": digests(chunk_ids, contents, *offsets, *_metadata_columns(of_document)),
     }
     schema = chunk_schema(metadata_type(columns.schema))
     return pa.table([made[name] if name in made else of_document[name] for name in schema.names], schema=schema)
 
 
-def _metadata_bytes(table: pa.Table) -> list[bytes]:
-    """Each row's metadata as JSON; a field that is null and one that is absent are the same."""
+def _metadata_columns(table: pa.Table) -> list[pa.Array]:
+    """Each metadata field as strings that tell a null from every value."""
     if "metadata" not in table.column_names:
-        return [b""] * table.num_rows
-    return [orjson.dumps(row) for row in table["metadata"].to_pylist()]
+        return []
+    fields = table["metadata"].combine_chunks().flatten()
+    present = (pc.binary_join_element_wise("=", field.cast(pa.string()), "").fill_null("") for field in fields)
+    return list(present)

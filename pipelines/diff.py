@@ -68,20 +68,39 @@ class State(IntEnum):
     UNCHANGED = 3
 
 
-def classify(documents: pa.Table, stored: pa.Table) -> np.ndarray:
-    """The State (int8) of each of `documents` (`doc_key`, `doc_hash`, `file`) against the stored rows (the same columns)."""
-    place = pc.index_in(documents["doc_key"].combine_chunks(), value_set=stored["doc_key"].combine_chunks())
-    known = pc.is_valid(place)
-    at = place.fill_null(0)
-    state = np.full(len(documents), State.ADDED, dtype=np.int8)
-    if not stored.num_rows:
+class StoredDocuments:
+    """What is stored of documents, ready to be asked many times: a search of a few against millions must not cost the millions."""
+
+    def __init__(self, stored: pa.Table) -> None:
+        """`stored`: rows with at least `doc_key`, `doc_hash` and `file`; those of one document are alike."""
+        self._rows = stored.combine_chunks()
+        prefixes = _prefixes(self._rows["doc_key"])
+        self._order = np.argsort(prefixes, kind="stable")
+        self._sorted = prefixes[self._order]
+
+    def classify(self, documents: pa.Table) -> np.ndarray:
+        """The State (int8) of each of `documents` (the same columns)."""
+        state = np.full(len(documents), State.ADDED, dtype=np.int8)
+        if not len(self._sorted) or not len(documents):
+            return state
+        place = np.searchsorted(self._sorted, _prefixes(documents["doc_key"]))
+        at = pa.array(self._order[np.minimum(place, len(self._order) - 1)])
+        # Two keys may share their first half. The worst that comes of it is that a document is written again.
+        known, same_hash, same_file = (
+            np.asarray(pc.equal(documents[name].combine_chunks(), self._rows[name].combine_chunks().take(at)), dtype=bool)
+            for name in ("doc_key", "doc_hash", "file")
+        )
+        state[known] = State.CHANGED
+        state[known & same_hash] = State.MOVED
+        state[known & same_hash & same_file] = State.UNCHANGED
         return state
-    same = [pc.equal(documents[name].combine_chunks(), stored[name].combine_chunks().take(at)) for name in ("doc_hash", "file")]
-    mask, same_hash, same_file = (np.asarray(values, dtype=bool) for values in (known, *same))
-    state[mask] = State.CHANGED
-    state[mask & same_hash] = State.MOVED
-    state[mask & same_hash & same_file] = State.UNCHANGED
-    return state
+
+
+def _prefixes(hashes: pa.ChunkedArray) -> np.ndarray:
+    """The first halves of 16-byte hashes: uint64."""
+    whole = hashes.combine_chunks()
+    halves = np.frombuffer(whole.buffers()[1], dtype=np.uint64) if len(whole) else np.zeros(0, dtype=np.uint64)
+    return np.asarray(halves[2 * whole.offset : 2 * (whole.offset + len(whole)) : 2])
 
 
 def member(values: pa.Array | pa.ChunkedArray, of: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -5,30 +5,30 @@ A fingerprint is the hash of the canonical JSON of literals that bear identity. 
 
 import hashlib
 import json
-from collections.abc import Iterable
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 DIGEST_BYTES = 16
 """128 bits: a collision among 10^12 contents has a chance of 10^-15."""
 
 
-def digest(*parts: bytes) -> bytes:
-    """BLAKE2b-128 of `parts`, each preceded by its length, so that no two different lists have the same input."""
-    h = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for part in parts:
-        h.update(len(part).to_bytes(8, "little"))
-        h.update(part)
-    return h.digest()
+def digests(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """BLAKE2b-128 of each row of `columns` (string or binary, no nulls): fixed_size_binary(16).
+
+    A row's values are joined with the lengths of all but the last before them, so no two different rows have the same input.
+    """
+    parts = [_whole(column).cast(pa.binary()) for column in columns]
+    if len(parts) > 1:
+        lengths = [pc.binary_length(part).cast(pa.string()).cast(pa.binary()) for part in parts[:-1]]
+        parts = [pc.binary_join_element_wise(*lengths, *parts, b":")]
+    blake2b = hashlib.blake2b
+    return pa.array([blake2b(row, digest_size=DIGEST_BYTES).digest() for row in parts[0].to_pylist()], pa.binary(DIGEST_BYTES))
 
 
-def content_hash(text: str) -> bytes:
-    """The identity of a content: BLAKE2b-128 of its UTF-8 bytes."""
-    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
-
-
-def content_hashes(texts: Iterable[str]) -> list[bytes]:
-    """`content_hash` of each text."""
-    return [content_hash(text) for text in texts]
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def fingerprint(identity: dict[str, Any]) -> str:

@@ -3,8 +3,9 @@
     <collection>.chunks.<chunking>.lance
     _revector/<collection>/files/<chunking>/<chunk version>.parquet
 
-A file list belongs to a version of the table and is written after it. After a crash in between, the list before it still holds:
-the files of the lost step are read again, and found to be what the table says already.
+A file list belongs to a version of the table. Before each commit one is written in which all that the commit leaves in doubt is
+marked to be read again, and after the last one that which holds. So no row is ever from a file that the newest list does not know,
+and after a crash at any point the next run finds what is new, what moved, and what is gone.
 """
 
 from collections.abc import Iterable

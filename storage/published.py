@@ -85,7 +85,7 @@ def _equals(condition: Condition, kinds: dict[str, pa.DataType]) -> str:
     kind = kinds[condition.field]
     try:
         value = str(pa.scalar(condition.value).cast(kind).as_py())
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise SpecError(f"expected {kind} for {condition.field}, found {condition.value!r}") from None
     literal = value if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) else _literal(value)
     return f"metadata.`{condition.field}` = {literal}"

@@ -46,7 +46,7 @@ class Step:
 
     change: Change
     records: list[FileRecord]
-    """The file list that holds once the change is committed."""
+    """The file list to keep before the change is committed: what a crash from here on leaves in doubt is marked to be read again."""
 
 
 class CorpusPass:
@@ -64,6 +64,7 @@ class CorpusPass:
         self.ingest = ingest
         self._files = files
         self._records = dict(known)
+        self._new = {file.path for file in files.read} - known.keys()
         self._stored = stored
         self._refuse = refuse_duplicates
         self._released = member(stored["file"], pa.array(sorted(files.released), pa.string()))
@@ -71,6 +72,8 @@ class CorpusPass:
         self._seen: list[pa.Table] = []
         self._pieces: Counter[SourceFile] = Counter()
         self._open: dict[SourceFile, FileRecord] = {}
+        self._sure = {record.file.path for record in files.kept}
+        """Files whose rows are in the table as their record says, whatever happens to the rest of the run."""
         self._failed: set[str] = set()
         self._deleted: list[np.ndarray] = []
         self._states = np.zeros(len(State), dtype=np.int64)
@@ -90,11 +93,12 @@ class CorpusPass:
             self._record(shard, settled)
             if rows >= STEP_ROWS:
                 yield self._step(deleted, fragments)
+                self._sure |= self._new & self._records.keys()
                 deleted, fragments, rows = [], [], 0
         deleted.append(self._removed())
+        yield self._step(deleted, fragments)
         for path in self._files.gone:
             self._records.pop(path, None)
-        yield self._step(deleted, fragments)
 
     @property
     def records(self) -> list[FileRecord]:
@@ -131,7 +135,9 @@ class CorpusPass:
 
     def _step(self, deleted: list[np.ndarray], fragments: list[str]) -> Step:
         addresses = np.concatenate([np.zeros(0, dtype=np.uint64), *deleted])
-        return Step(Change(addresses, fragments), self.records)
+        reading = {file.path: FileRecord(file) for file in self._files.read}
+        records = [record if path in self._sure else replace(record, retry=True) for path, record in (reading | self._records).items()]
+        return Step(Change(addresses, fragments), records)
 
     def _settle(self, shard: SourceShard, found: Ingested) -> Ingested:
         """Do a shard again without the documents that lost their id to one elsewhere."""
@@ -164,6 +170,7 @@ class CorpusPass:
         if self._refuse:
             raise _refusal(loser)
         record = self._records[loser.file]
+        self._sure.discard(loser.file)
         self._records[loser.file] = replace(
             record, documents=record.documents - 1, dead=(*record.dead, _letter(loser)), partners=record.partners | {loser.kept_in or ""})
 
@@ -189,8 +196,8 @@ class CorpusPass:
         if not len(self._stored):
             return np.zeros(0, dtype=np.uint64)
         gone = self._released & ~member(self._stored["file"], pa.array(sorted(self._failed), pa.string()))
-        for seen in self._seen:
-            gone &= ~member(self._stored["doc_key"], seen["doc_key"])
+        if self._seen:
+            gone &= ~member(self._stored["doc_key"], pa.concat_tables(self._seen)["doc_key"])
         self._removed_documents = len(pc.unique(self._stored["doc_key"].filter(pa.array(gone))))
         return self._delete(gone)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipelines.chunks import chunk_schema, metadata_type, vector_schema
 from pipelines.documents import DeadLetter
 from pipelines.errors import RevectorError
-from storage.catalog import Publication, current, publish
+from storage.catalog import Publication, publish
 from storage.index import update_index
 from storage.ledger import Heartbeat, Run, new_run_id, now, take_fence, whoami
 from workers.corpus import CorpusPass
@@ -39,7 +39,10 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent) ->
     fence = take_fence(objects, target.collection, run.run_id)
     try:
         with Heartbeat(run), ExitStack() as closing:
-            return _perform(Session(target, run, fence, report, closing), look(target))
+            state = look(target)
+            if saved is not None:
+                check_saved(saved, target, state)  # again, now that nobody else can change it
+            return _perform(Session(target, run, fence, report, closing), state)
     except BaseException as error:
         run.write("result.json", {"run_id": run.run_id, "status": "failed", "error": _describe(error), "at": now()})
         raise
@@ -103,9 +106,10 @@ def _ingest(session: Session, state: State) -> tuple[CorpusPass, int]:
 
     for step in corpus.steps(shards, told()):
         if not step.change.empty:
-            version = session.commit(table.name, version, step.change)
-        if not state.files.empty:
             table.write_files(version, target.reading, step.records)
+            version = session.commit(table.name, version, step.change)
+    if not state.files.empty:
+        table.write_files(version, target.reading, corpus.records)
     return corpus, version
 
 
@@ -143,7 +147,7 @@ def _finish(session: Session, state: State, corpus: CorpusPass, chunk_version: i
         status = "partial" if dead else "nothing"
     else:
         session.fence.check()
-        _publish(session, chunk_version, version, vectors, len(dead))
+        _publish(session, state.epoch + 1, chunk_version, version, vectors, len(dead))
         status = "partial" if dead else "published"
     result = _result(session, corpus, version, status, len(dead), objection)
     session.run.write("result.json", {
@@ -168,12 +172,12 @@ def _objection(target: Target, chunks: int, vectors: int, failed: int, dead: int
     return ""
 
 
-def _publish(session: Session, chunk_version: int, version: int, vectors: int, dead: int) -> Publication:
+def _publish(session: Session, epoch: int, chunk_version: int, version: int, vectors: int, dead: int) -> Publication:
+    """Raises Conflict if somebody moved the pointer since the run began: a rollback must not be overridden by who did not know of it."""
     target = session.target
-    before = current(target.store, target.collection)
     return publish(target.store, Publication(
         collection=target.collection,
-        epoch=before.epoch + 1 if before else 1,
+        epoch=epoch,
         action="publish",
         generation=target.generation.name,
         version=version,

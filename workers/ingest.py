@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.chunks import HASH, Documents, Spans, chunk_rows, chunk_schema, hash_documents
-from pipelines.diff import State, classify, first_in_order
+from pipelines.diff import State, StoredDocuments, first_in_order
 from pipelines.documents import Corpus, DeadLetter, DocumentBatch, SourceShard
 from storage.chunks import ChunkTable
 
@@ -88,8 +88,9 @@ def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa
 
 
 @lru_cache(maxsize=1)
-def _stored(table: ChunkTable, version: int | None) -> pa.Table:
-    return table.stored_rows(version)
+def _stored(table: ChunkTable, version: int | None) -> StoredDocuments:
+    """Kept for the next shard that this process does."""
+    return StoredDocuments(table.stored_rows(version))
 
 
 class _ShardWork:
@@ -112,8 +113,7 @@ class _ShardWork:
             groups = iter(list(groups)[::-1])  # the last of two equal ids is met first: bounded by the shard
         for group in groups:
             documents = self._distinct(hash_documents(group))
-            stored = _stored(self._ingest.table, self._ingest.version)
-            state = classify(documents.columns, stored)
+            state = _stored(self._ingest.table, self._ingest.version).classify(documents.columns)
             self._note(documents, state)
             fresh = documents.select(state != State.UNCHANGED)
             if fresh.columns.num_rows:
@@ -142,8 +142,12 @@ class _ShardWork:
         """Leave out what is excluded, and all but one of each id that occurs twice in the shard."""
         columns = documents.columns
         keys = columns["doc_key"].to_pylist()
-        keep = first_in_order(keys, self._ingest.keep_last)
         files = columns["file"].to_pylist()
+        fresh = dict(zip(keys, files, strict=True))
+        if len(fresh) == len(keys) and self._holder.keys().isdisjoint(fresh) and self._exclude.isdisjoint(fresh):
+            self._holder |= fresh
+            return documents
+        keep = first_in_order(keys, self._ingest.keep_last)
         for position, key in enumerate(keys):
             if keep[position] and key not in self._exclude and key not in self._holder:
                 self._holder[key] = files[position]

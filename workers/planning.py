@@ -22,7 +22,8 @@ from workers.report import Change, Plan, Progress, Report, silent
 from workers.target import Target
 from workers.work import CODE_POINTS_A_TOKEN, Work, find_work
 
-SHARD_BYTES = 64 << 20
+SHARD_BYTES = 16 << 20
+"""Of files as they are stored: Parquet may hold ten times as much text."""
 Runner = Callable[[Ingest, Sequence[SourceShard]], Iterable[Ingested]]
 
 
@@ -37,6 +38,8 @@ class State:
     vector_version: int | None
     published: Publication | None
     """The publication of exactly these tables, if there is one."""
+    epoch: int
+    """Of the collection's current publication; 0 before the first."""
 
     @property
     def settled(self) -> bool:
@@ -51,9 +54,11 @@ def look(target: Target) -> State:
     chunk_version, vector_version = table.version, generation.version
     known = table.read_files(chunk_version, target.reading)
     listed = target.corpus.files()
-    same = [row for row in publications(target.store, target.collection)
-            if (row.generation, row.version, row.chunk_version) == (generation.name, vector_version, chunk_version)]
-    return State(diff_files(listed, known), listed, known, chunk_version, vector_version, same[-1] if same else None)
+    history = publications(target.store, target.collection)
+    tables = (generation.name, vector_version, chunk_version)
+    same = [row for row in history if (row.generation, row.version, row.chunk_version) == tables]
+    epoch = history[-1].epoch if history else 0
+    return State(diff_files(listed, known), listed, known, chunk_version, vector_version, same[-1] if same else None, epoch)
 
 
 def begin_pass(target: Target, state: State, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
