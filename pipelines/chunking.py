@@ -114,8 +114,11 @@ class TokenChunker:
         for index in cut:
             exceeding = [next(counts) > self.budget for _ in spans[index]]
             if any(exceeding):
-                spans[index] = _ordered(part for span, exceeds in zip(spans[index], exceeding, strict=True)
-                                        for part in (self._refit(texts[index], span) if exceeds else (span,)))
+                spans[index] = _ordered(
+                    part
+                    for span, exceeds in zip(spans[index], exceeding, strict=True)
+                    for part in (self._refit(texts[index], span) if exceeds else (span,))
+                )
 
     def _refit(self, text: str, span: Span) -> Iterator[Span]:
         piece = text[span[0] : span[1]]

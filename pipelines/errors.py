@@ -1,15 +1,15 @@
 """The exceptions of revector. Classes group by what a handler does; the command line turns each into one line.
 
-    RevectorError              exit 1
-    ├── SpecError              exit 64: the person must change the spec or the command
-    ├── SourceError            a corpus that cannot be listed or read at all
-    ├── ModelError             a model that is missing, unsafe, or not what its hash says
-    ├── NotFound               a collection, generation or version that the store does not have
-    ├── PlanStale              a saved plan that no longer fits the corpus or the store
-    ├── WorkerError            actors that could not be had, or shards that none of them could do
-    └── StorageError           the store refused or failed
-        ├── Conflict           exit 5: somebody else's commit came first; nothing of ours landed
-        └── CommitUnknown      the reply was lost and the history does not tell: plan again
+RevectorError              exit 1
+├── SpecError              exit 64: the person must change the spec or the command
+├── SourceError            a corpus that cannot be listed or read at all
+├── ModelError             a model that is missing, unsafe, or not what its hash says
+├── NotFound               a collection, generation or version that the store does not have
+├── PlanStale              a saved plan that no longer fits the corpus or the store
+├── WorkerError            actors that could not be had, or shards that none of them could do
+└── StorageError           the store refused or failed
+    ├── Conflict           exit 5: somebody else's commit came first; nothing of ours landed
+    └── CommitUnknown      the reply was lost and the history does not tell: plan again
 """
 
 

@@ -62,16 +62,41 @@ class _Module:
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 _VOLATILE = {"_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 """Keys of `config.json` that change no vector: who wrote it, how it was stored, how decoding would cache."""
-_TOKENIZER_SETTINGS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "add_bos_token", "add_eos_token",
-                       "padding_side", "truncation_side")
-_TRANSFORMER_CONFIGS = [f"sentence_{kind}_config.json"
-                        for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")]
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "longformer", "xmod",
-                     "data2vec-text", "ibert", "luke"}
+_TOKENIZER_SETTINGS = (
+    "do_lower_case",
+    "strip_accents",
+    "tokenize_chinese_chars",
+    "add_prefix_space",
+    "add_bos_token",
+    "add_eos_token",
+    "padding_side",
+    "truncation_side",
+)
+_TRANSFORMER_CONFIGS = [
+    f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+_OFFSET_POSITIONS = {
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "roberta-prelayernorm",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "xmod",
+    "data2vec-text",
+    "ibert",
+    "luke",
+}
 """Model types that count positions from the padding id + 1, so that an input is shorter than their table of positions."""
-_POOLING_FLAGS = {"pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
-                  "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
-                  "pooling_mode_lasttoken": "lasttoken"}
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 """How pooling was written before `pooling_mode`; several are concatenated in this order."""
 
 
@@ -86,8 +111,9 @@ def read_folder(root: Path, trust_remote_code: bool = False) -> Contents:
     settings = _json(root / "config_sentence_transformers.json")
     code = _code_references(modules, config, tokenizer)
     if code and not trust_remote_code:
-        raise ModelError(f"{root}: expected a model without code of its own, found {code[0]}: read that code, then set "
-                         "trust_remote_code = true")
+        raise ModelError(
+            f"{root}: expected a model without code of its own, found {code[0]}: read that code, then set trust_remote_code = true"
+        )
     _refuse_unsupported(root, modules, settings)
     # what a final Normalize does is said by `normalize`: with and without it the rest of the stack is the same
     stack = modules[:-1] if modules[-1].kind == "Normalize" else modules

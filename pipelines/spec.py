@@ -142,8 +142,7 @@ class Spec(_Table):
         return name, self.collections[name]
 
 
-def load_spec(path: str | os.PathLike[str] | None = None, store: str | None = None,
-              environ: Mapping[str, str] = os.environ) -> Spec:
+def load_spec(path: str | os.PathLike[str] | None = None, store: str | None = None, environ: Mapping[str, str] = os.environ) -> Spec:
     """Read and check a spec. An argument goes before the environment, the environment before the file.
 
     Relative paths in it become absolute, seen from the file's folder. Raises SpecError with one line that names the key.

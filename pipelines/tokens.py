@@ -64,13 +64,17 @@ class ModelTokenizer:
     def offsets(self, texts: Sequence[str]) -> list[Offsets]:
         """Where the tokens of each text lie. Pieces of one character (byte-level models) have the same offsets."""
         # Not encode_batch_fast: its offsets are all zero.
-        return [_pairs(encoding.offsets) for batch in _batches(texts)
-                for encoding in self._tokenizer.encode_batch(batch, add_special_tokens=False)]
+        return [
+            _pairs(encoding.offsets)
+            for batch in _batches(texts)
+            for encoding in self._tokenizer.encode_batch(batch, add_special_tokens=False)
+        ]
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has."""
-        return [len(encoding) for batch in _batches(texts)
-                for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)]
+        return [
+            len(encoding) for batch in _batches(texts) for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        ]
 
 
 class WordTokenizer:

@@ -24,8 +24,17 @@ from storage.ledger import folder
 from storage.tables import ROW_ADDRESS, Store, scan_table
 
 KEPT_LISTS = 3
-_LIST_SCHEMA = pa.schema([("path", pa.string()), ("size", pa.int64()), ("etag", pa.string()), ("documents", pa.int64()),
-                          ("dead", pa.string()), ("partners", pa.list_(pa.string())), ("retry", pa.bool_())])
+_LIST_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("documents", pa.int64()),
+        ("dead", pa.string()),
+        ("partners", pa.list_(pa.string())),
+        ("retry", pa.bool_()),
+    ]
+)
 _STORED_SCHEMA = pa.schema([*((name, HASH) for name in DIFF_COLUMNS[:3]), ("file", pa.string()), (ROW_ADDRESS, pa.uint64())])
 DESIRED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), ("length", pa.int64()), (ROW_ADDRESS, pa.uint64())])
 
@@ -98,8 +107,15 @@ class ChunkTable:
 def _row(record: FileRecord) -> dict[str, Any]:
     file = record.file
     dead = orjson.dumps(record.dead).decode() if record.dead else None
-    return {"path": file.path, "size": file.size, "etag": file.etag, "documents": record.documents, "dead": dead,
-            "partners": sorted(record.partners), "retry": record.retry}
+    return {
+        "path": file.path,
+        "size": file.size,
+        "etag": file.etag,
+        "documents": record.documents,
+        "dead": dead,
+        "partners": sorted(record.partners),
+        "retry": record.retry,
+    }
 
 
 def _record(row: dict[str, Any]) -> FileRecord:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import lance
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
@@ -16,7 +15,7 @@ from pipelines.errors import SourceError, SpecError
 from pipelines.fingerprint import fingerprint
 from pipelines.sources import FileCorpus, check_tabular, layout_of, listing, rows, tabular
 from pipelines.spec import SourceSpec, absolute
-from storage.objects import object_store_options
+from storage.objects import S3FileSystem, object_store_options
 
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -30,8 +29,7 @@ def open_corpus(source: SourceSpec) -> Corpus:
     if source.format == "lance" or uri.endswith(".lance"):
         return LanceCorpus.latest(source.model_copy(update={"uri": uri}))
     if uri.startswith("s3://"):
-        # A cached listing would hide what was put since.
-        return FileCorpus.at(fsspec.filesystem("s3", use_listings_cache=False), uri.removeprefix("s3://"), source)
+        return FileCorpus.at(S3FileSystem(), uri.removeprefix("s3://"), source)
     return FileCorpus.at(StrictLocalFileSystem(), uri, source)
 
 

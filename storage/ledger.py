@@ -1,7 +1,7 @@
 """The record of runs, and the token that makes one of them the committer.
 
-    _revector/<collection>/fence/<token>.json      who may commit: the highest token
-    _revector/<collection>/runs/<run_id>/          intent.json, shards/<n>.json, heartbeat.json, result.json
+_revector/<collection>/fence/<token>.json      who may commit: the highest token
+_revector/<collection>/runs/<run_id>/          intent.json, shards/<n>.json, heartbeat.json, result.json
 """
 
 import getpass
@@ -134,8 +134,10 @@ def _refuse_if_alive(objects: Objects, collection: str, token: int) -> None:
         return
     if holder.dead() is None and _stands_still(objects, run):
         return
-    raise Conflict(f"run {holder.run_id} of {collection} is in progress (process {holder.pid} on {holder.host.split()[0]}): "
-                   "wait for it, or stop it, then run again")
+    raise Conflict(
+        f"run {holder.run_id} of {collection} is in progress (process {holder.pid} on {holder.host.split()[0]}): "
+        "wait for it, or stop it, then run again"
+    )
 
 
 def _stands_still(objects: Objects, run: "Run") -> bool:

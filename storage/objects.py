@@ -18,7 +18,7 @@ def object_store_options(environ: dict[str, str] | os._Environ[str] = os.environ
     return {"aws_endpoint": endpoint, "allow_http": "true"} if endpoint.startswith("http://") else {}
 
 
-class _S3:
+class S3FileSystem:
     """An s3fs that raises ConnectionError where the store cannot be reached: botocore's own error is not even an OSError."""
 
     def __init__(self) -> None:
@@ -38,8 +38,8 @@ class _S3:
 
         return call
 
-    def __reduce__(self) -> tuple[type["_S3"], tuple[()]]:
-        return _S3, ()
+    def __reduce__(self) -> tuple[type["S3FileSystem"], tuple[()]]:
+        return S3FileSystem, ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Objects:
 
     @cached_property
     def _fs(self) -> Any:
-        return _S3() if self.remote else fsspec.filesystem("file", auto_mkdir=True)
+        return S3FileSystem() if self.remote else fsspec.filesystem("file", auto_mkdir=True)
 
     @property
     def remote(self) -> bool:

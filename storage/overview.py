@@ -24,8 +24,14 @@ def collection_status(store: Store, name: str) -> dict[str, Any]:
     last = last_run(store, name)
     return {
         "name": name,
-        "published": {"generation": publication.generation, "version": publication.version, "space": publication.space, "at": publication.at}
-        if publication else None,
+        "published": {
+            "generation": publication.generation,
+            "version": publication.version,
+            "space": publication.space,
+            "at": publication.at,
+        }
+        if publication
+        else None,
         "generations": known,
         "chunks": shown.get("chunks", 0),
         "vectors": shown.get("vectors", 0),
@@ -73,10 +79,28 @@ def history(store: Store, name: str) -> dict[str, Any]:
 
 
 def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, Any]:
-    wanted = ("status", "version", "documents", "chunks", "embed", "reuse", "dead_letters", "seconds", "tokens_per_second", "error", "reason")
+    wanted = (
+        "status",
+        "version",
+        "documents",
+        "chunks",
+        "embed",
+        "reuse",
+        "dead_letters",
+        "seconds",
+        "tokens_per_second",
+        "error",
+        "reason",
+    )
     outcome = {name: result[name] for name in wanted if name in result} if result else {"status": "unfinished"}
-    return {"run_id": intent["run_id"], "began": intent.get("at"), "ended": result.get("at") if result else None,
-            "who": intent.get("who"), "change": intent.get("change"), **outcome}
+    return {
+        "run_id": intent["run_id"],
+        "began": intent.get("at"),
+        "ended": result.get("at") if result else None,
+        "who": intent.get("who"),
+        "change": intent.get("change"),
+        **outcome,
+    }
 
 
 def dead_letters(store: Store, name: str) -> list[dict[str, Any]]:

@@ -54,7 +54,9 @@ class Condition:
     value: str
 
 
-def search_vectors(store: Store, publication: Publication, query: np.ndarray, k: int, where: Sequence[Condition] = ()) -> list[dict[str, Any]]:
+def search_vectors(
+    store: Store, publication: Publication, query: np.ndarray, k: int, where: Sequence[Condition] = ()
+) -> list[dict[str, Any]]:
     """The `k` chunks nearest to `query` (float32, shape (d,)) by cosine, best first: `chunk_id, doc_id, score, text, metadata`."""
     dataset = store.open(publication.generation, publication.version)
     columns = [name for name in SHOWN if name in dataset.schema.names]
@@ -66,8 +68,13 @@ def search_vectors(store: Store, publication: Publication, query: np.ndarray, k:
 
 
 def _hit(row: dict[str, Any]) -> dict[str, Any]:
-    return {"chunk_id": row["chunk_id"], "doc_id": row["doc_id"], "score": round(1.0 - row["_distance"], 6), "text": row["text"],
-            "metadata": row.get("metadata") or {}}
+    return {
+        "chunk_id": row["chunk_id"],
+        "doc_id": row["doc_id"],
+        "score": round(1.0 - row["_distance"], 6),
+        "text": row["text"],
+        "metadata": row.get("metadata") or {},
+    }
 
 
 def _filter(dataset: LanceDataset, where: Sequence[Condition]) -> str | None:
@@ -118,8 +125,12 @@ def _changes(before: pa.Table, after: pa.Table, key: str) -> dict[str, Any]:
     removed = old.filter(pc.invert(pc.is_in(old, value_set=new)))
     touched = pc.unique(pa.chunked_array([_without(after, before)[key].combine_chunks(), _without(before, after)[key].combine_chunks()]))
     changed = touched.filter(pc.and_(pc.is_in(touched, value_set=old), pc.is_in(touched, value_set=new)))
-    return {"added": len(added), "removed": len(removed), "changed": len(changed),
-            "examples": {name: ids.slice(0, 10).to_pylist() for name, ids in (("added", added), ("removed", removed), ("changed", changed))}}
+    return {
+        "added": len(added),
+        "removed": len(removed),
+        "changed": len(changed),
+        "examples": {name: ids.slice(0, 10).to_pylist() for name, ids in (("added", added), ("removed", removed), ("changed", changed))},
+    }
 
 
 def _without(rows: pa.Table, others: pa.Table) -> pa.Table:

@@ -56,9 +56,23 @@ def copy_of(built: Path, folder: Path | str) -> Store:
 
 def publication(epoch: int, generation: str = "A", version: int = 1, collection: str = "c", run_id: str = "r") -> Publication:
     return Publication(
-        collection=collection, epoch=epoch, action="publish", generation=generation, version=version, chunk_table="chunks",
-        chunk_version=version, space=f"space of {generation}", model="{}", chunks=version - 1, dead_letters=0, restores=0, run_id=run_id,
-        at="2026-01-01T00:00:00+00:00", who="me", why="")
+        collection=collection,
+        epoch=epoch,
+        action="publish",
+        generation=generation,
+        version=version,
+        chunk_table="chunks",
+        chunk_version=version,
+        space=f"space of {generation}",
+        model="{}",
+        chunks=version - 1,
+        dead_letters=0,
+        restores=0,
+        run_id=run_id,
+        at="2026-01-01T00:00:00+00:00",
+        who="me",
+        why="",
+    )
 
 
 def state(found: Publication | None) -> tuple[str, int] | None:

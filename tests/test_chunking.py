@@ -24,10 +24,25 @@ from pipelines.tokens import ModelTokenizer, Tokenizer, WordTokenizer
 WORDS = WordTokenizer()
 SPECS = [ChunkingSpec(by="tokens", size=16), ChunkingSpec(by="tokens", size=16, overlap=8), ChunkingSpec(by="stable", size=16)]
 
-fragments = st.sampled_from([
-    "word ", "Sentence ends. ", "unbelievablyhyphenation-", "e.g. ", "\n\n", "\n- item ", "中文字符", "他说。",
-    "😀👩‍👩‍👧", "e\u0301\u0302", "\0", "\ufeff", "...", "\t", "QmFzZTY0",
-])
+fragments = st.sampled_from(
+    [
+        "word ",
+        "Sentence ends. ",
+        "unbelievablyhyphenation-",
+        "e.g. ",
+        "\n\n",
+        "\n- item ",
+        "中文字符",
+        "他说。",
+        "😀👩‍👩‍👧",
+        "e\u0301\u0302",
+        "\0",
+        "\ufeff",
+        "...",
+        "\t",
+        "QmFzZTY0",
+    ]
+)
 mixed = st.lists(fragments, max_size=80).map("".join)
 repetitive = st.lists(fragments, min_size=1, max_size=2).map(lambda few: "".join(few) * 60)
 texts = st.one_of(st.text(max_size=80), mixed, repetitive)
@@ -125,11 +140,14 @@ def test_the_prompt_and_the_special_tokens_take_their_part_of_the_size() -> None
     assert len(chunks[0].split()) == 64 - 2 - 10
 
 
-@pytest.mark.parametrize(("spec", "prompt", "message"), [
-    (ChunkingSpec(size=512), 0, "chunking.size: expected at most 256 (the window of the model), found 512"),
-    (ChunkingSpec(size=16), 13, "chunking.size: expected at least 17 (the model and its prompt add 13), found 16"),
-    (ChunkingSpec(size=16, overlap=8), 8, "chunking.overlap: expected at most 6 (three quarters of the content), found 8"),
-])
+@pytest.mark.parametrize(
+    ("spec", "prompt", "message"),
+    [
+        (ChunkingSpec(size=512), 0, "chunking.size: expected at most 256 (the window of the model), found 512"),
+        (ChunkingSpec(size=16), 13, "chunking.size: expected at least 17 (the model and its prompt add 13), found 16"),
+        (ChunkingSpec(size=16, overlap=8), 8, "chunking.overlap: expected at most 6 (three quarters of the content), found 8"),
+    ],
+)
 def test_a_spec_that_does_not_fit_the_model_is_refused(spec: ChunkingSpec, prompt: int, message: str) -> None:
     with pytest.raises(SpecError) as refused:
         make_chunker(spec, WORDS, 256, prompt)
@@ -155,15 +173,18 @@ def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
         ModelTokenizer(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize(("text", "sentences"), [
-    ("One. Two! Three?", ["One. ", "Two! ", "Three?"]),
-    ('He said "no." Then (so.) it ended...  ', ['He said "no." ', "Then (so.) ", "it ended...  "]),
-    ("See e.g. J. Smith, 3.5 km. End.", ["See e.g. J. Smith, 3.5 km. ", "End."]),
-    ("他说。“好！”完", ["他说。", "“好！”", "完"]),
-    ("Title\n\nA line\nwrapped\n- one\n- two\n1. three", ["Title\n\n", "A line\nwrapped\n", "- one\n", "- two\n", "1. three"]),
-    ("\n\n Lead. Tail.\n\n", ["\n\n Lead. ", "Tail.\n\n"]),
-    ("", [""]),
-])
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("One. Two! Three?", ["One. ", "Two! ", "Three?"]),
+        ('He said "no." Then (so.) it ended...  ', ['He said "no." ', "Then (so.) ", "it ended...  "]),
+        ("See e.g. J. Smith, 3.5 km. End.", ["See e.g. J. Smith, 3.5 km. ", "End."]),
+        ("他说。“好！”完", ["他说。", "“好！”", "完"]),
+        ("Title\n\nA line\nwrapped\n- one\n- two\n1. three", ["Title\n\n", "A line\nwrapped\n", "- one\n", "- two\n", "1. three"]),
+        ("\n\n Lead. Tail.\n\n", ["\n\n Lead. ", "Tail.\n\n"]),
+        ("", [""]),
+    ],
+)
 def test_sentences(text: str, sentences: list[str]) -> None:
     borders = [0, *sentence_ends(text), len(text)]
     assert [text[start:end] for start, end in pairwise(borders)] == sentences

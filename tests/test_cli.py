@@ -15,11 +15,13 @@ HEAVY = ("ray", "torch", "lance", "lancedb", "prefect", "transformers", "sentenc
 
 def revector(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REVECTOR_")}
-    return subprocess.run([sys.executable, "-m", "flows.cli", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+    )
 
 
 def test_help_and_usage_errors_import_nothing_heavy(tmp_path: Path) -> None:
-    code = f"""
+    code = """
 import sys
 from flows import cli
 assert cli._run(["--help"], False) == 0
@@ -28,8 +30,13 @@ assert cli._run(["aply"], False) == 64
 assert cli._run(["plan", "--config", "missing.toml"], False) == 64
 """
     for line in (code, "from flows.cli import main"):
-        done = subprocess.run([sys.executable, "-c", line + f"\nimport sys; print([name for name in {HEAVY} if name in sys.modules])"],
-                              cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", line + f"\nimport sys; print([name for name in {HEAVY} if name in sys.modules])"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr
         heavy = done.stdout.splitlines()[-1]
         assert heavy == "[]" or "plan" in line  # a command that runs may import what it needs
@@ -63,16 +70,19 @@ def test_the_first_five_minutes(workplace: Workplace) -> None:
     assert len(json.loads(revector("history", "--json", cwd=here).stdout)["published"]) == 1
 
 
-@pytest.mark.parametrize(("arguments", "code", "message"), [
-    (["plann"], 64, "No such command 'plann'"),
-    (["plan", "--confg", "x"], 64, "No such option: --confg"),
-    (["plan", "nope"], 64, "expected one of docs, found 'nope'"),
-    (["plan", "--config", "missing.toml"], 64, "expected a spec at missing.toml, found none"),
-    (["search", "docs", "x"], 1, "expected a published collection 'docs'"),
-    (["search", "docs", "x", "--where", "kind"], 64, "expected --where field=value"),
-    (["rollback"], 1, "expected a published collection"),
-    (["apply", "--plan", "nothing.json"], 64, "expected a plan in nothing.json"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["plann"], 64, "No such command 'plann'"),
+        (["plan", "--confg", "x"], 64, "No such option: --confg"),
+        (["plan", "nope"], 64, "expected one of docs, found 'nope'"),
+        (["plan", "--config", "missing.toml"], 64, "expected a spec at missing.toml, found none"),
+        (["search", "docs", "x"], 1, "expected a published collection 'docs'"),
+        (["search", "docs", "x", "--where", "kind"], 64, "expected --where field=value"),
+        (["rollback"], 1, "expected a published collection"),
+        (["apply", "--plan", "nothing.json"], 64, "expected a plan in nothing.json"),
+    ],
+)
 def test_an_error_is_one_line_and_has_its_code(workplace: Workplace, arguments: list[str], code: int, message: str) -> None:
     done = revector(*arguments, cwd=workplace.root)
     assert (done.returncode, done.stdout) == (code, "")

@@ -198,8 +198,12 @@ def test_of_many_committers_at_once_one_lands(tmp_path: Path) -> None:
     store, base = table_of(tmp_path, range(3), range(3, 6))
     live = np.sort(address_array(addresses(base).values()))
     changes = [Change(live[n : n + 1] if n % 2 else NOTHING, stage(store, [row(100 + n, 1)])) for n in range(6)]
-    outcomes = at_once([lambda change=change: commit(Store(store.root), Store(store.root).open("t", base.version), change, {}).version
-                        for change in changes])
+    outcomes = at_once(
+        [
+            lambda change=change: commit(Store(store.root), Store(store.root).open("t", base.version), change, {}).version
+            for change in changes
+        ]
+    )
     assert sorted(map(str, outcomes)) == sorted(["Conflict"] * 5 + [str(base.version + 1)])
     assert store.open("t").version == base.version + 1
     assert sum(key >= 100 for key in content(store.open("t"))) == 1

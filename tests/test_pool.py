@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Workplace
 from pipelines.errors import WorkerError
+from tests.conftest import Workplace
 from workers import pool
 from workers.embed import Receipt, Shard
 
@@ -44,7 +44,9 @@ def faulty(monkeypatch: pytest.MonkeyPatch, ray_cluster: Any) -> None:
 
 
 @pytest.mark.usefixtures("faulty")
-@pytest.mark.parametrize(("fault", "reason"), [("exit", "its worker died"), ("hang", "no result within 2 s"), ("raise", "ValueError in the worker")])
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("exit", "its worker died"), ("hang", "no result within 2 s"), ("raise", "ValueError in the worker")]
+)
 def test_a_content_that_breaks_its_worker_costs_only_itself(workplace: Workplace, fault: str, reason: str) -> None:
     workplace.spec(rest="workers = { actors = 1, deadline = 2 }\ngates = { max_failed = 0.5 }")
     workplace.write("a.parquet", {f"d{number}": f"text {number}" for number in range(3)} | {"bad": fault})

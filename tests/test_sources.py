@@ -24,8 +24,9 @@ from pipelines.spec import SourceSpec
 from storage.corpus import open_corpus
 
 Document = tuple[str, str]
-ROWS = [{"id": f"d{n}", "term": f"term {n}\r\nü", "gloss": None if n % 3 == 0 else f'a "gloss", {n}\n語', "pos": "nv"[n % 2]}
-        for n in range(25)]
+ROWS = [
+    {"id": f"d{n}", "term": f"term {n}\r\nü", "gloss": None if n % 3 == 0 else f'a "gloss", {n}\n語', "pos": "nv"[n % 2]} for n in range(25)
+]
 EXPECTED = [(row["id"], "\n\n".join(filter(None, (row["term"], row["gloss"])))) for row in ROWS]
 
 
@@ -114,8 +115,9 @@ def test_a_lance_table_that_is_missing_or_lacks_a_column(tmp_path: Path) -> None
     assert [(letter.stage, "'gloss'" in letter.reason) for letter in dead] == [("file", True)]
 
 
-LINES = st.lists(st.one_of(st.just(b""), st.just(b"  "), st.text(min_size=1, max_size=30).map(lambda text: text.encode(errors="replace"))),
-                 max_size=30)
+LINES = st.lists(
+    st.one_of(st.just(b""), st.just(b"  "), st.text(min_size=1, max_size=30).map(lambda text: text.encode(errors="replace"))), max_size=30
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -174,8 +176,13 @@ def test_a_bad_line_costs_itself(tmp_path: Path, suffix: str, places: set[str]) 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
 def test_documents_without_id_or_text_are_dead_letters(tmp_path: Path, suffix: str) -> None:
-    rows = [{"id": "a", "term": "one"}, {"id": "", "term": "two"}, {"id": "c", "term": " \n\t"}, {"id": None, "term": "x"},
-            {"id": "e", "term": "y"}]
+    rows = [
+        {"id": "a", "term": "one"},
+        {"id": "", "term": "two"},
+        {"id": "c", "term": " \n\t"},
+        {"id": None, "term": "x"},
+        {"id": "e", "term": "y"},
+    ]
     (tmp_path / f"a{suffix}").write_bytes(encode(rows, suffix))
     documents, dead, _ = read(open_corpus(spec(tmp_path, text="term")))
     assert documents == [("a", "one"), ("e", "y")]
@@ -337,25 +344,43 @@ def kept_types(source: SourceSpec) -> dict[str, pa.DataType]:
 
 def test_metadata_types(tmp_path: Path) -> None:
     utc = pa.timestamp("ns", "UTC")
-    columns = {"i": pa.array([1], pa.int8()), "f": pa.array([1], pa.float32()), "b": pa.array([True]), "t": pa.array([1001], utc),
-               "d": pa.array([1], pa.date32()), "s": pa.array(["x"]).dictionary_encode(), "n": pa.array([{"k": [1]}])}
+    columns = {
+        "i": pa.array([1], pa.int8()),
+        "f": pa.array([1], pa.float32()),
+        "b": pa.array([True]),
+        "t": pa.array([1001], utc),
+        "d": pa.array([1], pa.date32()),
+        "s": pa.array(["x"]).dictionary_encode(),
+        "n": pa.array([{"k": [1]}]),
+    }
     pq.write_table(pa.table({"id": ["a"], "term": ["x"]} | columns), tmp_path / "b.parquet")
     (tmp_path / "a.parquet").write_bytes(b"broken")
     source = spec(tmp_path, text="term", metadata=list("ifbtdsn"))
-    assert kept_types(source) == {"i": pa.int64(), "f": pa.float64(), "b": pa.bool_(), "t": pa.timestamp("us", "UTC"), "d": pa.date32(),
-                                  "s": pa.string(), "n": pa.string()}
+    assert kept_types(source) == {
+        "i": pa.int64(),
+        "f": pa.float64(),
+        "b": pa.bool_(),
+        "t": pa.timestamp("us", "UTC"),
+        "d": pa.date32(),
+        "s": pa.string(),
+        "n": pa.string(),
+    }
     _, _, (values,) = read(open_corpus(source))
     assert (values["i"], values["s"], values["n"], values["t"].microsecond) == (1, "x", '{"k":[1]}', 1)
 
 
 def test_metadata_types_of_json_lines(tmp_path: Path) -> None:
-    rows = [{"id": 1, "term": "x", "b": True, "i": 1, "f": 1, "s": 1, "n": None},
-            {"id": 2, "term": "x", "b": None, "i": 2, "f": 0.5, "s": "x", "n": None}]
+    rows = [
+        {"id": 1, "term": "x", "b": True, "i": 1, "f": 1, "s": 1, "n": None},
+        {"id": 2, "term": "x", "b": None, "i": 2, "f": 0.5, "s": "x", "n": None},
+    ]
     (tmp_path / "a.jsonl").write_bytes(encode(rows, ".jsonl"))
     source = spec(tmp_path, text="term", metadata=list("bifsn"))
     assert kept_types(source) == {"b": pa.bool_(), "i": pa.int64(), "f": pa.float64(), "s": pa.string(), "n": pa.string()}
-    assert read(open_corpus(source))[2] == [{"b": True, "i": 1, "f": 1.0, "s": "1", "n": None},
-                                            {"b": None, "i": 2, "f": 0.5, "s": "x", "n": None}]
+    assert read(open_corpus(source))[2] == [
+        {"b": True, "i": 1, "f": 1.0, "s": "1", "n": None},
+        {"b": None, "i": 2, "f": 0.5, "s": "x", "n": None},
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
@@ -373,8 +398,9 @@ def test_metadata_that_does_not_fit_the_first_file_costs_its_document(tmp_path: 
 
 
 def test_files_of_text_are_documents(tmp_path: Path) -> None:
-    (tmp_path / "a.html").write_text("<title>A &amp; B</title><style>p {}</style><h1>Head</h1>"
-                                     "<p>one <b>two</b><br>three &eacute;<script>no()</script>")
+    (tmp_path / "a.html").write_text(
+        "<title>A &amp; B</title><style>p {}</style><h1>Head</h1><p>one <b>two</b><br>three &eacute;<script>no()</script>"
+    )
     (tmp_path / "b.md").write_text("Intro\n\n## The *title*\n\n- [link](http://x)\n- `code`\n\n| h | i |\n|---|---|\n| 1 | 2 |\n")
     (tmp_path / "c.txt").write_bytes(b"\xef\xbb\xbfas it\n\n  is")
     (tmp_path / "d.txt").write_text(" \n")
@@ -382,21 +408,28 @@ def test_files_of_text_are_documents(tmp_path: Path) -> None:
     (tmp_path / "f.txt.gz").write_bytes(gzip.compress("é".encode()))
     source = SourceSpec(uri=str(tmp_path), metadata=["title", "suffix", "name", "path"])
     documents, dead, metadata = read(open_corpus(source))
-    assert documents == [("a.html", "Head\none two\nthree é"), ("b.md", "Intro\nThe title\nlink\ncode\nh i\n1 2"),
-                         ("c.txt", "as it\n\n  is"), ("f.txt.gz", "é")]
+    assert documents == [
+        ("a.html", "Head\none two\nthree é"),
+        ("b.md", "Intro\nThe title\nlink\ncode\nh i\n1 2"),
+        ("c.txt", "as it\n\n  is"),
+        ("f.txt.gz", "é"),
+    ]
     assert [(letter.stage, letter.file) for letter in dead] == [("document", "d.txt"), ("file", "e.txt")]
     assert [each["title"] for each in metadata] == ["A & B", "The title", None, None]
     assert metadata[3] == {"title": None, "suffix": ".txt", "name": "f.txt.gz", "path": "f.txt.gz"}
 
 
-@pytest.mark.parametrize(("html", "text"), [
-    ("<div><p>a</p>\n\n\n<p> b\n c </p></div>d", "a\nb c\nd"),
-    ("<pre>x = 1\ny = 2</pre>", "x = 1\ny = 2"),
-    ("a<template>t</template><noscript>n</noscript>b", "ab"),
-    ("<ul><li>a<ul><li>b</ul></ul>", "a\nb"),
-    ("<p>&lt;b&gt; &#x41; &nbsp;c", "<b> A c"),
-    ("<frameset></frameset>", ""),
-    ("", ""),
-])
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<div><p>a</p>\n\n\n<p> b\n c </p></div>d", "a\nb c\nd"),
+        ("<pre>x = 1\ny = 2</pre>", "x = 1\ny = 2"),
+        ("a<template>t</template><noscript>n</noscript>b", "ab"),
+        ("<ul><li>a<ul><li>b</ul></ul>", "a\nb"),
+        ("<p>&lt;b&gt; &#x41; &nbsp;c", "<b> A c"),
+        ("<frameset></frameset>", ""),
+        ("", ""),
+    ],
+)
 def test_html_reads_as_a_person_sees_it(html: str, text: str) -> None:
     assert html_text(html, "title")[0] == text

@@ -14,17 +14,20 @@ def check(**tables: object) -> None:
     parse_spec({"collections": {"a": {"source": SOURCE, **tables}}}, Path("/base"))
 
 
-@pytest.mark.parametrize(("tables", "message"), [
-    ({"source": {**SOURCE, "idd": "x"}}, "collections.a.source.idd: expected one of uri, id, .*; did you mean 'id'?"),
-    ({"chunkin": {}}, "collections.a.chunkin: .*did you mean 'chunking'?"),
-    ({"source": {}}, "collections.a.source.uri: expected a value, found none"),
-    ({"chunking": {"size": "big"}}, "collections.a.chunking.size: expected an? integer, found 'big'"),
-    ({"chunking": {"by": "word"}}, "collections.a.chunking.by: expected 'tokens', 'stable' or 'document', found 'word'"),
-    ({"chunking": {"size": 10, "overlap": 9}}, "collections.a.chunking: expected overlap of at most half of size"),
-    ({"chunking": {"by": "stable", "overlap": 2}}, "collections.a.chunking: expected overlap = 0 with by = 'stable', found 2"),
-    ({"model": {"name": "hash"}}, "collections.a.model.dimensions: expected a number with name = 'hash', found none"),
-    ({"gates": {"max_failed": 2}}, "collections.a.gates.max_failed: expected less than or equal to 1, found 2"),
-])
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"source": {**SOURCE, "idd": "x"}}, "collections.a.source.idd: expected one of uri, id, .*; did you mean 'id'?"),
+        ({"chunkin": {}}, "collections.a.chunkin: .*did you mean 'chunking'?"),
+        ({"source": {}}, "collections.a.source.uri: expected a value, found none"),
+        ({"chunking": {"size": "big"}}, "collections.a.chunking.size: expected an? integer, found 'big'"),
+        ({"chunking": {"by": "word"}}, "collections.a.chunking.by: expected 'tokens', 'stable' or 'document', found 'word'"),
+        ({"chunking": {"size": 10, "overlap": 9}}, "collections.a.chunking: expected overlap of at most half of size"),
+        ({"chunking": {"by": "stable", "overlap": 2}}, "collections.a.chunking: expected overlap = 0 with by = 'stable', found 2"),
+        ({"model": {"name": "hash"}}, "collections.a.model.dimensions: expected a number with name = 'hash', found none"),
+        ({"gates": {"max_failed": 2}}, "collections.a.gates.max_failed: expected less than or equal to 1, found 2"),
+    ],
+)
 def test_errors_name_the_key(tables: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=message.replace("?", r"\?") if message.endswith("'?") else message):
         check(**tables)

@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 import pytest
 
 from pipelines.errors import PlanStale, SourceError
+from pipelines.spec import load_spec
 from tests.conftest import Workplace
 from workers.driver import apply as drive
 from workers.planning import make_plan
 from workers.target import resolve_target
-from pipelines.spec import load_spec
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -131,7 +131,7 @@ def test_duplicates_can_be_kept_last_or_refused(workplace: Workplace) -> None:
     workplace.update()
     assert workplace.texts() == {"x#0": "in b"}
     workplace.spec(source=source.format("error"))
-    with pytest.raises(SourceError, match="'x' in b.parquet and in a.parquet"):
+    with pytest.raises(SourceError, match=r"'x' in b\.parquet and in a\.parquet"):
         workplace.apply()
 
 

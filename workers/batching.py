@@ -26,8 +26,9 @@ def token_budget_batches(lengths: NDArray[np.integer], budget: int) -> list[NDAr
     return batches
 
 
-def encode_with_halving(batch: NDArray[np.intp], run: Callable[[NDArray[np.intp]], Result],
-                        too_large: Callable[[BaseException], bool]) -> Iterator[tuple[NDArray[np.intp], Result | Exception]]:
+def encode_with_halving(
+    batch: NDArray[np.intp], run: Callable[[NDArray[np.intp]], Result], too_large: Callable[[BaseException], bool]
+) -> Iterator[tuple[NDArray[np.intp], Result | Exception]]:
     """Run a batch; where it is too large, its halves. Yields each part that ran with its result, in order.
 
     A single input that is still too large is yielded with its exception. Any other exception propagates.
@@ -40,8 +41,9 @@ def encode_with_halving(batch: NDArray[np.intp], run: Callable[[NDArray[np.intp]
         yield batch, outcome
 
 
-def _attempt(batch: NDArray[np.intp], run: Callable[[NDArray[np.intp]], Result],
-             too_large: Callable[[BaseException], bool]) -> Result | Exception:
+def _attempt(
+    batch: NDArray[np.intp], run: Callable[[NDArray[np.intp]], Result], too_large: Callable[[BaseException], bool]
+) -> Result | Exception:
     try:
         return run(batch)
     except (MemoryError, RuntimeError) as error:

@@ -52,8 +52,9 @@ class Step:
 class CorpusPass:
     """Follows the shards of a run in order and tells what to commit."""
 
-    def __init__(self, ingest: Ingest, files: FilesDiff, known: dict[str, FileRecord], stored: pa.Table, total: int,
-                 refuse_duplicates: bool) -> None:
+    def __init__(
+        self, ingest: Ingest, files: FilesDiff, known: dict[str, FileRecord], stored: pa.Table, total: int, refuse_duplicates: bool
+    ) -> None:
         """`known`: the file list before the run; `stored`: the chunk table before it (hashes, `file`, addresses), `total` its rows.
 
         `stored` may be empty where no file is to be read.
@@ -172,7 +173,8 @@ class CorpusPass:
         record = self._records[loser.file]
         self._sure.discard(loser.file)
         self._records[loser.file] = replace(
-            record, documents=record.documents - 1, dead=(*record.dead, _letter(loser)), partners=record.partners | {loser.kept_in or ""})
+            record, documents=record.documents - 1, dead=(*record.dead, _letter(loser)), partners=record.partners | {loser.kept_in or ""}
+        )
 
     def _accept(self, found: Ingested) -> np.ndarray:
         """Count a shard in. Gives the addresses of the stored rows that its documents replace."""

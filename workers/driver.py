@@ -77,11 +77,23 @@ def _settled(target: Target, state: State) -> Result:
 def _perform(session: Session, state: State) -> Result:
     target = session.target
     session.change, reason = classify_change(target, True)
-    session.run.write("intent.json", {
-        "run_id": session.run.run_id, "collection": target.collection, "generation": target.generation.name, "space": target.model.space.id,
-        "change": session.change, "reason": reason, "chunk_version": state.chunk_version, "vector_version": state.vector_version,
-        "token": session.fence.token, "at": now(), "who": whoami(), "spec": target.spec.model_dump(mode="json"),
-    })
+    session.run.write(
+        "intent.json",
+        {
+            "run_id": session.run.run_id,
+            "collection": target.collection,
+            "generation": target.generation.name,
+            "space": target.model.space.id,
+            "change": session.change,
+            "reason": reason,
+            "chunk_version": state.chunk_version,
+            "vector_version": state.vector_version,
+            "token": session.fence.token,
+            "at": now(),
+            "who": whoami(),
+            "spec": target.spec.model_dump(mode="json"),
+        },
+    )
     corpus, chunk_version = _ingest(session, state)
     version = _fill(session, chunk_version)
     version = _index(session, version)
@@ -150,10 +162,16 @@ def _finish(session: Session, state: State, corpus: CorpusPass, chunk_version: i
         _publish(session, state.epoch + 1, chunk_version, version, vectors, len(dead))
         status = "partial" if dead else "published"
     result = _result(session, corpus, version, status, len(dead), objection)
-    session.run.write("result.json", {
-        **asdict(result), "chunk_version": chunk_version, "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]],
-        "code_points_a_token": tally.code_points / tally.tokens if tally.tokens else None,
-    })
+    session.run.write(
+        "result.json",
+        {
+            **asdict(result),
+            "chunk_version": chunk_version,
+            "at": now(),
+            "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]],
+            "code_points_a_token": tally.code_points / tally.tokens if tally.tokens else None,
+        },
+    )
     return result
 
 
@@ -175,24 +193,27 @@ def _objection(target: Target, chunks: int, vectors: int, failed: int, dead: int
 def _publish(session: Session, epoch: int, chunk_version: int, version: int, vectors: int, dead: int) -> Publication:
     """Raises Conflict if somebody moved the pointer since the run began: a rollback must not be overridden by who did not know of it."""
     target = session.target
-    return publish(target.store, Publication(
-        collection=target.collection,
-        epoch=epoch,
-        action="publish",
-        generation=target.generation.name,
-        version=version,
-        chunk_table=target.chunk_table.name,
-        chunk_version=chunk_version,
-        space=target.model.space.id,
-        model=target.model.spec.model_dump_json(),
-        chunks=vectors,
-        dead_letters=dead,
-        restores=0,
-        run_id=session.run.run_id,
-        at=now(),
-        who=whoami(),
-        why="",
-    ))
+    return publish(
+        target.store,
+        Publication(
+            collection=target.collection,
+            epoch=epoch,
+            action="publish",
+            generation=target.generation.name,
+            version=version,
+            chunk_table=target.chunk_table.name,
+            chunk_version=chunk_version,
+            space=target.model.space.id,
+            model=target.model.spec.model_dump_json(),
+            chunks=vectors,
+            dead_letters=dead,
+            restores=0,
+            run_id=session.run.run_id,
+            at=now(),
+            who=whoami(),
+            why="",
+        ),
+    )
 
 
 def _result(session: Session, corpus: CorpusPass, version: int, status: Any, dead: int, objection: str) -> Result:

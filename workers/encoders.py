@@ -141,8 +141,13 @@ def _load_stack(model: Model, device: str) -> Any:
 
     disable_progress_bar()  # of loading weights: it would break into what a person reads
 
-    stack = SentenceTransformer(model.folder, device=device, local_files_only=True, trust_remote_code=model.spec.trust_remote_code,
-                                model_kwargs={"use_safetensors": True, "dtype": torch.float32})
+    stack = SentenceTransformer(
+        model.folder,
+        device=device,
+        local_files_only=True,
+        trust_remote_code=model.spec.trust_remote_code,
+        model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+    )
     stack.truncate_dim = None
     width = stack.get_embedding_dimension()
     if width < model.space.dimension or (model.spec.dimensions is None and width != model.space.dimension):

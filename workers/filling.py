@@ -83,8 +83,16 @@ class Filling:
 
     def _accept(self, receipt: Receipt) -> None:
         """Keep the receipt, count it, and commit it soon. Of two receipts of one shard the first wins."""
-        record = {"shard": receipt.number, "contents": receipt.contents, "chunks": len(receipt.addresses), "tokens": receipt.tokens,
-                  "seconds": receipt.seconds, "elapsed": receipt.elapsed, "failed": len(receipt.failed), "fragments": receipt.fragments}
+        record = {
+            "shard": receipt.number,
+            "contents": receipt.contents,
+            "chunks": len(receipt.addresses),
+            "tokens": receipt.tokens,
+            "seconds": receipt.seconds,
+            "elapsed": receipt.elapsed,
+            "failed": len(receipt.failed),
+            "fragments": receipt.fragments,
+        }
         if not self._session.run.receipt(receipt.number, record):
             return
         if self._session.embedding_since is None:

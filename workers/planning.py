@@ -118,8 +118,13 @@ def check_saved(saved: Plan, target: Target, state: State) -> None:
 
 def _pinned(target: Target, state: State) -> dict[str, object]:
     listing = fingerprint({"files": [[file.path, file.size, file.etag] for file in state.listed]})
-    return {"listing": listing, "chunk table version": state.chunk_version, "vectors version": state.vector_version,
-            "generation": target.generation.name, "reading": target.reading}
+    return {
+        "listing": listing,
+        "chunk table version": state.chunk_version,
+        "vectors version": state.vector_version,
+        "generation": target.generation.name,
+        "reading": target.reading,
+    }
 
 
 def _desired(target: Target, state: State, corpus: CorpusPass) -> pa.Table:
@@ -141,8 +146,20 @@ def _plan(target: Target, state: State, summary: CorpusSummary, work: Work | Non
     change, reason = classify_change(target, changed)
     rate = calibration.tokens_per_second
     seconds = embed["tokens"] / rate if rate else (0.0 if not embed["tokens"] else None)
-    return Plan(target.collection, target.generation.name, target.model.space.id, change, reason, *counts(summary), embed, reuse, dead,
-                seconds, _pinned(target, state), changed)
+    return Plan(
+        target.collection,
+        target.generation.name,
+        target.model.space.id,
+        change,
+        reason,
+        *counts(summary),
+        embed,
+        reuse,
+        dead,
+        seconds,
+        _pinned(target, state),
+        changed,
+    )
 
 
 def counts(summary: CorpusSummary) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:

@@ -57,8 +57,10 @@ def start_ray(closing: ExitStack) -> Any:
         on_stop = signal.getsignal(signal.SIGTERM)
         try:
             _connect(ray, address)
-        except Exception as error:  # noqa: BLE001  Ray raises nothing narrower when a node does not come up
-            raise WorkerError(f"expected Ray to start, found {type(error).__name__}: {error}: is the machine short of memory or very busy?") from error
+        except Exception as error:
+            raise WorkerError(
+                f"expected Ray to start, found {type(error).__name__}: {error}: is the machine short of memory or very busy?"
+            ) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_stop)  # Ray puts its own there: a stop would not unwind as Ctrl-C does
         closing.callback(ray.shutdown)

@@ -20,6 +20,7 @@ def search(store: Store, collection: str, query: str, k: int = 10, where: Sequen
     publication = published(store, collection)
     model = resolve_model(ModelSpec(**publication.model_spec()))
     if model.space.id != publication.space:
-        raise ModelError(f"expected the model of space {publication.space} ({model.spec.name}), found one of {model.space.id}: "
-                         "were its files replaced?")
+        raise ModelError(
+            f"expected the model of space {publication.space} ({model.spec.name}), found one of {model.space.id}: were its files replaced?"
+        )
     return search_vectors(store, publication, load_encoder(model).encode_query(query), k, where)

@@ -4,8 +4,8 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from storage.ledger import Fence, Run
 from storage import tables
+from storage.ledger import Fence, Run
 from workers.report import Change, Progress, Report, Stage
 from workers.target import Target
 

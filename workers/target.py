@@ -52,8 +52,13 @@ class Target:
     def generation_meta(self) -> dict[str, Any]:
         """What the generation's table records of itself."""
         space = {"id": self.model.space.id, **self.model.space.to_dict()}
-        return {"space": space, "model": self.model.spec.model_dump(mode="json"), "chunking": self.chunking,
-                "chunk_table": self.chunk_table.name, "chunker": self.chunker.identity}
+        return {
+            "space": space,
+            "model": self.model.spec.model_dump(mode="json"),
+            "chunking": self.chunking,
+            "chunk_table": self.chunk_table.name,
+            "chunker": self.chunker.identity,
+        }
 
 
 def resolve_target(spec: Spec, name: str | None) -> Target:

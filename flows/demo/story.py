@@ -63,8 +63,17 @@ class Story:
         """All of it."""
         began = time.monotonic()
         self._introduce()
-        chapters = (self._plan, self._load, self._search, self._repeat, self._edit, self._move, self._delete, self._roll_back,
-                    self._restore)
+        chapters = (
+            self._plan,
+            self._load,
+            self._search,
+            self._repeat,
+            self._edit,
+            self._move,
+            self._delete,
+            self._roll_back,
+            self._restore,
+        )
         for chapter in chapters:
             chapter()
         seconds = time.monotonic() - began
@@ -74,25 +83,31 @@ class Story:
     def _introduce(self) -> None:
         shutil.copyfile(CONFIG, self._config)
         files = self._write(self._glosses, by_part_of_speech)
-        self._page.say(f"[bold]revector[/bold] keeps the embeddings of a corpus current. Here it does so with {len(self._glosses):,} "
-                       f"definitions of WordNet, in {files} Parquet files by part of speech, and with all-MiniLM-L6-v2 in 32-bit "
-                       "arithmetic on this machine's processor. This revector.toml is all that is declared:\n")
+        self._page.say(
+            f"[bold]revector[/bold] keeps the embeddings of a corpus current. Here it does so with {len(self._glosses):,} "
+            f"definitions of WordNet, in {files} Parquet files by part of speech, and with all-MiniLM-L6-v2 in 32-bit "
+            "arithmetic on this machine's processor. This revector.toml is all that is declared:\n"
+        )
         self._page.listing(CONFIG.read_text(encoding="utf-8"))
 
     def _plan(self) -> None:
         self._page.heading("A plan, before any cost")
         plan = self._planned("plan")
-        self._page.figures({
-            "documents": _counts(plan.documents),
-            "forward passes": f"{plan.embed['contents']:,}, about {plan.embed['tokens']:,} tokens",
-        })
+        self._page.figures(
+            {
+                "documents": _counts(plan.documents),
+                "forward passes": f"{plan.embed['contents']:,}, about {plan.embed['tokens']:,} tokens",
+            }
+        )
         self._page.why("the bill is known before it is run up, and nothing was touched.")
 
     def _load(self) -> None:
         self._page.heading("The first load")
         result = self._apply("first load")
-        self._page.why(f"readers got version {result.version} whole, in one step. A crash on the way would have cost them nothing and "
-                       "this run seconds: the same command goes on from where it was.")
+        self._page.why(
+            f"readers got version {result.version} whole, in one step. A crash on the way would have cost them nothing and "
+            "this run seconds: the same command goes on from where it was."
+        )
 
     def _search(self) -> None:
         self._page.heading("Search that finds by meaning")
@@ -105,8 +120,9 @@ class Story:
             self._page.answers(hits)
             self._page.say(f"  [dim]words that question and best answer share: {', '.join(common) or 'none'}[/dim]")
             self._record("search", question.command, began, status="found", results=hits, words_in_common=common)
-        self._page.why("people ask in words of their own. The query is always encoded by the model of the version that is read: two models "
-                       "never mix.")
+        self._page.why(
+            "people ask in words of their own. The query is always encoded by the model of the version that is read: two models never mix."
+        )
 
     def _repeat(self) -> None:
         self._page.heading("Nothing changed, nothing done")
@@ -121,8 +137,10 @@ class Story:
         files = self._write(self._glosses, by_part_of_speech)
         self._page.say(f"Every hundredth definition is revised, all over the corpus: {files} files are written anew.")
         result = self._apply("edit")
-        self._page.why(f"{result.embed['contents']:,} forward passes, not {len(self._glosses):,}: the cost follows the change. Most of "
-                       "the time goes into starting a worker and its model, which a larger change pays only once as well.")
+        self._page.why(
+            f"{result.embed['contents']:,} forward passes, not {len(self._glosses):,}: the cost follows the change. Most of "
+            "the time goes into starting a worker and its model, which a larger change pays only once as well."
+        )
 
     def _move(self) -> None:
         self._page.heading("Files are moved and cut anew")
@@ -150,11 +168,13 @@ class Story:
         began = time.monotonic()
         publication = commands.rollback(config=self._config, store=self._store, why="deleted by mistake")
         self._record("rollback", command, began, status="published", version=publication.version)
-        self._page.figures({
-            "published": f"version {publication.version} again",
-            "forward passes": "0",
-            "time": seconds_of(self._steps[-1]["seconds"]),
-        })
+        self._page.figures(
+            {
+                "published": f"version {publication.version} again",
+                "forward passes": "0",
+                "time": seconds_of(self._steps[-1]["seconds"]),
+            }
+        )
         self._ask_again(("before", "after the rollback"), before)
         self._page.why("a bad day at the source is undone by moving a pointer; nothing is rewritten.")
 
@@ -189,15 +209,26 @@ class Story:
         began = time.monotonic()
         with progress() as report:
             result = commands.apply(config=self._config, store=self._store, report=report)
-        self._record(name, "revector apply", began, documents=result.documents, embed=result.embed, reuse=result.reuse,
-                     status=result.status, version=result.version, **more)
+        self._record(
+            name,
+            "revector apply",
+            began,
+            documents=result.documents,
+            embed=result.embed,
+            reuse=result.reuse,
+            status=result.status,
+            version=result.version,
+            **more,
+        )
         speed = f", {result.tokens_per_second:,.0f} tokens/s" if result.embed["tokens"] else ""
-        self._page.figures({
-            "documents": _counts(result.documents),
-            "forward passes": f"[bold]{result.embed['contents']:,}[/bold]",
-            "vectors reused": f"{result.reuse['chunks']:,}",
-            "time": seconds_of(self._steps[-1]["seconds"]) + speed,
-        })
+        self._page.figures(
+            {
+                "documents": _counts(result.documents),
+                "forward passes": f"[bold]{result.embed['contents']:,}[/bold]",
+                "vectors reused": f"{result.reuse['chunks']:,}",
+                "time": seconds_of(self._steps[-1]["seconds"]) + speed,
+            }
+        )
         return result
 
     def _ask(self, question: Question, k: int) -> Hits:
@@ -212,10 +243,17 @@ class Story:
 
     def _record(self, name: str, command: str, began: float, **outcome: Any) -> None:
         """A step is over. Without figures of its own it changed and cost nothing."""
-        self._steps.append({
-            "name": name, "command": command, "seconds": time.monotonic() - began, "documents": {},
-            "embed": {"contents": 0, "chunks": 0, "tokens": 0}, "reuse": {"chunks": 0}, **outcome,
-        })
+        self._steps.append(
+            {
+                "name": name,
+                "command": command,
+                "seconds": time.monotonic() - began,
+                "documents": {},
+                "embed": {"contents": 0, "chunks": 0, "tokens": 0},
+                "reuse": {"chunks": 0},
+                **outcome,
+            }
+        )
 
 
 def _row(step: Mapping[str, Any]) -> tuple[str, str, str, str]:

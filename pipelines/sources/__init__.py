@@ -1,9 +1,9 @@
 """Corpora of files: Parquet, JSON lines, CSV, plain text, Markdown and HTML.
 
-    listing   which files there are, how they are opened and cut
-    tabular   files of many documents
-    textual   files that are one document
-    rows      columns to documents and dead letters
+listing   which files there are, how they are opened and cut
+tabular   files of many documents
+textual   files that are one document
+rows      columns to documents and dead letters
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -160,8 +160,10 @@ def check_textual(format_: Format, source: SourceSpec) -> None:
     for name in source.metadata:
         if name not in textual.METADATA:
             known = ", ".join(textual.METADATA)
-            raise SpecError(f"source.metadata: expected some of {known}, as {format_} files have no other, "
-                            f"found {name!r}{nearest(name, textual.METADATA)}")
+            raise SpecError(
+                f"source.metadata: expected some of {known}, as {format_} files have no other, "
+                f"found {name!r}{nearest(name, textual.METADATA)}"
+            )
 
 
 @contextmanager

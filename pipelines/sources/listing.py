@@ -14,8 +14,16 @@ from pipelines.errors import SourceError
 from pipelines.spec import Format
 
 SUFFIXES: Mapping[str, Format] = {
-    ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv",
-    ".txt": "text", ".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html",
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".txt": "text",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
 }
 CODECS: Mapping[str, str] = {".gz": "gzip", ".zst": "zstd"}
 BUFFER_BYTES = 1 << 20
@@ -183,5 +191,7 @@ def check_suffixes(files: Sequence[SourceFile]) -> None:
     for file in files:
         if format_of(file.path) is None:
             known = ", ".join(SUFFIXES)
-            raise SourceError(f"{file.path}: expected a name that ends in one of {known} (.gz and .zst after it), found another: "
-                              "set source.format or narrow source.uri")
+            raise SourceError(
+                f"{file.path}: expected a name that ends in one of {known} (.gz and .zst after it), found another: "
+                "set source.format or narrow source.uri"
+            )

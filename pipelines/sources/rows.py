@@ -121,8 +121,9 @@ def from_arrow(rows: pa.RecordBatch, layout: Layout) -> Columns:
     """Columns of a typed file. Raises Unreadable if the id or a text column has a type that cannot be one."""
     problems: dict[int, str] = {}
     ids = cast_column(_checked(rows, layout.id, "strings or integers", _is_id), pa.string(), "id", problems)
-    texts = [cast_column(_checked(rows, name, "strings or numbers", _is_text), pa.string(), f"text {name!r}", problems)
-             for name in layout.text]
+    texts = [
+        cast_column(_checked(rows, name, "strings or numbers", _is_text), pa.string(), f"text {name!r}", problems) for name in layout.text
+    ]
     values = [cast_column(rows.column(each.name), each.type, f"metadata {each.name!r}", problems) for each in layout.metadata or ()]
     return Columns(ids, texts, values, problems)
 
@@ -181,7 +182,10 @@ def json_text(value: object) -> str:
 
 
 JSON_TYPES: Mapping[pa.DataType, frozenset[type]] = {
-    pa.bool_(): frozenset({bool}), pa.int64(): frozenset({int}), pa.float64(): frozenset({int, float}), pa.string(): frozenset({str}),
+    pa.bool_(): frozenset({bool}),
+    pa.int64(): frozenset({int}),
+    pa.float64(): frozenset({int, float}),
+    pa.string(): frozenset({str}),
 }
 
 
@@ -210,8 +214,15 @@ def _scalar(value: object) -> pa.Array:
 
 def _is_id(type_: pa.DataType) -> bool:
     kinds = pa.types
-    return bool(kinds.is_integer(type_) or kinds.is_null(type_) or kinds.is_string(type_) or kinds.is_large_string(type_)
-                or kinds.is_string_view(type_) or kinds.is_binary(type_) or kinds.is_large_binary(type_))
+    return bool(
+        kinds.is_integer(type_)
+        or kinds.is_null(type_)
+        or kinds.is_string(type_)
+        or kinds.is_large_string(type_)
+        or kinds.is_string_view(type_)
+        or kinds.is_binary(type_)
+        or kinds.is_large_binary(type_)
+    )
 
 
 def _is_text(type_: pa.DataType) -> bool:

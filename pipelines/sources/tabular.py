@@ -21,8 +21,9 @@ HEAD_LINES = 1000
 UTF8_BOM = b"\xef\xbb\xbf"
 
 
-def row_batches(file: SourceFile, table: pa.RecordBatch, layout: Layout, first: int,
-                place: Callable[[int], str] = "row {}".format) -> Iterator[DocumentBatch]:
+def row_batches(
+    file: SourceFile, table: pa.RecordBatch, layout: Layout, first: int, place: Callable[[int], str] = "row {}".format
+) -> Iterator[DocumentBatch]:
     """The documents of some rows of a typed file, of which the first is its row number `first`; `place` names a row number."""
     for start, part in rows.slices(table):
         columns = rows.from_arrow(part, layout)

@@ -18,8 +18,10 @@ METADATA = ("path", "name", "suffix", "title")
 """What a file of text can tell about itself."""
 
 UNREAD = ["script", "style", "template", "noscript"]
-BLOCKS = ("address, article, aside, blockquote, br, caption, dd, details, dialog, div, dl, dt, fieldset, figcaption, figure, footer, form, "
-          "h1, h2, h3, h4, h5, h6, header, hr, legend, li, main, nav, ol, option, p, pre, section, summary, table, tr, ul")
+BLOCKS = (
+    "address, article, aside, blockquote, br, caption, dd, details, dialog, div, dl, dt, fieldset, figcaption, figure, footer, form, "
+    "h1, h2, h3, h4, h5, h6, header, hr, legend, li, main, nav, ol, option, p, pre, section, summary, table, tr, ul"
+)
 BREAK = "\u2029"
 """Stands for a new line while the white space of the source, which means nothing in HTML, is collapsed."""
 
@@ -29,8 +31,10 @@ def read_textual(stream: BinaryIO, file: SourceFile, format_: Format, layout: La
     text, title = _extract(_decoded(stream), format_)
     facts = {"path": file.path, "name": PurePosixPath(file.path).name, "suffix": split_suffixes(file.path)[0], "title": title}
     problems: dict[int, str] = {}
-    values = [cast_column(pa.array([facts[each.name]], pa.string()), each.type, f"metadata {each.name!r}", problems)
-              for each in layout.metadata or ()]
+    values = [
+        cast_column(pa.array([facts[each.name]], pa.string()), each.type, f"metadata {each.name!r}", problems)
+        for each in layout.metadata or ()
+    ]
     columns = Columns(pa.array([file.path]), [pa.array([text])], values, problems)
     return assemble(file, columns, layout, lambda _: file.path)
 
