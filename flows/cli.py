@@ -120,7 +120,7 @@ def search(
     """The chunks of the published version that are nearest in meaning; score = cosine similarity."""
     from flows import commands, render
 
-    results = commands.search(name, query, config, store=store, k=k, where=dict(_condition(text) for text in where or []))
+    results = commands.search(name, query, config, store=store, k=k, where=[_condition(text) for text in where or []])
     _put(json, {"collection": name, "query": query, "results": results}, lambda: render.results(results))
 
 
@@ -149,7 +149,7 @@ def diff(
     _put(json, found, lambda: render.diff(found))
 
 
-@app.command(epilog="Example: revector promote docs docs.vectors.all-minilm-l6-v2-1f0c2b3a --why 'better on German'")
+@app.command(epilog="Example: revector promote docs docs.vectors.1f0c2b3a9d4e --why 'better on German'")
 def promote(
     name: NameRequired,
     generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it.")],
@@ -250,7 +250,9 @@ def _run(arguments: list[str], debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail("stopped; the same command goes on from here", 130, debug)
     except Exception as error:  # noqa: BLE001  the outermost edge
-        return _fail(f"{type(error).__name__}: {error} (--debug shows where)", 1, debug)
+        # The message of a foreign error may quote a document; that of the system names a file or an address.
+        told = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
+        return _fail(f"{told} (--debug shows where)", 1, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -1,6 +1,6 @@
 """The commands as functions: what the command line calls, and scripts may."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from storage.published import Condition, compare_versions
 from storage.tables import Store
 from workers import driver, planning
 from workers import search as searching
-from workers.report import Plan, Progress, Result, silent
+from workers.report import Plan, Report, Result, silent
 from workers.target import Target, resolve_target
 
 Config = str | PathLike[str] | None
-Report = Callable[[Progress], None]
 
 
 def plan(name: str | None = None, config: Config = None, *, store: str | None = None, report: Report = silent) -> Plan:
@@ -47,18 +46,27 @@ def load_plan(file: str | PathLike[str]) -> Plan:
 
 
 def status(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
-    """All collections of the spec and the store, or one: generations, versions, coverage, backlog, dead letters, last run."""
+    """All collections of the spec and the store: generations, versions, coverage, backlog, dead letters, last run.
+
+    Of one that is named also the dead letters themselves, as `letters`.
+    """
     spec = load_spec(config, store)
     where = Store(spec.store)
-    names = [spec.collection(name)[0]] if name else sorted({*spec.collections, *overview.collections(where)})
-    return {"store": spec.store, "collections": [overview.collection_status(where, each) for each in names]}
+    if name is None:
+        names = sorted({*spec.collections, *overview.collections(where)})
+        return {"store": spec.store, "collections": [overview.collection_status(where, each) for each in names]}
+    one = spec.collection(name)[0]
+    return {"store": spec.store, "collections": [overview.collection_status(where, one) | {"letters": overview.dead_letters(where, one)}]}
 
 
 def search(
-    name: str, query: str, config: Config = None, *, store: str | None = None, k: int = 10, where: Mapping[str, str] | None = None
+    name: str, query: str, config: Config = None, *, store: str | None = None, k: int = 10, where: Iterable[tuple[str, str]] = ()
 ) -> list[dict[str, Any]]:
-    """The nearest chunks of the published version, best first."""
-    conditions = [Condition(field, value) for field, value in (where or {}).items()]
+    """The nearest chunks of the published version, best first.
+
+    `where`: fields of the metadata, or `doc_id`, and the value that each must have.
+    """
+    conditions = [Condition(field, value) for field, value in where]
     return searching.search(_store(config, store), name, query, k, conditions)
 
 

@@ -3,14 +3,13 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import orjson
 
-from workers.report import Progress
+from workers.report import Progress, Report
 
-Report = Callable[[Progress], None]
 PLAIN_SECONDS = 5.0
 JSON_LINES = "REVECTOR_PROGRESS"
 """Set to `json` by the Prefect flow, which reads the lines."""
@@ -39,7 +38,7 @@ def describe(moment: Progress) -> str:
         parts.append(f"{moment.tokens_per_second:,.0f} tokens/s")
     if moment.seconds_left is not None:
         parts.append(f"{duration(moment.seconds_left)} left")
-    if moment.reused:
+    if moment.reused and moment.chunks:
         parts.append(f"{moment.reused / moment.chunks:.0%} reused")
     return " · ".join(parts)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.progress import duration
@@ -67,7 +68,7 @@ def result(done: Result) -> None:
             f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them; the next run tries them again"
         )
     if done.reason:
-        console.print(f"  gate            {done.reason}")
+        console.print(f"  gate            {escape(done.reason)}")
 
 
 def status(found: Mapping[str, Any]) -> None:
@@ -103,7 +104,8 @@ def results(hits: Sequence[Mapping[str, Any]]) -> None:
     if not hits:
         console.print("nothing found")
     for hit in hits:
-        text = " · ".join(" ".join(paragraph.split()) for paragraph in hit["text"].split("\n\n"))
+        joined = " · ".join(" ".join(paragraph.split()) for paragraph in hit["text"].split("\n\n"))
+        text = "".join(letter for letter in joined if letter.isprintable())  # a document must not steer the terminal
         shown = text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
         metadata = "  ".join(f"{name}={value}" for name, value in hit["metadata"].items())
         console.print(f"{hit['score']:.3f}  {hit['chunk_id']}  {metadata}\n       {shown}", markup=False)
@@ -126,7 +128,7 @@ def history(found: Mapping[str, Any]) -> None:
             row["who"],
             row["why"],
         )
-        table.add_row(*map(str, shown))
+        table.add_row(*(escape(str(value)) for value in shown))
     console.print(table)
     runs = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("run", "status", "forward passes", "reused", "tokens", "seconds", "dead"):
@@ -169,4 +171,4 @@ def checks(found: Sequence[Any]) -> None:
     console = _console()
     for check in found:
         mark = "[green]ok[/green]   " if check.ok else "[red]wrong[/red]"
-        console.print(f"{mark}  {check.name:<20} {check.detail}")
+        console.print(f"{mark}  {escape(check.name):<20} {escape(check.detail)}")

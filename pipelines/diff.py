@@ -73,8 +73,8 @@ class StoredDocuments:
 
     def __init__(self, stored: pa.Table) -> None:
         """`stored`: rows with at least `doc_key`, `doc_hash` and `file`; those of one document are alike."""
-        self._rows = stored.combine_chunks()
-        prefixes = _prefixes(self._rows["doc_key"])
+        self._columns = {name: stored[name].combine_chunks() for name in ("doc_key", "doc_hash", "file")}
+        prefixes = _prefixes(self._columns["doc_key"])
         self._order = np.argsort(prefixes, kind="stable")
         self._sorted = prefixes[self._order]
 
@@ -87,8 +87,7 @@ class StoredDocuments:
         at = pa.array(self._order[np.minimum(place, len(self._order) - 1)])
         # Two keys may share their first half. The worst that comes of it is that a document is written again.
         known, same_hash, same_file = (
-            np.asarray(pc.equal(documents[name].combine_chunks(), self._rows[name].combine_chunks().take(at)), dtype=bool)
-            for name in ("doc_key", "doc_hash", "file")
+            np.asarray(pc.equal(documents[name].combine_chunks(), column.take(at)), dtype=bool) for name, column in self._columns.items()
         )
         state[known] = State.CHANGED
         state[known & same_hash] = State.MOVED
@@ -96,9 +95,9 @@ class StoredDocuments:
         return state
 
 
-def _prefixes(hashes: pa.ChunkedArray) -> np.ndarray:
+def _prefixes(hashes: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """The first halves of 16-byte hashes: uint64."""
-    whole = hashes.combine_chunks()
+    whole = hashes.combine_chunks() if isinstance(hashes, pa.ChunkedArray) else hashes
     halves = np.frombuffer(whole.buffers()[1], dtype=np.uint64) if len(whole) else np.zeros(0, dtype=np.uint64)
     return np.asarray(halves[2 * whole.offset : 2 * (whole.offset + len(whole)) : 2])
 

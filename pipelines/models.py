@@ -112,7 +112,9 @@ def resolve_model(spec: ModelSpec) -> Model:
     if package and spec.revision is None and (installed := _installed(package)):
         return _check_weights(_from_folder(spec, installed), spec.sha256 or package.sha256)
     snapshot = _snapshot(spec, package)
-    return _check_weights(_from_folder(spec, snapshot, revision=snapshot.name), spec.sha256)
+    # the commit is pinned from here on: what is published must be found again after the hub has moved on
+    pinned = spec.model_copy(update={"revision": snapshot.name})
+    return _check_weights(_from_folder(pinned, snapshot, revision=snapshot.name), spec.sha256)
 
 
 def _check_weights(model: Model, expected: str | None) -> Model:

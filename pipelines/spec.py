@@ -66,14 +66,14 @@ class ChunkingSpec(_Table):
 
 
 class ModelSpec(_Table):
-    """Which model embeds them. Everything here but `trust_remote_code` is part of what decides a vector."""
+    """Which model embeds them. A change of what decides a vector makes a new generation."""
 
     model_config = ConfigDict(str_min_length=0)
 
     name: str = Field(default=DEFAULT_MODEL, min_length=1)
     """A folder, a model that an installed package carries, or one on the hub; `hash` is the stand-in for tests of scale."""
     revision: str | None = None
-    """The hub's commit. Asked for where the weights come from the hub."""
+    """The hub's commit; None: the current one, which is recorded."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """What the weights must hash to; None: whatever they do, recorded."""
     prompt: str | None = None
@@ -95,7 +95,7 @@ class WorkersSpec(_Table):
     """Who does it. Nothing here changes a vector."""
 
     actors: int | None = Field(default=None, ge=1)
-    """Model processes; None: one per GPU of the cluster, or one per core pair without any."""
+    """Model processes; None: as many as the cluster has GPUs for; without GPUs one a core, at most four."""
     gpus_per_actor: float = Field(default=0, ge=0)
     label: dict[str, str] = {}
     """Ray node labels that an actor's node must have."""
@@ -168,13 +168,15 @@ def parse_spec(raw: dict[str, Any], base: Path, origin: str = DEFAULT_CONFIG) ->
         spec = Spec.model_validate(raw)
     except ValidationError as error:
         raise SpecError(f"{origin}: {_first_problem(error)}") from None
+    if "://" in spec.store and not spec.store.startswith("s3://"):
+        raise SpecError(f"{origin}: store: expected a path or s3://bucket/prefix, found {spec.store!r}")
     collections = {name: _resolved(name, collection, base, origin) for name, collection in spec.collections.items()}
     return spec.model_copy(update={"store": absolute(spec.store, base), "collections": collections})
 
 
 def absolute(uri: str, base: Path) -> str:
     """`uri` if it has a scheme or is absolute, else seen from `base`."""
-    return uri if "://" in uri else os.path.normpath(base / Path(uri).expanduser())
+    return uri.rstrip("/") if "://" in uri else os.path.normpath(base / Path(uri).expanduser())
 
 
 def _resolved(name: str, collection: CollectionSpec, base: Path, origin: str) -> CollectionSpec:

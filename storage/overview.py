@@ -48,7 +48,8 @@ def _generation(store: Store, generation: Generation, publication: Publication |
     chunk_version = table.version
     same = publication is not None and (publication.generation, publication.version) == (generation.name, dataset.version)
     settled = same and publication is not None and publication.chunk_version == chunk_version and not publication.dead_letters
-    difference = None if settled else diff_rows(table.desired_rows(chunk_version), generation.embedded_rows(dataset.version))
+    superseded = publication is not None and publication.generation != generation.name
+    difference = None if settled or superseded else diff_rows(table.desired_rows(chunk_version), generation.embedded_rows(dataset.version))
     return {
         "name": generation.name,
         "version": dataset.version,
@@ -57,6 +58,7 @@ def _generation(store: Store, generation: Generation, publication: Publication |
         "dimension": meta["space"]["dimension"],
         "chunks": table.count(chunk_version),
         "vectors": dataset.count_rows(),
+        "superseded": superseded,
         "backlog": len(difference.pending) if difference else 0,
         "stale": len(difference.stale) if difference else 0,
         "index": [index.index_type for index in dataset.describe_indices()],

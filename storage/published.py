@@ -95,6 +95,8 @@ def _equals(condition: Condition, kinds: dict[str, pa.DataType]) -> str:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise SpecError(f"expected {kind} for {condition.field}, found {condition.value!r}") from None
     literal = value if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) else _literal(value)
+    if pa.types.is_temporal(kind):
+        literal = f"CAST({literal} AS {'DATE' if pa.types.is_date(kind) else 'TIMESTAMP'})"
     return f"metadata.`{condition.field}` = {literal}"
 
 

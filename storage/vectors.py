@@ -14,6 +14,7 @@ from pipelines.diff import member
 from storage.catalog import publications
 from storage.tables import ROW_ADDRESS, Store, scan_table, table_meta, take
 
+BLOCK_ROWS = 262_144
 _EMBEDDED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), (ROW_ADDRESS, pa.uint64())])
 
 
@@ -57,9 +58,10 @@ def replaced(chunks: LanceDataset, pending: np.ndarray, vectors: LanceDataset, s
     """
     if not len(pending) or not len(stale):
         return np.full(len(pending), -1, dtype=np.int64)
-    new = take(chunks, pending, ["chunk_id"])["chunk_id"].combine_chunks()
     old = take(vectors, stale, ["chunk_id"])["chunk_id"].combine_chunks()
-    return np.asarray(pc.index_in(new, value_set=old).fill_null(-1), dtype=np.int64)
+    blocks = (pending[start : start + BLOCK_ROWS] for start in range(0, len(pending), BLOCK_ROWS))
+    places = (pc.index_in(take(chunks, block, ["chunk_id"])["chunk_id"].combine_chunks(), value_set=old) for block in blocks)
+    return np.concatenate([np.asarray(place.fill_null(-1), dtype=np.int64) for place in places])
 
 
 class Donors:
@@ -89,7 +91,8 @@ class Donors:
         """
         if version is not None:
             self._take(embedded, generation.name, version)
-            self._seen |= {_fragment_key(fragment) for fragment in self._store.open(generation.name, version).get_fragments()}
+            whole = self._store.open(generation.name, version).get_fragments()
+            self._seen |= {_data_file(fragment) for fragment in whole if fragment.metadata.deletion_file is None}
         for name, at in _kept_versions(self._store, generation.collection, space):
             if self.found.all():
                 break
@@ -128,11 +131,11 @@ class Donors:
             self.sources.append((name, version))
 
     def _unseen_rows(self, dataset: LanceDataset) -> Iterator[pa.Table]:
-        """Wanted rows of those fragments that were not looked at before. One with other deletions is another fragment."""
-        unseen = [fragment for fragment in dataset.get_fragments() if _fragment_key(fragment) not in self._seen]
+        """Wanted rows of those data files that were not looked at before."""
+        unseen = [fragment for fragment in dataset.get_fragments() if _data_file(fragment) not in self._seen]
         if not unseen:
             return
-        self._seen |= {_fragment_key(fragment) for fragment in unseen}
+        self._seen |= {_data_file(fragment) for fragment in unseen}
         wanted = self._contents.filter(pa.array(~self.found))
         scanner = dataset.scanner(columns=["content_hash"], fragments=unseen, with_row_address=True)
         hits = [batch.filter(pa.array(member(batch["content_hash"], wanted))) for batch in scanner.to_batches()]
@@ -141,15 +144,19 @@ class Donors:
 
 
 def _kept_versions(store: Store, collection: str, space: str) -> Iterator[tuple[str, int]]:
-    """The latest version of every generation of this space, then the published ones, newest first."""
+    """The published versions of this space, oldest first, then the latest of every generation of it.
+
+    Rows of a data file are only ever deleted: the oldest version that has the file has all that is left to find in it, so each file
+    is looked at once, however many versions there are.
+    """
+    for row in publications(store, collection):
+        if row.space == space and row.action == "publish":
+            yield row.generation, row.version
     for generation in generations(store, collection):
         dataset = store.open(generation.name)
         if table_meta(dataset)["space"]["id"] == space:
             yield generation.name, dataset.version
-    for row in reversed(publications(store, collection)):
-        if row.space == space and row.restores == 0:
-            yield row.generation, row.version
 
 
-def _fragment_key(fragment: Any) -> str:
-    return f"{fragment.metadata.files[0].path} {fragment.metadata.deletion_file}"
+def _data_file(fragment: Any) -> str:
+    return str(fragment.metadata.files[0].path)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
+from flows import rollback, status
 from pipelines.errors import PlanStale, SourceError
 from pipelines.spec import load_spec
 from tests.conftest import Workplace
@@ -140,6 +141,8 @@ def test_a_bad_row_costs_itself_and_is_tried_again(workplace: Workplace) -> None
     done = workplace.update()
     assert (done.status, done.dead_letters, done.exit_code) == ("partial", 1, 4)
     assert len(workplace.texts()) == 300
+    letter = status("docs", workplace.config)["collections"][0]["letters"][0]
+    assert (letter["stage"], letter["file"], letter["id"], letter["reason"]) == ("document", "a.parquet", "empty", "no text")
     assert workplace.update().exit_code == 4
     workplace.write("a.parquet", documents(300) | {"empty": "not any more"})
     done = workplace.update()
@@ -196,6 +199,31 @@ def test_another_model_is_another_generation_and_another_chunking_takes_the_vect
     done = workplace.apply()
     assert done.generation != first.generation
     assert workplace.published()["vector"].type.list_size == 32
+
+
+def test_a_spec_that_is_set_back_reaches_the_readers(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(10))
+    first = workplace.update()
+    workplace.spec(model='name = "hash", dimensions = 32')
+    workplace.update()
+    workplace.spec()
+    back = workplace.update()
+    assert (back.status, back.change, back.generation, back.embed["contents"]) == ("published", "model", first.generation, 0)
+    assert workplace.published()["vector"].type.list_size == 16
+
+
+def test_a_rollback_stands_until_there_is_something_new(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(10))
+    workplace.update()
+    workplace.write("a.parquet", documents(12))
+    workplace.update()
+    rollback(config=workplace.config)
+    assert len(workplace.texts()) == 10
+    assert workplace.update().status == "nothing"
+    assert len(workplace.texts()) == 10
+    workplace.write("a.parquet", documents(13))
+    assert workplace.update().embed["contents"] == 1
+    assert len(workplace.texts()) == 13
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -182,7 +182,7 @@ class CorpusPass:
         states = found.documents["state"].to_numpy()
         self._states += np.bincount(states, minlength=len(State))
         self._rows += len(found.rows)
-        self._common += int(member(found.rows["row_hash"], self._stored["row_hash"]).sum())
+        self._common += int(member(self._stored["row_hash"], found.rows["row_hash"]).sum())
         if not self.ingest.stage:
             self.new_rows.append(found.rows)
         rewritten = found.documents.filter(pa.array(states != State.UNCHANGED))["doc_key"]
@@ -216,7 +216,8 @@ class CorpusPass:
                 documents=record.documents + found.read.get(file.path, 0),
                 dead=tuple(dict.fromkeys((*record.dead, *letters, *map(_letter, copies)))),  # each piece of a bad file may complain
                 partners=record.partners | {copy.kept_in for copy in copies if copy.kept_in},
-                retry=record.retry or bool(letters),
+                # A row that is bad in an unchanged file stays bad; a file that could not be read may be readable now.
+                retry=record.retry or any(letter.stage == "file" for letter in letters),
             )
             self._pieces[file] -= pieces
             if not self._pieces[file]:
@@ -225,8 +226,8 @@ class CorpusPass:
 
 def _shared(documents: pa.Table, rival: pa.Table) -> Iterator[tuple[bytes, str, str, str]]:
     """The documents of both tables: key, id, file here, file there."""
-    both = documents.filter(pa.array(member(documents["doc_key"], rival["doc_key"])))
-    if both.num_rows:
+    if member(rival["doc_key"], documents["doc_key"]).any():  # this way round first: the rival may be a million times larger
+        both = documents.filter(pa.array(member(documents["doc_key"], rival["doc_key"])))
         place = pc.index_in(both["doc_key"].combine_chunks(), value_set=rival["doc_key"].combine_chunks())
         columns = [both["doc_key"], both["doc_id"], both["file"], rival["file"].take(place)]
         yield from zip(*(column.to_pylist() for column in columns), strict=True)

@@ -1,7 +1,7 @@
 """A run: from what the corpus says to a published version. The only committer of its collection."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -44,7 +44,9 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent) ->
                 check_saved(saved, target, state)  # again, now that nobody else can change it
             return _perform(Session(target, run, fence, report, closing), state)
     except BaseException as error:
-        run.write("result.json", {"run_id": run.run_id, "status": "failed", "error": _describe(error), "at": now()})
+        with suppress(OSError):  # a store that is away must not hide why
+            if not objects.exists(run.key("result.json")):
+                run.write("result.json", {"run_id": run.run_id, "status": "failed", "error": _describe(error), "at": now()})
         raise
 
 
@@ -118,9 +120,11 @@ def _ingest(session: Session, state: State) -> tuple[CorpusPass, int]:
 
     for step in corpus.steps(shards, told()):
         if not step.change.empty:
+            session.fence.check()
             table.write_files(version, target.reading, step.records)
             version = session.commit(table.name, version, step.change)
     if not state.files.empty:
+        session.fence.check()
         table.write_files(version, target.reading, corpus.records)
     return corpus, version
 

@@ -1,12 +1,13 @@
 """From a target to a plan: read what changed, take the differences, estimate. Touches nothing."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from pipelines.chunks import metadata_type
 from pipelines.diff import FileRecord, FilesDiff, diff_files, member
 from pipelines.documents import SourceFile, SourceShard
 from pipelines.errors import PlanStale
@@ -24,7 +25,7 @@ from workers.work import CODE_POINTS_A_TOKEN, Work, find_work
 
 SHARD_BYTES = 16 << 20
 """Of files as they are stored: Parquet may hold ten times as much text."""
-Runner = Callable[[Ingest, Sequence[SourceShard]], Iterable[Ingested]]
+CALIBRATION_RUNS = 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class State:
     chunk_version: int | None
     vector_version: int | None
     published: Publication | None
-    """The publication of exactly these tables, if there is one."""
+    """The newest publication by a run, if it is of exactly these tables and this model: then readers have had, or have, all there is.
+
+    A rollback or a promotion by a person since then stands until there is something new.
+    """
     epoch: int
     """Of the collection's current publication; 0 before the first."""
 
@@ -56,9 +60,11 @@ def look(target: Target) -> State:
     listed = target.corpus.files()
     history = publications(target.store, target.collection)
     tables = (generation.name, vector_version, chunk_version)
-    same = [row for row in history if (row.generation, row.version, row.chunk_version) == tables]
+    last = next((row for row in reversed(history) if row.action == "publish"), None)
+    model = target.model.spec.model_dump_json()
+    same = last is not None and (last.generation, last.version, last.chunk_version, last.model) == (*tables, model)
     epoch = history[-1].epoch if history else 0
-    return State(diff_files(listed, known), listed, known, chunk_version, vector_version, same[-1] if same else None, epoch)
+    return State(diff_files(listed, known), listed, known, chunk_version, vector_version, last if same else None, epoch)
 
 
 def begin_pass(target: Target, state: State, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
@@ -78,16 +84,14 @@ def _metadata(target: Target, state: State) -> pa.StructType | None:
     """The type in the table once there is one; a corpus cannot change it under its readers."""
     if state.chunk_version is None:
         return target.corpus.metadata_type(state.listed)
-    schema = target.store.open(target.chunk_table.name, state.chunk_version).schema
-    index = schema.get_field_index("metadata")
-    return None if index < 0 else schema.field(index).type
+    return metadata_type(target.store.open(target.chunk_table.name, state.chunk_version).schema)
 
 
-def make_plan(target: Target, report: Report = silent, run: Runner = run_inline) -> Plan:
+def make_plan(target: Target, report: Report = silent) -> Plan:
     """What `apply` would do now."""
     state = look(target)
     corpus, shards = begin_pass(target, state, stage=False)
-    for _ in corpus.steps(shards, reported(run(corpus.ingest, shards), report)):
+    for _ in corpus.steps(shards, reported(run_inline(corpus.ingest, shards), report)):
         pass
     summary = corpus.summary()
     if state.settled:
@@ -199,9 +203,10 @@ class Calibration:
 
 
 def calibrate(target: Target) -> Calibration:
-    """From the newest run of this space that made forward passes."""
-    for run in itertools.islice(reversed(runs(target.store.objects, target.collection)), 20):
-        result = run.read("result.json")
-        if result and result.get("space") == target.model.space.id and result.get("embed", {}).get("tokens", 0) > 0:
-            return Calibration(result["tokens_per_second"] or None, result.get("code_points_a_token") or CODE_POINTS_A_TOKEN)
-    return Calibration(None, CODE_POINTS_A_TOKEN)
+    """From the largest of the newest runs of this space: small ones measure the start-up."""
+    newest = itertools.islice(reversed(runs(target.store.objects, target.collection)), CALIBRATION_RUNS)
+    results = [result for run in newest if (result := run.read("result.json")) and result.get("space") == target.model.space.id]
+    largest = max(results, key=lambda result: int(result["embed"]["tokens"]), default=None)
+    if largest is None or not largest["embed"]["tokens"]:
+        return Calibration(None, CODE_POINTS_A_TOKEN)
+    return Calibration(largest["tokens_per_second"], largest["code_points_a_token"])

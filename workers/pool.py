@@ -4,7 +4,6 @@ Ray's own restarts and retries are off: for seconds after a node is lost its cal
 that fails goes back into the queue, its actor is replaced, and a shard that fails again is halved until the input is alone that does it.
 """
 
-import math
 import os
 import signal
 import threading
@@ -25,6 +24,8 @@ from workers.encoders import load_encoder
 from workers.ingest import Ingest, Ingested, ingest_shard
 
 OBJECT_STORE_BYTES = 256 << 20
+INGEST_SECONDS = 3600.0
+"""After which a source shard that is being read counts as hung."""
 ATTEMPTS = 2
 """Of a shard, before it is halved; of a single input, before it is given up."""
 FRUITLESS = 12
@@ -86,10 +87,21 @@ def ingest_on_ray(ray: Any, ingest: Ingest, shards: Sequence[SourceShard]) -> It
     waiting: deque[Any] = deque()
     for shard in shards:
         if len(waiting) == ahead:
-            yield ray.get(waiting.popleft())
+            yield _ingested(ray, waiting.popleft())
         waiting.append(task.remote(common, shard))
     while waiting:
-        yield ray.get(waiting.popleft())
+        yield _ingested(ray, waiting.popleft())
+
+
+def _ingested(ray: Any, call: Any) -> Ingested:
+    """What the task found, or the error that it raised, as if it had been raised here."""
+    try:
+        found: Ingested = ray.get(call, timeout=INGEST_SECONDS)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.GetTimeoutError as error:
+        raise WorkerError(f"expected a source shard to be read within {INGEST_SECONDS:.0f} s, found it still going: run again") from error
+    return found
 
 
 class EmbedActor:
@@ -199,7 +211,7 @@ class Pool:
             if not self._was_ready and member.shard is None and (cause := _creation_error(error)) is not None:
                 raise cause from error
             self._replace(member)
-            yield from self._failed(member, "its worker died", numbers, error)
+            yield from self._failed(member, "its worker died", numbers, error)  # the cause, if there is one, is in Ray's own logs
         else:
             shard, member.shard, member.call = member.shard, None, None
             self._was_ready = True
@@ -211,8 +223,8 @@ class Pool:
         if member.shard is not None:
             self._replace(member)
             yield from self._failed(member, f"no result within {self._workers.deadline:.0f} s", numbers, None)
-        elif self._was_ready:
-            member.deadline = math.inf  # others work: this one joins when the cluster has a place for it
+        elif self._was_ready and any(other.shard is not None for other in self._members):
+            member.deadline = time.monotonic() + self._workers.ready  # others work: this one joins when the cluster has a place for it
         else:
             within = f"within {self._workers.ready:.0f} s"
             raise WorkerError(f"expected an actor with {self._needs()} {within}, found a cluster of {self._cluster()}")

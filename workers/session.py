@@ -64,5 +64,5 @@ class Session:
         left = None
         if stage == "embed" and tally.total is not None and tally.embedded:
             left = elapsed / tally.embedded * (tally.total - done)
-        shared = tally.reused + tally.embedded - tally.contents
+        shared = tally.reused + max(0, tally.embedded - tally.contents)
         self._report(Progress(stage, tally.documents, done, tally.total, tally.tokens, rate, shared, left))

@@ -47,7 +47,7 @@ class Target:
     @property
     def generation(self) -> Generation:
         identity = fingerprint({"chunking": self.chunking, "space": self.model.space.id})
-        return Generation(self.store, f"{self.collection}.vectors.{_slug(self.model.spec.name)}-{identity[:8]}")
+        return Generation(self.store, f"{self.collection}.vectors.{identity[:12]}")
 
     def generation_meta(self) -> dict[str, Any]:
         """What the generation's table records of itself."""
@@ -71,9 +71,3 @@ def resolve_target(spec: Spec, name: str | None) -> Target:
     window = model.space.max_tokens if model.tokenizer_file else None
     chunker = make_chunker(declared.chunking, tokenizer, window, prompt_tokens)
     return Target(Store(spec.store), collection, declared, model, chunker)
-
-
-def _slug(name: str) -> str:
-    """The last part of a model's name as a table name may have it."""
-    last = name.rstrip("/").rpartition("/")[2].lower()
-    return "".join(c if c.isalnum() and c.isascii() else "-" for c in last)[:32].strip("-") or "model"

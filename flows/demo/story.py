@@ -232,7 +232,7 @@ class Story:
         return result
 
     def _ask(self, question: Question, k: int) -> Hits:
-        return commands.search(COLLECTION, question.text, self._config, store=self._store, k=k, where=question.where)
+        return commands.search(COLLECTION, question.text, self._config, store=self._store, k=k, where=question.where.items())
 
     def _ask_again(self, titles: tuple[str, str], before: Hits) -> None:
         """Show what the deletion is about, and keep what is found now with the last step."""

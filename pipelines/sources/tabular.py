@@ -210,7 +210,10 @@ def read_csv(stream: io.BufferedReader, piece: Piece, layout: Layout) -> Iterato
 def csv_header(stream: io.BufferedReader) -> list[str]:
     """The names in the first record, left unread."""
     text = stream.peek(1).decode("utf-8-sig", errors="replace")
-    return next(filter(None, csv.reader(io.StringIO(text))), [])
+    try:
+        return next(filter(None, csv.reader(io.StringIO(text))), [])
+    except csv.Error:
+        raise rows.Unreadable("expected a CSV header, found none that can be parsed") from None
 
 
 def _csv_batches(stream: io.BufferedReader, columns: list[str], invalid: _InvalidRows) -> Iterator[pa.RecordBatch]:
