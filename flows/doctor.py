@@ -82,7 +82,7 @@ def _corpus(target: Target) -> str:
 
 
 def _ray() -> str:
-    from workers.pool import start_ray
+    from workers.cluster import start_ray
 
     with ExitStack() as closing:
         resources = start_ray(closing).cluster_resources()

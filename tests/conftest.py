@@ -12,7 +12,7 @@ import pytest
 
 from flows import apply, plan
 from storage import open_published
-from workers.pool import start_ray
+from workers.cluster import start_ray
 from workers.report import Plan, Result
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import WorkerError
+from pipelines.errors import ModelError, WorkerError
 from tests.conftest import Workplace
 from workers import pool
 from workers.embed import Receipt, Shard
@@ -62,7 +62,21 @@ def test_a_content_that_breaks_its_worker_costs_only_itself(workplace: Workplace
 @pytest.mark.usefixtures("faulty")
 def test_what_is_wrong_for_every_shard_ends_the_run(workplace: Workplace) -> None:
     workplace.write("a.parquet", {"d0": "refuse"})
-    with pytest.raises(Exception, match="expected a good model, found a bad one"):
+    with pytest.raises(ModelError, match="expected a good model, found a bad one"):
+        workplace.apply()
+
+
+class Unloadable(RAW):
+    def load(self) -> None:
+        raise ImportError("no such library")
+
+
+def test_a_worker_that_cannot_load_its_model_says_why(workplace: Workplace, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(pool, "EmbedActor", Unloadable)
+    monkeypatch.setattr(pool, "FRUITLESS", 2)
+    workplace.write("a.parquet", {"d0": "text"})
+    with pytest.raises(WorkerError, match="2 failures in a row: ImportError in the worker"):
         workplace.apply()
 
 

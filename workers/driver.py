@@ -11,10 +11,10 @@ from pipelines.errors import RevectorError
 from storage.catalog import Publication, publish
 from storage.index import update_index
 from storage.ledger import Heartbeat, Run, new_run_id, now, take_fence, whoami
+from workers.cluster import ingest_on_ray, run_inline, start_ray
 from workers.corpus import CorpusPass
 from workers.filling import Filling
 from workers.planning import State, begin_pass, calibrate, check_saved, classify_change, counts, look
-from workers.pool import ingest_on_ray, run_inline, start_ray
 from workers.report import Plan, Report, Result, silent
 from workers.session import Session
 from workers.target import Target

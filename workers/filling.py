@@ -9,8 +9,9 @@ import numpy as np
 
 from storage.tables import Change, take
 from storage.vectors import replaced
+from workers.cluster import start_ray
 from workers.embed import Embedding, Receipt, Shard, reuse_rows
-from workers.pool import Lost, Pool, start_ray
+from workers.pool import Lost, Pool
 from workers.session import Session
 from workers.work import Cutter, Work
 

@@ -16,9 +16,9 @@ from storage.catalog import Publication, current, publications
 from storage.chunks import DESIRED_SCHEMA
 from storage.ledger import runs
 from storage.tables import ROW_ADDRESS, table_meta
+from workers.cluster import run_inline
 from workers.corpus import CorpusPass, CorpusSummary
 from workers.ingest import Ingest, Ingested
-from workers.pool import run_inline
 from workers.report import Change, Plan, Progress, Report, silent
 from workers.target import Target
 from workers.work import CODE_POINTS_A_TOKEN, Work, find_work

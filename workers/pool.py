@@ -4,118 +4,41 @@ Ray's own restarts and retries are off: for seconds after a node is lost its cal
 that fails goes back into the queue, its actor is replaced, and a shard that fails again is halved until the input is alone that does it.
 """
 
-import os
-import signal
-import threading
 import time
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.documents import SourceShard
 from pipelines.errors import RevectorError, WorkerError
 from pipelines.models import Model, resolve_model
 from pipelines.spec import ModelSpec, WorkersSpec
 from workers.embed import Embedding, Receipt, Shard, embed_shard
 from workers.encoders import load_encoder
-from workers.ingest import Ingest, Ingested, ingest_shard
 
-OBJECT_STORE_BYTES = 256 << 20
-INGEST_SECONDS = 3600.0
-"""After which a source shard that is being read counts as hung."""
 ATTEMPTS = 2
 """Of a shard, before it is halved; of a single input, before it is given up."""
 FRUITLESS = 12
 """Failures in a row, over all shards, after which it is not the inputs."""
 LARGEST_LOCAL_POOL = 4
 """Actors on one machine without GPUs unless told otherwise: each holds a model."""
-_RAY_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux: bind to loopback only
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would zip the working directory and start workers through uv
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_enable_worker_prestart": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
-
-def start_ray(closing: ExitStack) -> Any:
-    """Ray, connected: to the cluster that RAY_ADDRESS names (as in a Ray Job), else to one of its own on this machine.
-
-    `closing` disconnects it again, unless it was connected before.
-    """
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        for name, value in _RAY_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-    import ray
-
-    if not ray.is_initialized():
-        on_stop = signal.getsignal(signal.SIGTERM)
-        try:
-            _connect(ray, address)
-        except Exception as error:
-            raise WorkerError(
-                f"expected Ray to start, found {type(error).__name__}: {error}: is the machine short of memory or very busy?"
-            ) from error
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_stop)  # Ray puts its own there: a stop would not unwind as Ctrl-C does
-        closing.callback(ray.shutdown)
-    return ray
-
-
-def _connect(ray: Any, address: str | None) -> None:
-    with warnings.catch_warnings():
-        # Lance and lancedb warn of forks. Ray's are followed by an exec at once.
-        warnings.filterwarnings("ignore", message=".*fork", category=Warning)
-        if address:
-            ray.init(address=address, log_to_driver=False)
-        else:
-            quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-            ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, **quiet)
-
-
-def ingest_on_ray(ray: Any, ingest: Ingest, shards: Sequence[SourceShard]) -> Iterator[Ingested]:
-    """`ingest_shard` of each, as CPU tasks, in order; a bounded number ahead of the consumer."""
-    task = ray.remote(num_cpus=1)(ingest_shard)
-    common = ray.put(ingest)
-    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    waiting: deque[Any] = deque()
-    for shard in shards:
-        if len(waiting) == ahead:
-            yield _ingested(ray, waiting.popleft())
-        waiting.append(task.remote(common, shard))
-    while waiting:
-        yield _ingested(ray, waiting.popleft())
-
-
-def _ingested(ray: Any, call: Any) -> Ingested:
-    """What the task found, or the error that it raised, as if it had been raised here."""
-    try:
-        found: Ingested = ray.get(call, timeout=INGEST_SECONDS)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    except ray.exceptions.GetTimeoutError as error:
-        raise WorkerError(f"expected a source shard to be read within {INGEST_SECONDS:.0f} s, found it still going: run again") from error
-    return found
 
 
 class EmbedActor:
     """A model in a process of its own. Thin: all that it does is `embed_shard`."""
 
     def __init__(self, embedding: Embedding, model: ModelSpec, space: str, device: str, batch_tokens: int, threads: int) -> None:
-        resolved = resolve_model(model)
-        if resolved.space.id != space:
-            raise WorkerError(f"expected a model of space {space} on every node, found {resolved.space.id}: do the weights differ?")
         self._embedding = embedding
-        self._encoder = load_encoder(resolved, device=device, batch_tokens=batch_tokens, threads=threads)
+        self._model = model
+        self._space = space
+        self._options: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "threads": threads}
 
-    def ready(self) -> bool:
-        return True
+    def load(self) -> None:
+        """Load the model. Not the constructor's work: of an error there Ray tells only the text."""
+        model = resolve_model(self._model)
+        if model.space.id != self._space:
+            raise WorkerError(f"expected a model of space {self._space} on every node, found {model.space.id}: do the weights differ?")
+        self._encoder = load_encoder(model, **self._options)
 
     def run(self, shard: Shard) -> Receipt:
         return embed_shard(self._embedding, self._encoder, shard)
@@ -135,7 +58,7 @@ class _Member:
 
     actor: Any
     call: Any
-    """The pending call: `ready`, or `run` of `shard`."""
+    """The pending call: `load`, or `run` of `shard`."""
     shard: Shard | None
     deadline: float
 
@@ -206,12 +129,12 @@ class Pool:
             # The code raised, the actor lives. A spec or model that is wrong is wrong for every shard.
             if isinstance(error.cause, RevectorError):
                 raise error.cause from error
+            if member.shard is None:
+                self._replace(member)  # it could not load its model
             yield from self._failed(member, f"{type(error.cause).__name__} in the worker", numbers, error)
         except (errors.RayActorError, errors.GetTimeoutError, errors.ObjectLostError) as error:
-            if not self._was_ready and member.shard is None and (cause := _creation_error(error)) is not None:
-                raise cause from error
             self._replace(member)
-            yield from self._failed(member, "its worker died", numbers, error)  # the cause, if there is one, is in Ray's own logs
+            yield from self._failed(member, "its worker died", numbers, error)
         else:
             shard, member.shard, member.call = member.shard, None, None
             self._was_ready = True
@@ -259,7 +182,7 @@ class Pool:
         if workers.label:
             options["label_selector"] = workers.label
         actor = self._ray.remote(EmbedActor).options(**options).remote(*self._arguments)
-        return _Member(actor, actor.ready.remote(), None, time.monotonic() + workers.ready)
+        return _Member(actor, actor.load.remote(), None, time.monotonic() + workers.ready)
 
     def _replace(self, member: _Member) -> None:
         self._ray.kill(member.actor)
@@ -281,14 +204,3 @@ def _pool_size(workers: WorkersSpec, cpus: int, gpus: float) -> int:
     if workers.gpus_per_actor:
         return int(gpus / workers.gpus_per_actor)
     return min(cpus, LARGEST_LOCAL_POOL)
-
-
-def _creation_error(error: BaseException) -> RevectorError | None:
-    """What an actor's constructor raised, if that is why it died."""
-    cause = error.__cause__ or getattr(error, "cause", None)
-    return cause if isinstance(cause, RevectorError) else None
-
-
-def run_inline(ingest: Ingest, shards: Iterable[SourceShard]) -> Iterator[Ingested]:
-    """`ingest_shard` of each, here: for what is not worth starting Ray."""
-    return (ingest_shard(ingest, shard) for shard in shards)
