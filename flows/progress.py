@@ -29,10 +29,9 @@ def progress() -> Iterator[Report]:
 
 def describe(moment: Progress) -> str:
     """One line: what, how far, how fast, how much was reused, how long still."""
-    parts: list[str] = [moment.stage]
-    if moment.total is None:
-        parts.append(f"{moment.documents:,} documents")
-    else:
+    loading = moment.stage == "embed" and not moment.tokens
+    parts: list[str] = ["starting the model" if loading else moment.stage]
+    if moment.total is not None:
         parts.append(f"{moment.chunks:,} of {moment.total:,} chunks")
     if moment.tokens_per_second:
         parts.append(f"{moment.tokens_per_second:,.0f} tokens/s")
@@ -40,6 +39,8 @@ def describe(moment: Progress) -> str:
         parts.append(f"{duration(moment.seconds_left)} left")
     if moment.reused and moment.chunks:
         parts.append(f"{moment.reused / moment.chunks:.0%} reused")
+    if moment.documents:
+        parts.append(f"{moment.documents:,} documents read")
     return " · ".join(parts)
 
 

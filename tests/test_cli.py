@@ -94,9 +94,9 @@ def test_progress_survives_a_shard_that_gave_nothing() -> None:
     from flows.progress import describe
     from workers.report import Progress
 
-    assert describe(Progress("embed", documents=1, chunks=0, total=1, tokens=3, reused=0)) == "embed · 0 of 1 chunks"
+    assert describe(Progress("embed", documents=1, chunks=0, total=1, tokens=3, reused=0)) == "embed · 0 of 1 chunks · 1 documents read"
     moment = Progress("embed", documents=9, chunks=50, total=200, tokens=900, tokens_per_second=450.0, reused=10, seconds_left=100)
-    assert describe(moment) == "embed · 50 of 200 chunks · 450 tokens/s · 2 min left · 20% reused"
+    assert describe(moment) == "embed · 50 of 200 chunks · 450 tokens/s · 2 min left · 20% reused · 9 documents read"
 
 
 def test_init_writes_a_spec_that_is_valid_and_keeps_one_that_is_there(tmp_path: Path) -> None:
