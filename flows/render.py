@@ -64,9 +64,7 @@ def result(done: Result) -> None:
     speed = f", {done.embed['tokens'] / done.seconds['total']:,.0f} tokens/s" if done.embed["tokens"] else ""
     console.print(f"  time            {duration(done.seconds['total'])}{speed}")
     if done.dead_letters:
-        console.print(
-            f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them; the next run tries them again"
-        )
+        console.print(f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them")
     if done.reason:
         console.print(f"  gate            {escape(done.reason)}")
 

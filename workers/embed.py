@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from pipelines.chunks import metadata_type, row_schema
 from pipelines.diff import Contents
-from storage.tables import Store, take
+from storage.tables import ROW_ADDRESS, Store, take
 from storage.vectors import Donors
 from workers.encoders import Encoder
 
 WRITE_ROWS = 8192
+BLOCK_CODE_POINTS = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,32 @@ def embed_shard(embedding: Embedding, encoder: Encoder, shard: Shard) -> Receipt
     )
 
 
-def reuse_rows(embedding: Embedding, donors: Donors, contents: Contents, addresses: np.ndarray) -> Iterator[tuple[list[str], np.ndarray]]:
+def reuse_rows(embedding: Embedding, donors: Donors, contents: Contents, chunks: pa.Table) -> Iterator[tuple[list[str], np.ndarray]]:
     """Stage rows whose vectors are stored already: fragments, and the chunk addresses in them, a block at a time.
 
-    `contents` groups positions of `addresses`; each content has a donor at the same position.
+    `contents` groups positions of `chunks` (`length` and addresses); each content has a donor at the same position.
     """
     schema = embedding.schema()
-    chunks = embedding.store.open(embedding.chunk_table, embedding.chunk_version)
+    table = embedding.store.open(embedding.chunk_table, embedding.chunk_version)
+    addresses = np.asarray(chunks[ROW_ADDRESS])[contents.rows]
     owner = np.repeat(np.arange(len(contents)), np.diff(contents.starts))
-    for start in range(0, len(contents.rows), WRITE_ROWS):
-        part = slice(start, start + WRITE_ROWS)
-        rows = take(chunks, addresses[contents.rows[part]], row_schema(metadata_type(schema)).names)
+    for part in _blocks(np.asarray(chunks["length"])[contents.rows]):
+        rows = take(table, addresses[part], row_schema(metadata_type(schema)).names)
         needed, place = np.unique(owner[part], return_inverse=True)
         vectors = donors.vectors(needed)
-        yield embedding.store.stage(embedding.generation, schema, vector_rows(rows, vectors, place, schema)), addresses[contents.rows[part]]
+        yield embedding.store.stage(embedding.generation, schema, vector_rows(rows, vectors, place, schema)), addresses[part]
+
+
+def _blocks(lengths: np.ndarray) -> Iterator[slice]:
+    """Cut rows into blocks that fit in memory, however long their texts are."""
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < len(lengths):
+        before = ends[start - 1] if start else 0
+        fitting = int(np.searchsorted(ends, before + BLOCK_CODE_POINTS, side="right"))
+        stop = max(start + 1, min(start + WRITE_ROWS, fitting))
+        yield slice(start, stop)
+        start = stop
 
 
 def vector_rows(rows: pa.Table, vectors: np.ndarray, owner: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

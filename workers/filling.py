@@ -58,7 +58,7 @@ class Filling:
 
     def _reuse(self) -> None:
         work, tally = self._work, self._session.tally
-        for fragments, addresses in reuse_rows(self._embedding, work.donors, work.reuse, work.addresses):
+        for fragments, addresses in reuse_rows(self._embedding, work.donors, work.reuse, work.rows):
             tally.reused += len(addresses)
             self._stage(fragments, addresses)
             self._session.tell("reuse")
