@@ -12,6 +12,7 @@ from flows import rollback, status
 from pipelines.errors import PlanStale, SourceError
 from pipelines.spec import load_spec
 from tests.conftest import Workplace
+from workers import embed
 from workers.driver import apply as drive
 from workers.planning import make_plan
 from workers.target import resolve_target
@@ -84,13 +85,16 @@ def test_a_revert_costs_no_pass(workplace: Workplace) -> None:
     assert workplace.texts() == {f"{id}#0": text for id, text in documents(30).items()}
 
 
-def test_changed_metadata_is_kept_and_costs_no_pass(workplace: Workplace) -> None:
+@pytest.mark.parametrize("code_points", [1, 50, 1 << 24])
+def test_changed_metadata_is_kept_and_costs_no_pass(workplace: Workplace, monkeypatch: pytest.MonkeyPatch, code_points: int) -> None:
+    monkeypatch.setattr(embed, "BLOCK_CODE_POINTS", code_points)
     workplace.write("a.parquet", documents(30), "a")
     workplace.update()
     workplace.write("a.parquet", documents(30), "b")
     done = workplace.update()
     assert (done.embed["contents"], done.reuse["chunks"]) == (0, 30)
     assert pc.unique(pc.struct_field(workplace.published()["metadata"], "kind")).to_pylist() == ["b"]
+    assert workplace.texts() == {f"{id}#0": text for id, text in documents(30).items()}
 
 
 def test_what_is_gone_from_the_corpus_is_gone_from_the_next_version(workplace: Workplace) -> None:
