@@ -49,13 +49,8 @@ class Space:
         return fingerprint(self.to_dict())[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON literals; `from_dict` reads them back."""
+        """JSON literals."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "Space":
-        """The space that `to_dict` wrote. Raises TypeError if fields are missing or unknown."""
-        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,10 +174,6 @@ class Run:
         """Keep a shard's receipt; the first wins. False if there is another already."""
         return self.objects.put_if_absent(self.key(f"shards/{shard:06d}.json"), orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    def receipts(self) -> list[dict[str, Any]]:
-        """All receipts, in shard order."""
-        return [record for name in self.objects.names(self.key("shards")) if (record := self.read(f"shards/{name}")) is not None]
-
 
 def runs(objects: Objects, collection: str) -> list[Run]:
     """All runs of a collection, oldest first."""

@@ -84,14 +84,8 @@ def table_meta(dataset: LanceDataset) -> dict[str, Any]:
     return dict(orjson.loads(metadata[META_KEY]))
 
 
-def scan(dataset: LanceDataset, columns: Sequence[str], *, filter: Any = None) -> Iterator[pa.RecordBatch]:
-    """Stream `columns` and the row addresses (`_rowaddr`, uint64) of all live rows."""
-    scanner = dataset.scanner(columns=list(columns), filter=filter, with_row_address=True, batch_size=SCAN_ROWS, scan_in_order=True)
-    yield from scanner.to_batches()
-
-
 def scan_table(dataset: LanceDataset, columns: Sequence[str], *, filter: Any = None) -> pa.Table:
-    """`scan` in memory: for narrow columns only."""
+    """`columns` and the row addresses (`_rowaddr`, uint64) of all live rows, in memory: for narrow columns only."""
     scanner = dataset.scanner(columns=list(columns), filter=filter, with_row_address=True, batch_size=SCAN_ROWS, scan_in_order=True)
     return scanner.to_table().combine_chunks()
 

@@ -90,7 +90,7 @@ def test_a_folder_says_everything_that_decides_its_vectors(folder: Path) -> None
     assert (model.space.pooling, model.space.dimension, model.space.max_tokens, model.space.normalize) == ("mean", 6, 32, True)
     assert (model.space.prompt, model.query_prompt) == ("read: ", "ask: ")
     assert model.tokenizer_file == str(folder / "tokenizer.json")
-    assert Space.from_dict(json.loads(json.dumps(model.space.to_dict()))) == model.space
+    assert Space(**json.loads(json.dumps(model.space.to_dict()))) == model.space
 
 
 def test_weights_in_one_file_are_named_by_its_sha256(folder: Path) -> None:
