@@ -6,6 +6,8 @@ import pytest
 
 from pipelines.errors import SpecError
 from pipelines.spec import load_spec, parse_spec
+from workers.planning import look
+from workers.target import resolve_target
 
 SOURCE = {"uri": "data"}
 
@@ -31,6 +33,16 @@ def check(**tables: object) -> None:
 def test_errors_name_the_key(tables: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=message.replace("?", r"\?") if message.endswith("'?") else message):
         check(**tables)
+
+
+def test_what_only_the_model_or_the_corpus_can_tell_names_the_collection_too(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,one\n")
+    spec = {"source": {"uri": "a.csv"}, "model": {"name": "hash", "dimensions": 8}}
+    with pytest.raises(SpecError, match=r"collections\.a\.source\.id: expected the column that names a document"):
+        look(resolve_target(parse_spec({"collections": {"a": spec}}, tmp_path), None))
+    short = spec | {"source": {"uri": "docs"}, "chunking": {"size": 64}, "model": {"name": "hash", "dimensions": 8, "prompt": "word " * 70}}
+    with pytest.raises(SpecError, match=r"collections\.a\.chunking\.size: expected at least \d+.*, found 64"):
+        resolve_target(parse_spec({"collections": {"a": short}}, tmp_path), None)
 
 
 def test_names_that_cannot_be_tables_are_refused() -> None:

@@ -20,7 +20,7 @@ from workers.cluster import run_inline
 from workers.corpus import CorpusPass, CorpusSummary
 from workers.ingest import Ingest, Ingested
 from workers.report import Change, Plan, Progress, Report, silent
-from workers.target import Target
+from workers.target import Target, naming
 from workers.work import CODE_POINTS_A_TOKEN, Work, find_work
 
 SHARD_BYTES = 16 << 20
@@ -57,7 +57,8 @@ def look(target: Target) -> State:
     table, generation = target.chunk_table, target.generation
     chunk_version, vector_version = table.version, generation.version
     known = table.read_files(chunk_version, target.reading)
-    listed = target.corpus.files()
+    with naming(target.collection):
+        listed = target.corpus.files()
     history = publications(target.store, target.collection)
     tables = (generation.name, vector_version, chunk_version)
     last = next((row for row in reversed(history) if row.action == "publish"), None)

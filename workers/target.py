@@ -1,11 +1,13 @@
 """What a spec means on this machine: the model found, the chunker made, the tables named. Nothing is read or written yet."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from pipelines.chunking import Chunker, make_chunker
 from pipelines.documents import Corpus
+from pipelines.errors import SpecError
 from pipelines.fingerprint import fingerprint
 from pipelines.models import Model, resolve_model
 from pipelines.spec import CollectionSpec, Spec
@@ -25,10 +27,7 @@ class Target:
     spec: CollectionSpec
     model: Model
     chunker: Chunker
-
-    @cached_property
-    def corpus(self) -> Corpus:
-        return open_corpus(self.spec.source)
+    corpus: Corpus
 
     @property
     def reading(self) -> str:
@@ -62,12 +61,25 @@ class Target:
 
 
 def resolve_target(spec: Spec, name: str | None) -> Target:
-    """Raises SpecError, ModelError."""
+    """Raises SpecError, ModelError, SourceError."""
     collection, declared = spec.collection(name)
-    model = resolve_model(declared.model)
+    with naming(collection):
+        model = resolve_model(declared.model)
+        return Target(Store(spec.store), collection, declared, model, _chunker(declared, model), open_corpus(declared.source))
+
+
+@contextmanager
+def naming(collection: str) -> Iterator[None]:
+    """A SpecError about a key of the collection names the whole key."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(f"collections.{collection}.{error}") from None
+
+
+def _chunker(declared: CollectionSpec, model: Model) -> Chunker:
     tokenizer: Tokenizer = ModelTokenizer(model.tokenizer_file) if model.tokenizer_file else WordTokenizer()
     prompt = model.space.prompt
     prompt_tokens = len(tokenizer.offsets([prompt])[0]) if prompt else 0
     window = model.space.max_tokens if model.tokenizer_file else None
-    chunker = make_chunker(declared.chunking, tokenizer, window, prompt_tokens)
-    return Target(Store(spec.store), collection, declared, model, chunker)
+    return make_chunker(declared.chunking, tokenizer, window, prompt_tokens)
