@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from flows import rollback, status
+from flows import diff, rollback, status
 from pipelines.errors import PlanStale, SourceError
 from pipelines.spec import load_spec
 from tests.conftest import Workplace
@@ -228,6 +228,28 @@ def test_a_rollback_stands_until_there_is_something_new(workplace: Workplace) ->
     workplace.write("a.parquet", documents(13))
     assert workplace.update().embed["contents"] == 1
     assert len(workplace.texts()) == 13
+
+
+def test_news_of_dead_letters_alone_does_not_undo_a_rollback(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(200))
+    workplace.update()
+    workplace.write("a.parquet", documents(210))
+    workplace.update()
+    rollback(config=workplace.config)
+    workplace.write("b.parquet", {"empty": ""})
+    assert workplace.update().exit_code == 4
+    assert len(workplace.texts()) == 200
+
+
+def test_diff_tells_what_changed_between_two_published_versions(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(10))
+    first = workplace.update().version
+    workplace.write("a.parquet", documents(9) | {"d0": "edited", "new": "new"})
+    second = workplace.update().version
+    assert first is not None and second is not None
+    changes = diff("docs", first, second, workplace.config)["documents"]
+    assert (changes["added"], changes["removed"], changes["changed"]) == (1, 1, 1)
+    assert changes["examples"] == {"added": ["new"], "removed": ["d9"], "changed": ["d0"]}
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -42,7 +42,7 @@ def start_ray(closing: ExitStack) -> Any:
         on_stop = signal.getsignal(signal.SIGTERM)
         try:
             _connect(ray, address)
-        except Exception as error:
+        except Exception as error:  # Ray raises nothing narrower when a node does not come up
             raise WorkerError(
                 f"expected Ray to start, found {type(error).__name__}: {error}: is the machine short of memory or very busy?"
             ) from error
@@ -83,8 +83,9 @@ def _ingested(ray: Any, call: Any) -> Ingested:
         found: Ingested = ray.get(call, timeout=INGEST_SECONDS)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
-    except ray.exceptions.GetTimeoutError as error:
-        raise WorkerError(f"expected a source shard to be read within {INGEST_SECONDS:.0f} s, found it still going: run again") from error
+    except ray.exceptions.RayError as error:  # its worker died, or it hangs
+        found_instead = type(error).__name__
+        raise WorkerError(f"expected a source shard to be read within {INGEST_SECONDS:.0f} s, found {found_instead}: run again") from error
     return found
 
 

@@ -35,7 +35,6 @@ class CorpusSummary:
     files_read: int
     files_gone: int
     files_unchanged: int
-
     changed: bool
     """Whether the chunk table is not what the corpus says: also where a document is only in another file."""
 

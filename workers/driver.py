@@ -20,6 +20,8 @@ from workers.session import Session
 from workers.target import Target
 from workers.work import find_work
 
+DEAD_LETTERS_KEPT = 10_000
+"""In the record of a run; the count is exact."""
 RAY_BYTES = 32 << 20
 """Of source files, above which reading them is worth starting Ray for."""
 
@@ -159,7 +161,8 @@ def _finish(session: Session, state: State, corpus: CorpusPass, chunk_version: i
         session.change = "none"
     if objection:
         status = "built"
-    elif before is not None and session.change == "none" and before.dead_letters == len(dead):
+    elif before is not None and session.change == "none" and (before.dead_letters == len(dead) or before.epoch != state.epoch):
+        # Only a count of dead letters is new, or nothing: no reason to undo a rollback.
         status = "partial" if dead else "nothing"
     else:
         session.fence.check()
@@ -177,10 +180,6 @@ def _finish(session: Session, state: State, corpus: CorpusPass, chunk_version: i
         },
     )
     return result
-
-
-DEAD_LETTERS_KEPT = 10_000
-"""In the record of a run; the count is exact."""
 
 
 def _objection(target: Target, chunks: int, vectors: int, failed: int, dead: int) -> str:

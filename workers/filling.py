@@ -67,7 +67,7 @@ class Filling:
     def _embed(self, cutter: Cutter) -> None:
         target = self._session.target
         tokens = float(FIRST_SHARD_TOKENS)
-        most = int(self._work.code_points / 4 / ACTOR_TOKENS) + 1
+        most = cutter.tokens // ACTOR_TOKENS + 1
 
         def next_shard() -> Shard | None:
             return None if cutter.done else cutter.cut(tokens)

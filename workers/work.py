@@ -72,6 +72,11 @@ class Cutter:
         self._next = 0
 
     @property
+    def tokens(self) -> int:
+        """Of all contents, by estimate."""
+        return int(self._tokens[-1])
+
+    @property
     def done(self) -> bool:
         return self._next >= len(self._starts) - 1
 
