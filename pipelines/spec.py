@@ -15,6 +15,7 @@ DEFAULT_CONFIG = "revector.toml"
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 Format = Literal["parquet", "jsonl", "csv", "lance", "text", "markdown", "html"]
+Precision = Literal["auto", "float32", "bfloat16"]
 TABULAR: tuple[Format, ...] = ("parquet", "jsonl", "csv", "lance")
 COLLECTION_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 
@@ -99,8 +100,10 @@ class WorkersSpec(_Table):
     gpus_per_actor: float = Field(default=0, ge=0)
     label: dict[str, str] = {}
     """Ray node labels that an actor's node must have."""
-    batch_tokens: int = Field(default=4096, ge=8)
-    """Tokens of one forward pass, padding counted."""
+    precision: Precision = "auto"
+    """Of the model's matrix products; "auto": bfloat16 where the processor has it and the vectors stay the same within tolerance."""
+    batch_tokens: int | None = Field(default=None, ge=8)
+    """Tokens of one forward pass, padding counted; None: what suits the device."""
     deadline: float = Field(default=600, gt=0)
     """Seconds after which a shard's actor counts as hung."""
     ready: float = Field(default=300, gt=0)

