@@ -83,6 +83,7 @@ def plan(
 def apply(
     name: Name = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A plan of `plan --out`; refused when stale.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time went.")] = False,
     config: Config = None,
     store: StoreOption = None,
     json: Json = False,
@@ -94,7 +95,7 @@ def apply(
     saved = commands.load_plan(plan) if plan else None
     with progress() as report:
         result = commands.apply(name, config, store=store, saved=saved, report=report)
-    _put(json, result, lambda: render.result(result))
+    _put(json, result, lambda: render.result(result, profile))
     raise typer.Exit(result.exit_code)
 
 

@@ -49,8 +49,8 @@ def _counts(values: Mapping[str, int], names: Sequence[str]) -> str:
     return ", ".join(f"{values[name]:,} {name}" for name in names)
 
 
-def result(done: Result) -> None:
-    """What was done."""
+def result(done: Result, with_profile: bool = False) -> None:
+    """What was done, and maybe where the time went."""
     console = _console()
     if done.status == "nothing":
         console.print(f"[bold]{done.collection}[/bold] is current: nothing to do.")
@@ -67,6 +67,31 @@ def result(done: Result) -> None:
         console.print(f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them")
     if done.reason:
         console.print(f"  gate            {escape(done.reason)}")
+    if with_profile:
+        _profile(console, done)
+
+
+def _profile(console: Console, done: Result) -> None:
+    total = done.seconds["total"]
+    stages = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("stage", "seconds", "share"):
+        stages.add_column(column, justify="left" if column == "stage" else "right")
+    known = done.profile["stages"]
+    for name, seconds in {**known, "the rest": total - sum(known.values())}.items():
+        stages.add_row(name, f"{seconds:.2f}", f"{seconds / total:.0%}")
+    console.print()
+    console.print(stages)
+    if not done.profile["workers"]:
+        return
+    workers = Table(box=None, pad_edge=False, header_style="bold", title=f"model: {done.profile['how']}", title_justify="left")
+    columns = ("worker", "shards", "tokens", "read", "tokenize", "model", "write", "waited")
+    for column in columns:
+        workers.add_column(column, justify="left" if column == "worker" else "right")
+    for each in done.profile["workers"]:
+        seconds_of = (f"{each[name]:.2f} s" for name in ("read", "tokenize", "model", "write"))
+        workers.add_row(each["worker"], f"{each['shards']:.0f}", f"{each['tokens']:,.0f}", *seconds_of, f"{each['waited']:.0%}")
+    console.print()
+    console.print(workers)
 
 
 def status(found: Mapping[str, Any]) -> None:

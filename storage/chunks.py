@@ -8,10 +8,11 @@ marked to be read again, and after the last one that which holds. So no row is e
 and after a crash at any point the next run finds what is new, what moved, and what is gone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +22,7 @@ from pipelines.chunks import DESIRED_COLUMNS, DIFF_COLUMNS, HASH
 from pipelines.diff import FileRecord
 from pipelines.documents import DeadLetter, SourceFile
 from storage.ledger import folder
-from storage.tables import ROW_ADDRESS, Store, scan_table
+from storage.tables import ROW_ADDRESS, Store, scan_batches
 
 KEPT_LISTS = 3
 _LIST_SCHEMA = pa.schema(
@@ -35,7 +36,7 @@ _LIST_SCHEMA = pa.schema(
         ("retry", pa.bool_()),
     ]
 )
-_STORED_SCHEMA = pa.schema([*((name, HASH) for name in DIFF_COLUMNS[:3]), ("file", pa.string()), (ROW_ADDRESS, pa.uint64())])
+_DOCUMENT_SCHEMA = pa.schema([("doc_hash", HASH), ("file", pa.dictionary(pa.int32(), pa.string()))])
 DESIRED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), ("length", pa.int64()), (ROW_ADDRESS, pa.uint64())])
 
 
@@ -61,17 +62,50 @@ class ChunkTable:
         """Rows at `version`; 0 if that is None."""
         return 0 if version is None else int(self.store.open(self.name, version).count_rows())
 
-    def stored_rows(self, version: int | None) -> pa.Table:
-        """The hashes, file and address of each row: about 80 bytes a row. Empty if `version` is None."""
-        return _STORED_SCHEMA.empty_table() if version is None else scan_table(self.store.open(self.name, version), DIFF_COLUMNS)
-
-    def desired_rows(self, version: int | None) -> pa.Table:
-        """`row_hash`, `content_hash`, `length` in code points and address of each row. Empty if `version` is None."""
+    def extent(self, version: int | None) -> tuple[int, int]:
+        """Rows at `version`, and the least address that none of them has; zeros if that is None."""
         if version is None:
-            return DESIRED_SCHEMA.empty_table()
-        rows = scan_table(self.store.open(self.name, version), DESIRED_COLUMNS)
-        length = pc.subtract(rows["end"], rows["start"])
-        return pa.table([rows["row_hash"], rows["content_hash"], length, rows[ROW_ADDRESS]], schema=DESIRED_SCHEMA)
+            return 0, 0
+        fragments = self.fragments(version)
+        return self.count(version), (int(fragments[-1]) + 1) << 32 if len(fragments) else 0
+
+    def fragments(self, version: int | None) -> np.ndarray:
+        """The numbers of the table's fragments, sorted: uint64."""
+        held = [] if version is None else self.store.open(self.name, version).get_fragments()
+        return np.array(sorted(fragment.fragment_id for fragment in held), dtype=np.uint64)
+
+    def documents(self, version: int | None) -> Iterator[pa.Table]:
+        """`doc_key`, `doc_hash`, `row_hash`, `file` and address of each row, some at a time. Nothing if `version` is None."""
+        if version is not None:
+            yield from scan_batches(self.store.open(self.name, version), DIFF_COLUMNS)
+
+    def desired(self, version: int | None) -> Iterator[pa.Table]:
+        """Rows of DESIRED_SCHEMA, some at a time: `length` is in code points. Nothing if `version` is None."""
+        if version is not None:
+            for rows in scan_batches(self.store.open(self.name, version), DESIRED_COLUMNS):
+                length = pc.subtract(rows["end"], rows["start"])
+                yield pa.table([rows["row_hash"], rows["content_hash"], length, rows[ROW_ADDRESS]], schema=DESIRED_SCHEMA)
+
+    def fragments_by_file(self, version: int, paths: Collection[str]) -> dict[str, list[int]]:
+        """The fragments that have rows of each of `paths`."""
+        wanted = pa.array(sorted(paths), pa.string())
+        found: dict[str, list[int]] = {path: [] for path in paths}
+        for fragment in self.store.open(self.name, version).get_fragments():
+            held = pc.unique(fragment.to_table(columns=["file"])["file"])
+            for path in held.filter(pc.is_in(held, value_set=wanted)).to_pylist():
+                found[path].append(fragment.fragment_id)
+        return found
+
+    def document_hashes(self, version: int, paths: Sequence[str], fragments: Iterable[int]) -> pa.Table:
+        """`doc_hash` and `file` of the rows of `paths`, which are in `fragments`."""
+        dataset = self.store.open(self.name, version)
+        held = [dataset.get_fragment(number) for number in fragments]
+        files = pa.array(paths, pa.string())
+        parts = []
+        for rows in scan_batches(dataset, _DOCUMENT_SCHEMA.names, fragments=held):
+            wanted = rows.filter(pc.is_in(rows["file"], value_set=files))
+            parts.append(pa.table([wanted["doc_hash"], wanted["file"].dictionary_encode()], schema=_DOCUMENT_SCHEMA))
+        return pa.concat_tables([_DOCUMENT_SCHEMA.empty_table(), *parts]).combine_chunks()
 
     def read_files(self, version: int | None, reading: str) -> dict[str, FileRecord]:
         """The newest file list that is not newer than `version`, by path.

@@ -1,12 +1,17 @@
 """What is stored, for people and dashboards: status and history."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
+
+from pipelines.chunks import HASH
 from pipelines.diff import diff_rows
 from storage.catalog import Publication, current, publications
 from storage.chunks import ChunkTable
 from storage.ledger import folder, runs
+from storage.spill import Spill, by_hash, matched
 from storage.tables import Store, table_meta
 from storage.vectors import Generation, generations
 
@@ -49,7 +54,7 @@ def _generation(store: Store, generation: Generation, publication: Publication |
     same = publication is not None and (publication.generation, publication.version) == (generation.name, dataset.version)
     settled = same and publication is not None and publication.chunk_version == chunk_version and not publication.dead_letters
     superseded = publication is not None and publication.generation != generation.name
-    difference = None if settled or superseded else diff_rows(table.desired_rows(chunk_version), generation.embedded_rows(dataset.version))
+    backlog, stale = (0, 0) if settled or superseded else _lag(table.desired(chunk_version), generation.embedded(dataset.version))
     return {
         "name": generation.name,
         "version": dataset.version,
@@ -59,10 +64,26 @@ def _generation(store: Store, generation: Generation, publication: Publication |
         "chunks": table.count(chunk_version),
         "vectors": dataset.count_rows(),
         "superseded": superseded,
-        "backlog": len(difference.pending) if difference else 0,
-        "stale": len(difference.stale) if difference else 0,
+        "backlog": backlog,
+        "stale": stale,
         "index": [index.index_type for index in dataset.describe_indices()],
     }
+
+
+def _lag(desired: Iterator[pa.Table], embedded: Iterator[pa.Table]) -> tuple[int, int]:
+    """Rows without a vector, and vectors without a row."""
+    pending = stale = 0
+    for wanted, stored in matched(_hashes(desired), _hashes(embedded)):
+        difference = diff_rows(wanted, stored)
+        pending, stale = pending + len(difference.pending), stale + len(difference.stale)
+    return pending, stale
+
+
+def _hashes(rows: Iterator[pa.Table]) -> Spill:
+    spill = Spill(pa.schema([("row_hash", HASH)]), by_hash("row_hash"))
+    for part in rows:
+        spill.add(part)
+    return spill
 
 
 def last_run(store: Store, name: str) -> dict[str, Any] | None:

@@ -90,6 +90,16 @@ def scan_table(dataset: LanceDataset, columns: Sequence[str], *, filter: Any = N
     return scanner.to_table().combine_chunks()
 
 
+def scan_batches(
+    dataset: LanceDataset, columns: Sequence[str], *, fragments: Sequence[Any] | None = None, filter: Any = None
+) -> Iterator[pa.Table]:
+    """`columns` and the row addresses of all live rows, or of those in `fragments`, in the order of the table, some at a time."""
+    scanner = dataset.scanner(
+        columns=list(columns), fragments=fragments, filter=filter, with_row_address=True, batch_size=SCAN_ROWS, scan_in_order=True
+    )
+    return (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
+
+
 def take(dataset: LanceDataset, addresses: np.ndarray, columns: Sequence[str]) -> pa.Table:
     """The rows at `addresses` (uint64, any order, repeats allowed), in that order. Raises StorageError if one was deleted."""
     unique, back = np.unique(addresses, return_inverse=True)

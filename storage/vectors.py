@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from lance import LanceDataset
 
 from pipelines.chunks import HASH
 from pipelines.diff import member
 from storage.catalog import publications
-from storage.tables import ROW_ADDRESS, Store, scan_table, table_meta, take
+from storage.tables import ROW_ADDRESS, Store, scan_batches, table_meta, take
 
-BLOCK_ROWS = 262_144
-_EMBEDDED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), (ROW_ADDRESS, pa.uint64())])
+EMBEDDED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), (ROW_ADDRESS, pa.uint64())])
+DONOR_SCHEMA = pa.schema([("content_hash", HASH), ("source", pa.int32()), ("donor", pa.uint64())])
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,10 @@ class Generation:
         """Rows at `version`; 0 if that is None."""
         return 0 if version is None else int(self.store.open(self.name, version).count_rows())
 
-    def embedded_rows(self, version: int | None) -> pa.Table:
-        """`row_hash`, `content_hash` and address of each row. Empty if `version` is None."""
-        if version is None:
-            return _EMBEDDED_SCHEMA.empty_table()
-        return scan_table(self.store.open(self.name, version), ("row_hash", "content_hash"))
+    def embedded(self, version: int | None) -> Iterator[pa.Table]:
+        """Rows of EMBEDDED_SCHEMA, some at a time. Nothing if `version` is None."""
+        if version is not None:
+            yield from scan_batches(self.store.open(self.name, version), EMBEDDED_SCHEMA.names[:2])
 
 
 def generations(store: Store, collection: str) -> list[Generation]:
@@ -51,96 +49,62 @@ def generations(store: Store, collection: str) -> list[Generation]:
     return [Generation(store, name) for name in store.tables(f"{collection}.vectors.")]
 
 
-def replaced(chunks: LanceDataset, pending: np.ndarray, vectors: LanceDataset, stale: np.ndarray) -> np.ndarray:
-    """For each address in `pending`, the position in `stale` of the row with the same chunk id, or -1: int64.
-
-    An old row is taken out by the commit that puts the new one in: readers of the latest version never miss a chunk or see it twice.
-    """
-    if not len(pending) or not len(stale):
-        return np.full(len(pending), -1, dtype=np.int64)
-    old = take(vectors, stale, ["chunk_id"])["chunk_id"].combine_chunks()
-    blocks = (pending[start : start + BLOCK_ROWS] for start in range(0, len(pending), BLOCK_ROWS))
-    places = (pc.index_in(take(chunks, block, ["chunk_id"])["chunk_id"].combine_chunks(), value_set=old) for block in blocks)
-    return np.concatenate([np.asarray(place.fill_null(-1), dtype=np.int64) for place in places])
-
-
 class Donors:
-    """Vectors that are stored already, found by content."""
+    """Where the vectors of a space are kept: in the generation itself, and wherever else it is still stored.
 
-    def __init__(self, store: Store, contents: pa.Array) -> None:
-        """`contents`: distinct hashes to look for."""
+    What was published stays readable until maintenance removes it: a document that went and comes back costs nothing.
+    """
+
+    def __init__(self, generation: Generation, version: int | None, space: str) -> None:
         self.sources: list[tuple[str, int]] = []
-        """Tables and versions."""
-        self.source = np.full(len(contents), -1, dtype=np.int32)
-        """Per content the index into `sources`; -1 while none was found."""
-        self.address = np.zeros(len(contents), dtype=np.uint64)
-        """Per content the row's address there."""
-        self._store = store
-        self._contents = contents
+        """Tables and versions, the best first."""
+        self._generation = generation
+        self._version = version
+        self._space = space
         self._seen: set[str] = set()
+        self._missing: pa.Array | None = None
 
-    @property
-    def found(self) -> np.ndarray:
-        """Per content: bool."""
-        return np.asarray(self.source >= 0)
+    def rows(self, wanted: pa.Array | None) -> Iterator[pa.Table]:
+        """Rows of DONOR_SCHEMA, those of better sources first. With `wanted`, only of these contents, until all are found."""
+        store, name = self._generation.store, self._generation.name
+        own = [(name, self._version)] if self._version is not None else []
+        for table, version in (*own, *_kept_versions(store, self._generation.collection, self._space)):
+            if wanted is not None and not len(wanted):
+                return
+            dataset = store.open(table, version)
+            unseen = [fragment for fragment in dataset.get_fragments() if _data_file(fragment) not in self._seen]
+            if not unseen:
+                continue
+            # The own table comes first, and is the latest: what was deleted from a fragment of it, an older version still has.
+            whole = [fragment for fragment in unseen if self.sources or not own or fragment.metadata.deletion_file is None]
+            self._seen |= {_data_file(fragment) for fragment in whole}
+            self.sources.append((table, version))
+            yield from self._scan(dataset, unseen, wanted)
+            if wanted is not None:
+                wanted = self._missing
 
-    def search(self, generation: Generation, version: int | None, space: str, embedded: pa.Table) -> "Donors":
-        """Look in the generation itself, whose `embedded` rows are at hand, then wherever this space is still kept.
+    def _scan(self, dataset: LanceDataset, fragments: list[Any], wanted: pa.Array | None) -> Iterator[pa.Table]:
+        found = []
+        source = pa.scalar(len(self.sources) - 1, pa.int32())
+        for rows in scan_batches(dataset, ["content_hash"], fragments=fragments):
+            hits = rows if wanted is None else rows.filter(pa.array(member(rows["content_hash"], wanted)))
+            if wanted is not None:
+                found += hits["content_hash"].chunks
+            yield pa.table([hits["content_hash"], pa.repeat(source, len(hits)), hits[ROW_ADDRESS]], schema=DONOR_SCHEMA)
+        if wanted is not None:
+            self._missing = wanted.filter(pa.array(~member(wanted, pa.chunked_array(found, HASH))))
 
-        What was published stays readable until maintenance removes it: a document that went and comes back costs nothing.
-        """
-        if version is not None:
-            self._take(embedded, generation.name, version)
-            whole = self._store.open(generation.name, version).get_fragments()
-            self._seen |= {_data_file(fragment) for fragment in whole if fragment.metadata.deletion_file is None}
-        for name, at in _kept_versions(self._store, generation.collection, space):
-            if self.found.all():
-                break
-            for rows in self._unseen_rows(self._store.open(name, at)):
-                self._take(rows, name, at)
-        return self
-
-    def only_found(self) -> "Donors":
-        """The same without the contents that were not found."""
-        kept = Donors(self._store, self._contents.filter(pa.array(self.found)))
-        kept.sources, kept.source, kept.address = self.sources, self.source[self.found], self.address[self.found]
-        return kept
-
-    def vectors(self, chosen: np.ndarray) -> np.ndarray:
-        """The vectors of the contents at positions `chosen` (each found), bit by bit: shape (len(chosen), d), in the stored dtype."""
-        source, address = self.source[chosen], self.address[chosen]
+    def vectors(self, source: np.ndarray, address: np.ndarray) -> np.ndarray:
+        """The vectors at `address` in `source`, bit by bit: shape (n, d), in the stored dtype."""
         parts, order = [], []
         for index, (table, version) in enumerate(self.sources):
             places = np.flatnonzero(source == index)
             if len(places):
-                column = take(self._store.open(table, version), address[places], ["vector"])["vector"].combine_chunks()
+                column = take(self._generation.store.open(table, version), address[places], ["vector"])["vector"].combine_chunks()
                 parts.append(column.flatten().to_numpy(zero_copy_only=False).reshape(len(places), -1))
                 order.append(places)
         back = np.argsort(np.concatenate(order), kind="stable")
         return np.asarray(np.concatenate(parts)[back])
-
-    def _take(self, rows: pa.Table, name: str, version: int) -> None:
-        missing = np.flatnonzero(~self.found)
-        if not len(missing) or not len(rows):
-            return
-        place = pc.index_in(self._contents.take(pa.array(missing)), value_set=rows["content_hash"].combine_chunks())
-        hit = np.asarray(pc.is_valid(place), dtype=bool)
-        if hit.any():
-            self.address[missing[hit]] = rows[ROW_ADDRESS].to_numpy()[np.asarray(place.drop_null())]
-            self.source[missing[hit]] = len(self.sources)
-            self.sources.append((name, version))
-
-    def _unseen_rows(self, dataset: LanceDataset) -> Iterator[pa.Table]:
-        """Wanted rows of those data files that were not looked at before."""
-        unseen = [fragment for fragment in dataset.get_fragments() if _data_file(fragment) not in self._seen]
-        if not unseen:
-            return
-        self._seen |= {_data_file(fragment) for fragment in unseen}
-        wanted = self._contents.filter(pa.array(~self.found))
-        scanner = dataset.scanner(columns=["content_hash"], fragments=unseen, with_row_address=True)
-        hits = [batch.filter(pa.array(member(batch["content_hash"], wanted))) for batch in scanner.to_batches()]
-        if hits:
-            yield pa.Table.from_batches(hits)
 
 
 def _kept_versions(store: Store, collection: str, space: str) -> Iterator[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections import deque
@@ -25,6 +26,12 @@ _RAY_ENVIRONMENT = {
     "RAY_enable_worker_prestart": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+
+def on_cluster() -> bool:
+    """Whether there is a Ray already that work can go to."""
+    ray = sys.modules.get("ray")
+    return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
 
 
 def start_ray(closing: ExitStack) -> Any:

@@ -1,6 +1,7 @@
-"""One pass over the changed files of a corpus: what each shard found becomes changes to the chunk table, in file order.
+"""One pass over the changed files of a corpus: the rows that are new go in while shards are read, and then it is settled what holds.
 
-The coordinator's side of `workers.ingest`. It alone sees all shards, so it decides between documents of one id, and what is gone.
+The coordinator's side of `workers.ingest`. It alone sees all shards, so it decides between documents of one id, and what is gone. Until
+then the table may hold a document twice; nobody reads it before it is published, and after a crash the files are read again.
 """
 
 from collections import Counter
@@ -9,16 +10,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipelines.diff import FileRecord, FilesDiff, State, member
+from pipelines.chunks import HASH
+from pipelines.diff import FileRecord, FilesDiff, member
 from pipelines.documents import DeadLetter, SourceFile, SourceShard
 from pipelines.errors import SourceError
+from pipelines.settling import Settled, Standing, State, settle
+from storage.chunks import DESIRED_SCHEMA
+from storage.spill import Spill, by_hash, matched
 from storage.tables import ROW_ADDRESS, Change
-from workers.ingest import Duplicate, Ingest, Ingested, ingest_shard
+from workers.ingest import Ingest, Ingested
 
 STEP_ROWS = 200_000
 """Chunk rows of one commit."""
+_NOTHING = np.zeros(0, dtype=np.uint64)
+_SEEN = pa.schema([("doc_id", pa.string()), ("doc_key", HASH), ("doc_hash", HASH), ("file", pa.int32()), ("doubtful", pa.bool_())])
+_ROWS = pa.schema([("doc_key", HASH), ("doc_hash", HASH), ("row_hash", HASH), ("file", pa.int32()), (ROW_ADDRESS, pa.uint64())])
+_PLANNED = pa.schema([*_ROWS, ("content_hash", HASH), ("length", pa.int64())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,56 +57,94 @@ class Step:
 
 
 class CorpusPass:
-    """Follows the shards of a run in order and tells what to commit."""
+    """Follows the shards of a run in order and tells what to commit: first all `inserts`, then what `settle` says."""
 
-    def __init__(
-        self, ingest: Ingest, files: FilesDiff, known: dict[str, FileRecord], stored: pa.Table, total: int, refuse_duplicates: bool
-    ) -> None:
-        """`known`: the file list before the run; `stored`: the chunk table before it (hashes, `file`, addresses), `total` its rows.
-
-        `stored` may be empty where no file is to be read.
-        """
-        self._total = total
-        self.new_rows: list[pa.Table] = []
-        """`row_hash`, `content_hash`, `length` of what was or would be written; kept only where nothing is staged."""
+    def __init__(self, ingest: Ingest, files: FilesDiff, known: dict[str, FileRecord], refuse_duplicates: bool, keep_last: bool) -> None:
+        """`known`: the file list before the run."""
         self.ingest = ingest
         self._files = files
         self._records = dict(known)
-        self._new = {file.path for file in files.read} - known.keys()
-        self._stored = stored
         self._refuse = refuse_duplicates
-        self._released = member(stored["file"], pa.array(sorted(files.released), pa.string()))
-        self._untouched = stored.filter(pa.array(~self._released)).select(["doc_key", "file"])
-        self._seen: list[pa.Table] = []
+        self._keep_last = keep_last
+        self._paths = sorted(known.keys() | {file.path for file in files.read})
+        self._number = {path: number for number, path in enumerate(self._paths)}
+        self._standing = np.full(len(self._paths), Standing.KEPT, dtype=np.int8)
+        self._mark(files.gone, Standing.GONE)
+        self._mark((file.path for file in files.read), Standing.READ)
+        doubtful = {file.path for file in files.read if file.path not in known or known[file.path].retry}
+        self._doubtful = np.array([path in doubtful for path in self._paths], dtype=bool)
+        """Files that no run has settled, by number: their documents may be stored elsewhere, too."""
+        self._total, self._first_new = ingest.table.extent(ingest.version)
+        self._seen = Spill(_SEEN, by_hash("doc_key"))
+        self._planned = Spill(_PLANNED, by_hash("doc_key"))
+        self._inserted = False
         self._pieces: Counter[SourceFile] = Counter()
         self._open: dict[SourceFile, FileRecord] = {}
-        self._sure = {record.file.path for record in files.kept}
-        """Files whose rows are in the table as their record says, whatever happens to the rest of the run."""
-        self._failed: set[str] = set()
-        self._deleted: list[np.ndarray] = []
+        self._doubt = {file.path for file in files.read} | files.gone
+        """Files whose rows may not be what their record says if the run ends now."""
+        self._deleted = _NOTHING
         self._states = np.zeros(len(State), dtype=np.int64)
-        self._rows = self._common = self._removed_documents = 0
+        self._added = self._gone = self._again = self._removed_documents = 0
 
-    def steps(self, shards: Sequence[SourceShard], done: Iterable[Ingested]) -> Iterator[Step]:
-        """Turn what the shards found (`done`, in the order of `shards`) into commits."""
+    def inserts(self, shards: Sequence[SourceShard], done: Iterable[Ingested]) -> Iterator[Step]:
+        """Turn what the shards found (`done`, in the order of `shards`) into commits that add rows."""
         self._pieces = Counter(piece.file for shard in shards for piece in shard.pieces)
-        deleted: list[np.ndarray] = []
         fragments: list[str] = []
         rows = 0
         for shard, found in zip(shards, done, strict=True):
-            settled = self._settle(shard, found)
-            deleted.append(self._accept(settled))
-            fragments += settled.fragments
-            rows += len(settled.rows)
-            self._record(shard, settled)
-            if rows >= STEP_ROWS:
-                yield self._step(deleted, fragments)
-                self._sure |= self._new & self._records.keys()
-                deleted, fragments, rows = [], [], 0
-        deleted.append(self._removed())
-        yield self._step(deleted, fragments)
+            self._note(found)
+            self._record(shard, found)
+            fragments += found.fragments
+            rows += found.fresh
+            if rows >= STEP_ROWS and fragments:
+                yield self._insert(fragments)
+                fragments, rows = [], 0
+        if fragments and not self._in_vain():
+            yield self._insert(fragments)
+
+    def _insert(self, fragments: list[str]) -> Step:
+        self._planned = Spill(_PLANNED, by_hash("doc_key"))  # these are rows of the table from now on
+        self._inserted = True
+        return self._step(_NOTHING, fragments)
+
+    def _in_vain(self) -> bool:
+        """Whether all that was staged is of documents that lose their id to others: then the table stays as it is."""
+        if self._inserted or not self.ingest.narrow:
+            return False
+        return not any((settled.hold & new).any() for settled, new, _ in self._settled(self.ingest.version))
+
+    def settle(self, version: int | None) -> Step:
+        """What must go from `version` of the chunk table, which has all inserts. Raises SourceError for a duplicate that is refused."""
+        deleted = [_NOTHING]
+        for settled, new, address in self._settled(version):
+            self._count(settled, new)
+            deleted.append(address[~settled.hold])
+        self._deleted = np.sort(np.concatenate(deleted))
+        written = self._deleted[self._deleted < self._first_new] if self._planned.rows else self._deleted
+        return self._step(written, [])
+
+    def _settled(self, version: int | None) -> Iterator[tuple[Settled, np.ndarray, np.ndarray]]:
+        """What holds, which rows are new, and the address of each row, part by part."""
+        rows = Spill(_ROWS, by_hash("doc_key"))
+        if not self._files.empty:
+            self._collect(rows, version)
+        for stored, planned, seen in matched(rows, self._planned, self._seen):
+            both = pa.concat_tables([stored, planned.select(_ROWS.names)])
+            address = both[ROW_ADDRESS].to_numpy()
+            new = address >= self._first_new
+            yield settle(both, new, seen, self._standing, self._keep_last), new, address
+
+    def end(self) -> None:
+        """All is committed."""
         for path in self._files.gone:
             self._records.pop(path, None)
+
+    def desired(self, version: int | None) -> Iterator[pa.Table]:
+        """The rows of the chunk table (DESIRED_SCHEMA) as they would be. Those that are not written yet have made-up addresses."""
+        for rows in self.ingest.table.desired(version):
+            yield self._without_deleted(rows)
+        for rows in self._planned.parts():
+            yield self._without_deleted(rows.select(DESIRED_SCHEMA.names))
 
     @property
     def records(self) -> list[FileRecord]:
@@ -109,133 +155,114 @@ class CorpusPass:
         """All letters of all files, also of those that were not opened in this run."""
         return [letter for path in sorted(self._records) for letter in self._records[path].dead]
 
-    @property
-    def deleted(self) -> np.ndarray:
-        """Addresses of all stored rows that the run takes out: uint64."""
-        return np.concatenate([np.zeros(0, dtype=np.uint64), *self._deleted])
-
     def summary(self) -> CorpusSummary:
-        """To be asked when the steps are done."""
-        deleted = len(self.deleted)
-        read = {file.path for file in self._files.read}
+        """To be asked when all is settled."""
         untouched = sum(self._records[record.file.path].documents for record in self._files.kept)
         return CorpusSummary(
             documents_added=int(self._states[State.ADDED]),
             documents_changed=int(self._states[State.CHANGED]),
             documents_removed=self._removed_documents,
-            documents_unchanged=int(self._states[State.UNCHANGED] + self._states[State.MOVED]) + untouched,
-            chunks_added=self._rows - self._common,
-            chunks_removed=deleted - self._common,
-            chunks_unchanged=self._total - deleted + self._common,
-            files_read=len(read),
+            documents_unchanged=int(self._states[State.UNCHANGED]) + untouched,
+            chunks_added=self._added - self._again,
+            chunks_removed=self._gone - self._again,
+            chunks_unchanged=self._total - self._gone + self._again,
+            files_read=len(self._files.read),
             files_gone=len(self._files.gone),
             files_unchanged=len(self._files.kept),
-            changed=bool(self._rows or deleted),
+            changed=bool(self._added or self._gone),
         )
 
-    def _step(self, deleted: list[np.ndarray], fragments: list[str]) -> Step:
-        addresses = np.concatenate([np.zeros(0, dtype=np.uint64), *deleted])
+    def _mark(self, paths: Iterable[str], standing: Standing) -> None:
+        self._standing[[self._number[path] for path in paths]] = standing
+
+    def _step(self, deleted: np.ndarray, fragments: list[str]) -> Step:
         reading = {file.path: FileRecord(file) for file in self._files.read}
-        records = [record if path in self._sure else replace(record, retry=True) for path, record in (reading | self._records).items()]
-        return Step(Change(addresses, fragments), records)
-
-    def _settle(self, shard: SourceShard, found: Ingested) -> Ingested:
-        """Do a shard again without the documents that lost their id to one elsewhere."""
-        lost = self._lost(found)
-        if lost:
-            again = ingest_shard(self.ingest, shard, frozenset(lost))
-            named = [replace(copy, kept_in=copy.kept_in or lost[copy.doc_key]) for copy in again.duplicates]
-            found = replace(again, duplicates=named)
-        if self._refuse and found.duplicates:
-            raise _refusal(found.duplicates[0])
-        return found
-
-    def _lost(self, found: Ingested) -> dict[bytes, str]:
-        """The keys of a shard's documents that a document elsewhere goes before, and the file of that one."""
-        lost: dict[bytes, str] = {}
-        for rival in self._seen:
-            lost |= {key: holder for key, _, _, holder in _shared(found.documents, rival)}
-        for key, doc_id, file, holder in _shared(found.documents, self._untouched):
-            if self._goes_before(holder, file):
-                lost[key] = holder
-            elif key not in lost:
-                self._displace(Duplicate(doc_id, key, holder, file))
-        return lost
-
-    def _goes_before(self, holder: str, file: str) -> bool:
-        return holder > file if self.ingest.keep_last else holder < file
-
-    def _displace(self, loser: Duplicate) -> None:
-        """A stored document of an unchanged file lost its id to one that was just read."""
-        if self._refuse:
-            raise _refusal(loser)
-        record = self._records[loser.file]
-        self._sure.discard(loser.file)
-        self._records[loser.file] = replace(
-            record, documents=record.documents - 1, dead=(*record.dead, _letter(loser)), partners=record.partners | {loser.kept_in or ""}
+        records = (reading | self._records).items()
+        return Step(
+            Change(deleted, fragments), [replace(record, retry=True) if path in self._doubt else record for path, record in records]
         )
 
-    def _accept(self, found: Ingested) -> np.ndarray:
-        """Count a shard in. Gives the addresses of the stored rows that its documents replace."""
-        self._seen.append(pa.table({"doc_key": found.documents["doc_key"], "file": found.documents["file"].dictionary_encode()}))
-        states = found.documents["state"].to_numpy()
-        self._states += np.bincount(states, minlength=len(State))
-        self._rows += len(found.rows)
-        self._common += int(member(self._stored["row_hash"], found.rows["row_hash"]).sum())
-        if not self.ingest.stage:
-            self.new_rows.append(found.rows)
-        rewritten = found.documents.filter(pa.array(states != State.UNCHANGED))["doc_key"]
-        return self._delete(member(self._stored["doc_key"], rewritten))
+    def _note(self, found: Ingested) -> None:
+        """Keep what was seen, and rows that are not in the table yet, at addresses behind all others."""
+        files = self._numbered(found.seen["file"])
+        doubtful = found.seen["fresh"].to_numpy(zero_copy_only=False) | self._doubtful[files]
+        self._seen.add(
+            found.seen.drop_columns(["file", "fresh"]).append_column("file", files).append_column("doubtful", pa.array(doubtful))
+        )
+        if len(found.rows):
+            addresses = np.arange(len(found.rows), dtype=np.uint64) + np.uint64(self._first_new + self._planned.rows)
+            rows = found.rows.drop_columns(["file"]).append_column("file", self._numbered(found.rows["file"]))
+            self._planned.add(rows.append_column(ROW_ADDRESS, pa.array(addresses)))
 
-    def _delete(self, mask: np.ndarray) -> np.ndarray:
-        addresses = self._stored[ROW_ADDRESS].to_numpy()[mask]
-        self._deleted.append(addresses)
-        return np.asarray(addresses)
+    def _numbered(self, paths: pa.ChunkedArray) -> pa.Array:
+        codes = paths.combine_chunks().dictionary_encode()
+        numbers = np.array([self._number[path] for path in codes.dictionary.to_pylist()], dtype=np.int32)
+        return pa.array(numbers[np.asarray(codes.indices)], pa.int32())
 
-    def _removed(self) -> np.ndarray:
-        """Addresses of documents that were in a changed or vanished file and are nowhere now. A file that failed keeps its own."""
-        if not len(self._stored):
-            return np.zeros(0, dtype=np.uint64)
-        gone = self._released & ~member(self._stored["file"], pa.array(sorted(self._failed), pa.string()))
-        if self._seen:
-            gone &= ~member(self._stored["doc_key"], pa.concat_tables(self._seen)["doc_key"])
-        self._removed_documents = len(pc.unique(self._stored["doc_key"].filter(pa.array(gone))))
-        return self._delete(gone)
+    def _collect(self, rows: Spill, version: int | None) -> None:
+        """The rows of files that are not as they were, and those elsewhere of documents that came into one of them."""
+        released = self._standing != Standing.KEPT
+        newcomers = self._newcomers()
+        for batch in self.ingest.table.documents(version):
+            files = self._numbered(batch["file"])
+            wanted = released[files]
+            if not wanted.all():
+                wanted |= True if newcomers is None else member(batch["doc_key"], newcomers)
+            rows.add(batch.drop_columns(["file"]).append_column("file", files).filter(pa.array(wanted)))
+
+    def _newcomers(self) -> pa.Array | None:
+        """The keys of documents that may be stored in a file that was not read; None if they are too many to hold."""
+        if not self._seen.in_memory:
+            return None
+        seen = self._seen.whole()
+        return seen["doc_key"].filter(seen["doubtful"]).combine_chunks()
+
+    def _count(self, settled: Settled, new: np.ndarray) -> None:
+        self._states += settled.states
+        self._removed_documents += settled.removed
+        self._added += int((settled.hold & new).sum())
+        self._gone += int((~settled.hold & ~new).sum())
+        self._again += settled.again
+        for doc_id, file, holder in zip(*(column.to_pylist() for column in settled.losers.columns), strict=True):
+            self._displace(doc_id, self._paths[file], self._paths[holder])
+
+    def _displace(self, doc_id: str, path: str, holder: str) -> None:
+        """A document lost its id to one that goes before it."""
+        if self._refuse:
+            raise SourceError(f"expected every document id once (duplicates = 'error'), found {doc_id!r} in {path} and in {holder}")
+        record = self._records[path]
+        letter = DeadLetter("document", path, doc_id, f"duplicate id: in {path}, kept the one in {holder}")
+        self._doubt.add(path)
+        self._records[path] = replace(
+            record,
+            documents=record.documents - 1,
+            dead=tuple(dict.fromkeys((*record.dead, letter))),
+            partners=record.partners | ({holder} - {path}),
+        )
+
+    def _without_deleted(self, rows: pa.Table) -> pa.Table:
+        if not len(self._deleted):
+            return rows
+        address = rows[ROW_ADDRESS].to_numpy()
+        place = np.minimum(np.searchsorted(self._deleted, address), len(self._deleted) - 1)
+        return rows.filter(pa.array(self._deleted[place] != address))
 
     def _record(self, shard: SourceShard, found: Ingested) -> None:
         """Note the files of a shard. One of several pieces counts as read with its last."""
+        read = {count["values"]: count["counts"] for count in found.seen["file"].value_counts().to_pylist()}
         for file, pieces in Counter(piece.file for piece in shard.pieces).items():
             letters = [letter for letter in found.dead if letter.file == file.path]
-            copies = [duplicate for duplicate in found.duplicates if duplicate.file == file.path]
-            if any(letter.stage == "file" for letter in letters):
-                self._failed.add(file.path)
+            failed = any(letter.stage == "file" for letter in letters)
+            if failed:
+                self._mark([file.path], Standing.FAILED)
             record = self._open.get(file, FileRecord(file))
             self._open[file] = replace(
                 record,
-                documents=record.documents + found.read.get(file.path, 0),
-                dead=tuple(dict.fromkeys((*record.dead, *letters, *map(_letter, copies)))),  # each piece of a bad file may complain
-                partners=record.partners | {copy.kept_in for copy in copies if copy.kept_in},
+                documents=record.documents + read.get(file.path, 0),
+                dead=tuple(dict.fromkeys((*record.dead, *letters))),  # each piece of a bad file may complain
                 # A row that is bad in an unchanged file stays bad; a file that could not be read may be readable now.
-                retry=record.retry or any(letter.stage == "file" for letter in letters),
+                retry=record.retry or failed,
             )
             self._pieces[file] -= pieces
             if not self._pieces[file]:
                 self._records[file.path] = self._open.pop(file)
-
-
-def _shared(documents: pa.Table, rival: pa.Table) -> Iterator[tuple[bytes, str, str, str]]:
-    """The documents of both tables: key, id, file here, file there."""
-    if member(rival["doc_key"], documents["doc_key"]).any():  # this way round first: the rival may be a million times larger
-        both = documents.filter(pa.array(member(documents["doc_key"], rival["doc_key"])))
-        place = pc.index_in(both["doc_key"].combine_chunks(), value_set=rival["doc_key"].combine_chunks())
-        columns = [both["doc_key"], both["doc_id"], both["file"], rival["file"].take(place)]
-        yield from zip(*(column.to_pylist() for column in columns), strict=True)
-
-
-def _letter(copy: Duplicate) -> DeadLetter:
-    return DeadLetter("document", copy.file, copy.doc_id, f"duplicate id: in {copy.file}, kept the one in {copy.kept_in}")
-
-
-def _refusal(copy: Duplicate) -> SourceError:
-    where = f"{copy.doc_id!r} in {copy.file} and in {copy.kept_in}"
-    return SourceError(f"expected every document id once (duplicates = 'error'), found {where}")

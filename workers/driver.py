@@ -12,18 +12,17 @@ from storage.catalog import Publication, publish
 from storage.index import update_index
 from storage.ledger import Heartbeat, Run, new_run_id, now, take_fence, whoami
 from workers.cluster import ingest_on_ray, run_inline, start_ray
-from workers.corpus import CorpusPass
+from workers.corpus import CorpusPass, Step
 from workers.filling import Filling
 from workers.planning import State, begin_pass, calibrate, check_saved, classify_change, counts, look
 from workers.report import Plan, Report, Result, silent
 from workers.session import Session
 from workers.target import Target
-from workers.work import find_work
 
 DEAD_LETTERS_KEPT = 10_000
 """In the record of a run; the count is exact."""
-RAY_BYTES = 32 << 20
-"""Of source files, above which reading them is worth starting Ray for."""
+RAY_BYTES = 192 << 20
+"""Of source files, above which reading them is worth starting Ray for (7 s)."""
 
 
 def apply(target: Target, saved: Plan | None = None, report: Report = silent) -> Result:
@@ -116,15 +115,23 @@ def _ingest(session: Session, state: State) -> tuple[CorpusPass, int]:
 
     def told() -> Any:
         for found in done:
-            session.tally.documents += sum(found.read.values())
+            session.tally.documents += len(found.seen)
             session.tell("read")
             yield found
 
-    for step in corpus.steps(shards, told()):
-        if not step.change.empty:
-            session.fence.check()
-            table.write_files(version, target.reading, step.records)
-            version = session.commit(table.name, version, step.change)
+    def write(version: int, step: Step) -> int:
+        session.fence.check()
+        table.write_files(version, target.reading, step.records)
+        return session.commit(table.name, version, step.change)
+
+    with session.profile.stage("read"):
+        for step in corpus.inserts(shards, told()):
+            version = write(version, step)
+    with session.profile.stage("settle"):
+        last = corpus.settle(version)
+        if not last.change.empty:
+            version = write(version, last)
+    corpus.end()
     if not state.files.empty:
         session.fence.check()
         table.write_files(version, target.reading, corpus.records)
@@ -138,14 +145,14 @@ def _fill(session: Session, chunk_version: int) -> int:
     metadata = metadata_type(target.store.open(target.chunk_table.name, chunk_version).schema)
     schema = vector_schema(metadata, space.dimension, space.dtype)
     version = target.store.create(target.generation.name, schema, target.generation_meta()).version
-    work = find_work(target.generation, version, space.id, target.chunk_table.desired_rows(chunk_version))
-    return Filling(session, work, chunk_version, version).perform(calibrate(target).code_points_a_token)
+    return Filling(session, chunk_version, version).perform(calibrate(target))
 
 
 def _index(session: Session, version: int) -> int:
     session.tell("index")
     session.fence.check()
-    return int(update_index(session.target.store.open(session.target.generation.name, version)).version)
+    with session.profile.stage("index"):
+        return int(update_index(session.target.store.open(session.target.generation.name, version)).version)
 
 
 def _finish(session: Session, state: State, corpus: CorpusPass, chunk_version: int, version: int) -> Result:
@@ -166,7 +173,8 @@ def _finish(session: Session, state: State, corpus: CorpusPass, chunk_version: i
         status = "partial" if dead else "nothing"
     else:
         session.fence.check()
-        _publish(session, state.epoch + 1, chunk_version, version, vectors, len(dead))
+        with session.profile.stage("publish"):
+            _publish(session, state.epoch + 1, chunk_version, version, vectors, len(dead))
         status = "partial" if dead else "published"
     result = _result(session, corpus, version, status, len(dead), objection)
     session.run.write(
@@ -236,7 +244,8 @@ def _result(session: Session, corpus: CorpusPass, version: int, status: Any, dea
         status=status,
         version=version,
         dead_letters=dead,
-        seconds={"total": total, "model": tally.model_seconds},
+        seconds={"total": total, "model": sum(worker["model"] for worker in session.profile.workers.values())},
         tokens_per_second=tally.tokens / total,
         reason=objection,
+        profile=session.profile.to_dict(),
     )

@@ -1,17 +1,21 @@
 """One shard of contents: read the texts, run the model once for each, stage the rows. Plain code, run anywhere."""
 
+import os
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.chunks import metadata_type, row_schema
-from pipelines.diff import Contents
 from storage.tables import ROW_ADDRESS, Store, take
 from storage.vectors import Donors
 from workers.encoders import Encoder
+from workers.profile import STEPS
 
 WRITE_ROWS = 8192
 BLOCK_CODE_POINTS = 16 << 20
@@ -38,25 +42,18 @@ class Shard:
 
     number: int
     addresses: np.ndarray
-    """Of rows in the chunk table, those of one content together: uint64."""
-    starts: np.ndarray
-    """Where each content begins in `addresses`, and behind the last its length: int64."""
+    """Of rows in the chunk table, one a content: uint64."""
     estimate: int
     """Tokens, before anything was tokenised."""
 
     @property
     def contents(self) -> int:
-        return len(self.starts) - 1
+        return len(self.addresses)
 
     def halves(self, numbers: Iterator[int]) -> list["Shard"]:
         """Two shards of half the contents each."""
-        middle = self.contents // 2
-        return [self._part(next(numbers), 0, middle), self._part(next(numbers), middle, self.contents)]
-
-    def _part(self, number: int, start: int, stop: int) -> "Shard":
-        begin, end = self.starts[start], self.starts[stop]
-        share = (stop - start) / self.contents
-        return Shard(number, self.addresses[begin:end], self.starts[start : stop + 1] - begin, int(self.estimate * share))
+        parts = np.array_split(self.addresses, 2)
+        return [Shard(next(numbers), part, self.estimate * len(part) // self.contents) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -69,66 +66,69 @@ class Receipt:
     addresses: np.ndarray
     """Of the chunk rows that are in them: uint64."""
     contents: int
-    """Forward passes."""
+    """Forward passes: one a row, and those that failed."""
     tokens: int
     """Through the model, padding not counted."""
-    seconds: float
-    """In the model."""
     code_points: int
     """Of the texts."""
-    elapsed: float
-    """In the whole shard, seconds."""
-    failed: dict[str, str]
-    """Chunk ids that could not be embedded, and why."""
+    worker: str
+    """The process that did it."""
+    spent: dict[str, float]
+    """Seconds of each of `profile.STEPS`; waiting for the model while another shard is in it not counted."""
+    failed: dict[int, str]
+    """Addresses of chunk rows that could not be embedded, and why."""
 
 
-def embed_shard(embedding: Embedding, encoder: Encoder, shard: Shard) -> Receipt:
-    """Do one shard: one forward pass a content, one row a chunk."""
-    began = time.perf_counter()
+def embed_shard(embedding: Embedding, encoder: Encoder, shard: Shard, turn: AbstractContextManager[Any]) -> Receipt:
+    """Do one shard: one forward pass a content, one row a chunk.
+
+    `turn` is held while the model works: in other threads the shard before is written and the next one read and tokenised meanwhile.
+    """
+    clock = [time.perf_counter()]
     schema = embedding.schema()
     chunks = embedding.store.open(embedding.chunk_table, embedding.chunk_version)
     rows = take(chunks, shard.addresses, row_schema(metadata_type(schema)).names)
-    texts = rows["text"].take(pa.array(shard.starts[:-1])).to_pylist()
-    encoded = encoder.encode(texts)
+    texts = rows["text"].to_pylist()
+    clock.append(time.perf_counter())
+    tokenized = encoder.tokenize(texts)
+    clock.append(time.perf_counter())
+    with turn:
+        encoded = encoder.forward(tokenized)
+    writing = time.perf_counter()
     dtype = schema.field("vector").type.value_type.to_pandas_dtype()
     with np.errstate(over="ignore"):
         vectors = encoded.vectors.astype(dtype)
     failed = dict(encoded.failed)
     for index in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
         failed.setdefault(index, f"a component does not fit {np.dtype(dtype).name}")
-    owner = np.repeat(np.arange(shard.contents), np.diff(shard.starts))
-    good = ~np.isin(owner, list(failed))
-    ids = rows["chunk_id"]
-    letters = {ids[row].as_py(): failed[int(owner[row])] for row in np.flatnonzero(~good).tolist()}
-    kept = rows.filter(pa.array(good))
-    fragments = embedding.store.stage(embedding.generation, schema, vector_rows(kept, vectors, owner[good], schema)) if len(kept) else []
+    good = np.ones(shard.contents, dtype=bool)
+    good[list(failed)] = False
+    kept = rows if good.all() else rows.filter(pa.array(good))
+    fragments = embedding.store.stage(embedding.generation, schema, vector_rows(kept, vectors[good], schema)) if len(kept) else []
     return Receipt(
         number=shard.number,
         fragments=fragments,
         addresses=shard.addresses[good],
         contents=shard.contents,
         tokens=encoded.tokens,
-        seconds=encoded.seconds,
         code_points=sum(map(len, texts)),
-        elapsed=time.perf_counter() - began,
-        failed=letters,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        spent=dict(zip(STEPS, (*np.diff(clock).tolist(), encoded.seconds, time.perf_counter() - writing), strict=True)),
+        failed={int(shard.addresses[index]): reason for index, reason in failed.items()},
     )
 
 
-def reuse_rows(embedding: Embedding, donors: Donors, contents: Contents, chunks: pa.Table) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Stage rows whose vectors are stored already: fragments, and the chunk addresses in them, a block at a time.
+def reuse_rows(embedding: Embedding, donors: Donors, reuse: pa.Table) -> Iterator[tuple[list[str], int]]:
+    """Stage rows whose vectors are stored already: fragments, and how many rows are in them, a block at a time.
 
-    `contents` groups positions of `chunks` (`length` and addresses); each content has a donor at the same position.
+    `reuse`: address and `length` of each row, and `source` and `donor`, where `donors` have its vector.
     """
     schema = embedding.schema()
     table = embedding.store.open(embedding.chunk_table, embedding.chunk_version)
-    addresses = np.asarray(chunks[ROW_ADDRESS])[contents.rows]
-    owner = np.repeat(np.arange(len(contents)), np.diff(contents.starts))
-    for part in _blocks(np.asarray(chunks["length"])[contents.rows]):
-        rows = take(table, addresses[part], row_schema(metadata_type(schema)).names)
-        needed, place = np.unique(owner[part], return_inverse=True)
-        vectors = donors.vectors(needed)
-        yield embedding.store.stage(embedding.generation, schema, vector_rows(rows, vectors, place, schema)), addresses[part]
+    for part in _blocks(reuse["length"].to_numpy()):
+        addresses, source, donor = (reuse[name].to_numpy()[part] for name in (ROW_ADDRESS, "source", "donor"))
+        rows = take(table, addresses, row_schema(metadata_type(schema)).names)
+        yield embedding.store.stage(embedding.generation, schema, vector_rows(rows, donors.vectors(source, donor), schema)), len(rows)
 
 
 def _blocks(lengths: np.ndarray) -> Iterator[slice]:
@@ -143,11 +143,11 @@ def _blocks(lengths: np.ndarray) -> Iterator[slice]:
         start = stop
 
 
-def vector_rows(rows: pa.Table, vectors: np.ndarray, owner: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Rows of the vectors table: chunk row i gets `vectors[owner[i]]`."""
+def vector_rows(rows: pa.Table, vectors: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Rows of the vectors table: chunk row i with vector i."""
     kind = schema.field("vector").type
     for start in range(0, len(rows), WRITE_ROWS):
         part = rows.slice(start, WRITE_ROWS)
-        flat = pa.array(vectors[owner[start : start + WRITE_ROWS]].reshape(-1), kind.value_type)
+        flat = pa.array(vectors[start : start + WRITE_ROWS].reshape(-1), kind.value_type)
         column = pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
         yield from pa.table([*part.columns, column], schema=schema).combine_chunks().to_batches()

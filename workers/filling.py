@@ -4,16 +4,22 @@ In this order a crash at any line loses no vector that could have been used agai
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import chain
 
 import numpy as np
+import pyarrow as pa
 
-from storage.tables import Change, take
-from storage.vectors import replaced
-from workers.cluster import start_ray
-from workers.embed import Embedding, Receipt, Shard, reuse_rows
+from storage.ledger import runs
+from storage.tables import ROW_ADDRESS, Change, take
+from workers.cluster import on_cluster, start_ray
+from workers.embed import Embedding, Receipt, embed_shard, reuse_rows
+from workers.encoders import load_encoder
+from workers.planning import Calibration
 from workers.pool import Lost, Pool
 from workers.session import Session
-from workers.work import Cutter, Work
+from workers.work import Cutter, Work, find_work
 
 COMMIT_SECONDS = 8.0
 """Between commits at least. A crash costs what was staged since, and the shards in progress."""
@@ -23,64 +29,101 @@ FIRST_SHARD_TOKENS = 16_384
 LARGEST_SHARD_TOKENS = 2_000_000
 ACTOR_TOKENS = 30_000
 """Work that is worth starting one more actor for."""
+HERE_SECONDS = 10.0
+"""Work, at the speed of earlier runs, that is sooner done in this process than Ray has started."""
 
 
 class Filling:
     """The work of one run on one generation."""
 
-    def __init__(self, session: Session, work: Work, chunk_version: int, version: int) -> None:
-        """`version`: of the vectors table, that `work` was found at."""
+    def __init__(self, session: Session, chunk_version: int, version: int) -> None:
+        """`version`: of the vectors table, as it is."""
         target = session.target
         self.version = version
         self._session = session
-        self._work = work
+        self._chunk_version = chunk_version
         self._name = target.generation.name
         self._embedding = Embedding(target.store, target.chunk_table.name, chunk_version, self._name)
-        self._chunks = target.store.open(target.chunk_table.name, chunk_version)
-        self._rows = np.argsort(work.addresses, kind="stable")
-        vectors = target.store.open(self._name, version)
-        self._replaces = replaced(self._chunks, work.addresses, vectors, work.stale)
-        self._gone = np.zeros(len(work.stale), dtype=bool)
-        self._waiting: list[tuple[list[str], np.ndarray]] = []
-        self._committed_at = time.monotonic()
+        self._reasons: dict[bytes, str] = {}
+        """Contents that could not be embedded, and why."""
+        self._shard_tokens: float = FIRST_SHARD_TOKENS
+        self._staged: list[str] = []
+        self._committed_at = self._embed_began = time.monotonic()
 
-    def perform(self, code_points_a_token: float) -> int:
+    def perform(self, calibration: Calibration) -> int:
         """Do it. Gives the last version of the vectors table."""
-        self._session.tally.total = len(self._work.rows)
-        if len(self._work.reuse):
-            self._reuse()
-        if len(self._work.embed):
-            self._embed(Cutter(self._work, code_points_a_token))
-        rest = self._work.stale[~self._gone]
-        if len(rest):
-            self.version = self._session.commit(self._name, self.version, Change(rest, []))
+        tally, profile = self._session.tally, self._session.profile
+        with profile.stage("compare"):
+            work = self._find()
+        tally.total = work.rows
+        with profile.stage("reuse"):
+            for count in self._reuse(work):
+                tally.reused += count
+                self._session.tell("reuse")
+        if work.embed.rows:
+            with profile.stage("embed"):
+                self._embed(Cutter(work, calibration.code_points_a_token), calibration)
+            if self._session.embedding_since:
+                profile.split("embed", "start the model", self._session.embedding_since - self._embed_began)
+        if work.copies.rows or self._reasons:
+            # Rows of contents that have a vector by now, and those of contents that cannot have one.
+            with profile.stage("copies"):
+                rest = self._find()
+                for count in self._reuse(rest):
+                    tally.embedded += count
+                    self._session.tell("embed")
+                self._bury(rest)
+        if len(work.stale):
+            self.version = self._session.commit(self._name, self.version, Change(work.stale, []))
         return self.version
 
-    def _reuse(self) -> None:
-        work, tally = self._work, self._session.tally
-        for fragments, addresses in reuse_rows(self._embedding, work.donors, work.reuse, work.rows):
-            tally.reused += len(addresses)
-            self._stage(fragments, addresses)
-            self._session.tell("reuse")
+    def _find(self) -> Work:
+        target, table = self._session.target, self._session.target.chunk_table
+        desired, fragments = table.desired(self._chunk_version), table.fragments(self._chunk_version)
+        return find_work(target.generation, self.version, target.model.space.id, desired, fragments)
+
+    def _reuse(self, work: Work) -> Iterator[int]:
+        """Copy stored vectors, some rows at a time."""
+        for part in work.reuse.parts():
+            for fragments, count in reuse_rows(self._embedding, work.donors, part.sort_by(ROW_ADDRESS)):
+                self._stage(fragments)
+                yield count
         self._commit()
 
-    def _embed(self, cutter: Cutter) -> None:
-        target = self._session.target
-        tokens = float(FIRST_SHARD_TOKENS)
-        most = cutter.tokens // ACTOR_TOKENS + 1
-
-        def next_shard() -> Shard | None:
-            return None if cutter.done else cutter.cut(tokens)
-
+    def _embed(self, cutter: Cutter, calibration: Calibration) -> None:
         self._session.tell("embed")
-        with Pool(start_ray(self._session.closing), self._embedding, target.model, target.spec.workers, most) as pool:
-            for outcome in pool.run(next_shard, cutter.numbers):
-                if isinstance(outcome, Lost):
-                    self._give_up(outcome)
-                else:
-                    self._accept(outcome)
-                    tokens = float(np.clip(outcome.tokens / outcome.elapsed * SHARD_SECONDS, FIRST_SHARD_TOKENS, LARGEST_SHARD_TOKENS))
+        self._embed_began = time.monotonic()
+        small = cutter.tokens <= max(ACTOR_TOKENS, HERE_SECONDS * (calibration.tokens_per_second or 0))
+        for outcome in self._here(cutter) if small and self._may_run_here() else self._on_ray(cutter):
+            if isinstance(outcome, Lost):
+                self._failed(dict.fromkeys(outcome.shard.addresses.tolist(), outcome.reason))
+            else:
+                self._accept(outcome)
         self._commit()
+
+    def _may_run_here(self) -> bool:
+        """Whether nothing asks for an actor: no cluster, no GPU, and no run before this one that ended badly, maybe by an input."""
+        target, run = self._session.target, self._session.run
+        workers = target.spec.workers
+        earlier = [each for each in runs(target.store.objects, target.collection) if each.run_id < run.run_id]
+        last = earlier[-1].read("result.json") if earlier else {"status": "nothing"}
+        well = last is not None and last["status"] != "failed"
+        return well and not on_cluster() and not workers.gpus_per_actor and not workers.label and workers.actors is None
+
+    def _here(self, cutter: Cutter) -> Iterator[Receipt]:
+        """A little work in this process: starting Ray and an actor would take longer."""
+        workers = self._session.target.spec.workers
+        encoder = load_encoder(self._session.target.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
+        self._session.profile.how = encoder.how
+        while shard := cutter.cut(self._shard_tokens):
+            yield embed_shard(self._embedding, encoder, shard, nullcontext())
+
+    def _on_ray(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
+        target = self._session.target
+        most = cutter.tokens // ACTOR_TOKENS + 1
+        with Pool(start_ray(self._session.closing), self._embedding, target.model, target.spec.workers, most) as pool:
+            yield from pool.run(lambda: cutter.cut(self._shard_tokens), cutter.numbers)
+            self._session.profile.how = pool.how
 
     def _accept(self, receipt: Receipt) -> None:
         """Keep the receipt, count it, and commit it soon. Of two receipts of one shard the first wins."""
@@ -89,49 +132,50 @@ class Filling:
             "contents": receipt.contents,
             "chunks": len(receipt.addresses),
             "tokens": receipt.tokens,
-            "seconds": receipt.seconds,
-            "elapsed": receipt.elapsed,
+            "worker": receipt.worker,
+            "seconds": receipt.spent,
             "failed": len(receipt.failed),
             "fragments": receipt.fragments,
         }
         if not self._session.run.receipt(receipt.number, record):
             return
+        elapsed = sum(receipt.spent.values())
+        self._shard_tokens = min(max(receipt.tokens / elapsed * SHARD_SECONDS, FIRST_SHARD_TOKENS), LARGEST_SHARD_TOKENS)
         if self._session.embedding_since is None:
-            self._session.embedding_since = time.monotonic() - receipt.elapsed
+            self._session.embedding_since = time.monotonic() - elapsed
         tally = self._session.tally
         tally.contents += receipt.contents
         tally.embedded += len(receipt.addresses)
         tally.tokens += receipt.tokens
         tally.code_points += receipt.code_points
-        tally.model_seconds += receipt.seconds
-        tally.failed |= receipt.failed
-        self._stage(receipt.fragments, receipt.addresses)
+        self._session.profile.note(receipt.worker, receipt.tokens, receipt.spent)
+        self._failed(receipt.failed)
+        self._stage(receipt.fragments)
         self._session.tell("embed")
 
-    def _give_up(self, lost: Lost) -> None:
-        ids = take(self._chunks, lost.shard.addresses, ["chunk_id"])["chunk_id"].to_pylist()
-        self._session.tally.failed |= dict.fromkeys(ids, lost.reason)
+    def _failed(self, reasons: dict[int, str]) -> None:
+        if reasons:
+            hashes = self._take(np.array(list(reasons), dtype=np.uint64), "content_hash")
+            self._reasons |= dict(zip(hashes["content_hash"].to_pylist(), reasons.values(), strict=True))
 
-    def _stage(self, fragments: list[str], addresses: np.ndarray) -> None:
-        self._waiting.append((fragments, addresses))
+    def _bury(self, rest: Work) -> None:
+        """A letter for each row of a content that failed."""
+        for part in chain(rest.embed.parts(), rest.copies.parts()):
+            rows = self._take(part[ROW_ADDRESS].to_numpy(), "chunk_id", "content_hash")
+            for chunk_id, content in zip(rows["chunk_id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True):
+                self._session.tally.failed[chunk_id] = self._reasons[content]
+
+    def _take(self, addresses: np.ndarray, *columns: str) -> pa.Table:
+        return take(self._session.target.store.open(self._embedding.chunk_table, self._chunk_version), addresses, columns)
+
+    def _stage(self, fragments: list[str]) -> None:
+        self._staged += fragments
         if time.monotonic() - self._committed_at >= COMMIT_SECONDS:
             self._commit()
 
     def _commit(self) -> None:
-        """One atomic upsert of all that is staged: each new row takes the place of the old one of its chunk."""
-        if not self._waiting:
-            return
-        fragments = [fragment for staged, _ in self._waiting for fragment in staged]
-        change = Change(self._old_rows(np.concatenate([addresses for _, addresses in self._waiting])), fragments)
-        if not change.empty:
-            self.version = self._session.commit(self._name, self.version, change)
-        self._waiting = []
+        """One atomic commit of all that is staged."""
+        if self._staged:
+            self.version = self._session.commit(self._name, self.version, Change(np.zeros(0, dtype=np.uint64), self._staged))
+        self._staged = []
         self._committed_at = time.monotonic()
-
-    def _old_rows(self, addresses: np.ndarray) -> np.ndarray:
-        """Addresses of the rows that these chunks had so far."""
-        positions = self._rows[np.searchsorted(self._work.addresses, addresses, sorter=self._rows)]
-        places = self._replaces[positions]
-        places = places[places >= 0]
-        self._gone[places] = True
-        return np.asarray(self._work.stale[places])

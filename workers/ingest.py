@@ -1,24 +1,27 @@
 """One source shard: read it, leave out what is stored already, cut the rest, stage the rows. Plain code, run anywhere.
 
-The chunk table is pinned at the version that the run began with, so a shard can be done twice, or on any machine, with one result.
+The chunk table is pinned at the version that the run began with, so a shard can be done twice, or on any machine, with one result. It is
+asked for the shard's own files alone; what documents elsewhere make of these, is settled when all shards are done (`workers.corpus`).
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.chunks import HASH, Documents, Spans, chunk_rows, chunk_schema, hash_documents
-from pipelines.diff import State, StoredDocuments, first_in_order
+from pipelines.chunks import HASH, Spans, chunk_rows, chunk_schema, hash_documents
 from pipelines.documents import Corpus, DeadLetter, DocumentBatch, SourceShard
+from pipelines.settling import halves
 from storage.chunks import ChunkTable
 
 GROUP_ROWS = 8192
 GROUP_BYTES = 16 << 20
-_DOCUMENTS = pa.schema([("doc_id", pa.string()), ("doc_key", HASH), ("doc_hash", HASH), ("file", pa.string()), ("state", pa.int8())])
-_ROWS = pa.schema([("row_hash", HASH), ("content_hash", HASH), ("length", pa.int64())])
+SEEN = pa.schema([("doc_id", pa.string()), ("doc_key", HASH), ("doc_hash", HASH), ("file", pa.string()), ("fresh", pa.bool_())])
+ROWS = pa.schema(
+    [("doc_key", HASH), ("doc_hash", HASH), ("row_hash", HASH), ("file", pa.string()), ("content_hash", HASH), ("length", pa.int64())]
+)
 
 
 @dataclass(frozen=True)
@@ -30,133 +33,109 @@ class Ingest:
     table: ChunkTable
     version: int | None
     """Of the chunk table, before the run."""
+    fragments: Mapping[str, Sequence[int]]
+    """Of the chunk table, that have rows of a file, by its path: of the files that were read before."""
     metadata: pa.StructType | None
-    keep_last: bool
-    """Of a document id that occurs twice, keep the last instead of the first."""
     stage: bool
     """Write the rows; a plan does not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicate:
-    """A document that was left out because another one has its id."""
-
-    doc_id: str
-    doc_key: bytes
-    file: str
-    kept_in: str | None
-    """The file of the one that was kept; None if only the coordinator knows."""
+    narrow: bool
+    """Give back the narrow columns of fresh rows."""
 
 
 @dataclass(frozen=True)
 class Ingested:
     """What became of a shard."""
 
-    documents: pa.Table
-    """Each document that was kept: `doc_id`, `doc_key`, `doc_hash`, `file`, `state` (int8, a State)."""
+    seen: pa.Table
+    """Each document in the order of reading: `doc_id`, `doc_key`, `doc_hash`, `file`, and whether it is `fresh`: not so in its file yet."""
     rows: pa.Table
-    """Each chunk row of a document that is not UNCHANGED: `row_hash`, `content_hash`, `length`."""
+    """The chunk rows of fresh documents: `doc_key`, `doc_hash`, `row_hash`, `file`, `content_hash`, `length`. Empty unless asked for."""
     fragments: list[str]
     """Staged rows."""
+    fresh: int
+    """Chunk rows of fresh documents."""
     dead: list[DeadLetter]
-    read: dict[str, int] = field(default_factory=dict)
-    """Documents kept, by the path of each file that a piece of was read."""
-    duplicates: list[Duplicate] = field(default_factory=list)
-    """Documents left out for one with the same id."""
 
 
-def ingest_shard(ingest: Ingest, shard: SourceShard, exclude: frozenset[bytes] = frozenset()) -> Ingested:
-    """Do one shard. Documents whose key is in `exclude` are left out."""
-    work = _ShardWork(ingest, exclude)
+def ingest_shard(ingest: Ingest, shard: SourceShard) -> Ingested:
+    """Do one shard."""
+    work = _ShardWork(ingest, _StoredDocuments(ingest, sorted({piece.file.path for piece in shard.pieces})))
     batches = work.rows(ingest.corpus.read(shard, ingest.metadata))
-    schema = chunk_schema(ingest.metadata)
-    store, name = ingest.table.store, ingest.table.name
+    fragments: list[str] = []
     if ingest.stage:
         first = next(batches, None)  # nothing changed: nothing is opened for writing
-        fragments = store.stage(name, schema, _chain(first, batches)) if first is not None else []
+        if first is not None:
+            fragments = ingest.table.store.stage(ingest.table.name, chunk_schema(ingest.metadata), chain([first], batches))
     else:
-        fragments = []
         for _ in batches:
             pass
-    read = {piece.file.path: work.read.get(piece.file.path, 0) for piece in shard.pieces}
-    return Ingested(work.documents(), work.chunks(), fragments, work.dead, read, work.duplicates)
+    seen = pa.concat_tables([SEEN.empty_table(), *work.seen]).combine_chunks()
+    rows = pa.concat_tables([ROWS.empty_table(), *work.narrow]).combine_chunks()
+    return Ingested(seen, rows, fragments, work.fresh, work.dead)
 
 
-def _chain(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest
+class _StoredDocuments:
+    """What is stored of some files, ready to be asked often. About 20 bytes a row of them."""
 
+    def __init__(self, ingest: Ingest, paths: Sequence[str]) -> None:
+        fragments = sorted({number for path in paths for number in ingest.fragments.get(path, ())})
+        self._sorted = np.zeros(0, dtype=np.uint64)
+        if ingest.version is None or not fragments:
+            return
+        self._number = {path: number for number, path in enumerate(paths)}
+        stored = ingest.table.document_hashes(ingest.version, paths, fragments)
+        if not len(stored):
+            return
+        file = stored["file"].combine_chunks()
+        numbers = np.array([self._number[path] for path in file.dictionary.to_pylist()], dtype=np.int32)[np.asarray(file.indices)]
+        first, self._second = halves(stored["doc_hash"]).T
+        order = np.argsort(first, kind="stable")
+        self._sorted, self._second, self._file = first[order], self._second[order], numbers[order]
 
-@lru_cache(maxsize=1)
-def _stored(table: ChunkTable, version: int | None) -> StoredDocuments:
-    """Kept for the next shard that this process does."""
-    return StoredDocuments(table.stored_rows(version))
+    def hold(self, documents: pa.Table) -> np.ndarray:
+        """Whether each of `documents` (`doc_hash`, `file`) is stored as it is: bool.
+
+        Where two hashes share their first half, or a document is in two files of a shard, it may miss one: that is then written again.
+        """
+        if not len(self._sorted):
+            return np.zeros(len(documents), dtype=bool)
+        first, second = halves(documents["doc_hash"]).T
+        place = np.minimum(np.searchsorted(self._sorted, first), len(self._sorted) - 1)
+        paths = documents["file"].combine_chunks().dictionary_encode()
+        numbers = np.array([self._number[path] for path in paths.dictionary.to_pylist()], dtype=np.int32)[np.asarray(paths.indices)]
+        same = (self._sorted[place] == first) & (self._second[place] == second) & (self._file[place] == numbers)
+        return np.asarray(same)
 
 
 class _ShardWork:
     """Collects the narrow columns of a shard while its rows stream by."""
 
-    def __init__(self, ingest: Ingest, exclude: frozenset[bytes]) -> None:
+    def __init__(self, ingest: Ingest, stored: _StoredDocuments) -> None:
         self.dead: list[DeadLetter] = []
-        self.read: dict[str, int] = {}
-        self.duplicates: list[Duplicate] = []
+        self.seen: list[pa.Table] = []
+        self.narrow: list[pa.Table] = []
+        self.fresh = 0
         self._ingest = ingest
-        self._exclude = exclude
-        self._holder: dict[bytes, str] = {}
-        self._documents: list[pa.Table] = []
-        self._rows: list[pa.Table] = []
+        self._stored = stored
 
     def rows(self, batches: Iterable[DocumentBatch]) -> Iterator[pa.RecordBatch]:
         """Rows of `chunk_schema` for all documents that must be written."""
-        groups = _groups(self._note_dead(batches))
-        if self._ingest.keep_last:
-            groups = iter(list(groups)[::-1])  # the last of two equal ids is met first: bounded by the shard
-        for group in groups:
-            documents = self._distinct(hash_documents(group))
-            state = _stored(self._ingest.table, self._ingest.version).classify(documents.columns)
-            self._note(documents, state)
-            fresh = documents.select(state != State.UNCHANGED)
-            if fresh.columns.num_rows:
-                rows = chunk_rows(fresh, self._ingest.chunker)
-                self._rows.append(_narrow(rows))
+        for group in _groups(self._note_dead(batches)):
+            documents = hash_documents(group)
+            fresh = ~self._stored.hold(documents.columns)
+            noted = documents.columns.append_column("fresh", pa.array(fresh, pa.bool_()))
+            self.seen.append(noted.select(SEEN.names).cast(SEEN))
+            if fresh.any():
+                rows = chunk_rows(documents.select(fresh), self._ingest.chunker)
+                if self._ingest.narrow:
+                    self.narrow.append(_narrow(rows))
+                self.fresh += len(rows)
                 yield from rows.to_batches()
-
-    def documents(self) -> pa.Table:
-        return pa.concat_tables([_DOCUMENTS.empty_table(), *self._documents]).combine_chunks()
-
-    def chunks(self) -> pa.Table:
-        return pa.concat_tables([_ROWS.empty_table(), *self._rows]).combine_chunks()
 
     def _note_dead(self, batches: Iterable[DocumentBatch]) -> Iterator[DocumentBatch]:
         for batch in batches:
             self.dead.extend(batch.dead)
             yield batch
-
-    def _note(self, documents: Documents, state: np.ndarray) -> None:
-        noted = documents.columns.append_column("state", pa.array(state, pa.int8()))
-        self._documents.append(noted.select(_DOCUMENTS.names).cast(_DOCUMENTS))
-        for count in documents.columns["file"].value_counts().to_pylist():
-            self.read[count["values"]] = self.read.get(count["values"], 0) + count["counts"]
-
-    def _distinct(self, documents: Documents) -> Documents:
-        """Leave out what is excluded, and all but one of each id that occurs twice in the shard."""
-        columns = documents.columns
-        keys = columns["doc_key"].to_pylist()
-        files = columns["file"].to_pylist()
-        fresh = dict(zip(keys, files, strict=True))
-        if len(fresh) == len(keys) and self._holder.keys().isdisjoint(fresh) and self._exclude.isdisjoint(fresh):
-            self._holder |= fresh
-            return documents
-        keep = first_in_order(keys, self._ingest.keep_last)
-        for position, key in enumerate(keys):
-            if keep[position] and key not in self._exclude and key not in self._holder:
-                self._holder[key] = files[position]
-            else:
-                keep[position] = False
-        for position in np.flatnonzero(~keep).tolist():
-            key = keys[position]
-            self.duplicates.append(Duplicate(columns["doc_id"][position].as_py(), key, files[position], self._holder.get(key)))
-        return documents.select(keep)
 
 
 def _groups(batches: Iterable[DocumentBatch]) -> Iterator[pa.Table]:
@@ -177,4 +156,4 @@ def _groups(batches: Iterable[DocumentBatch]) -> Iterator[pa.Table]:
 
 def _narrow(rows: pa.Table) -> pa.Table:
     length = pa.array(rows["end"].to_numpy() - rows["start"].to_numpy(), pa.int64())
-    return rows.append_column("length", length).select(_ROWS.names).cast(_ROWS)
+    return rows.append_column("length", length).select(ROWS.names).cast(ROWS)

@@ -4,18 +4,16 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from pipelines.chunks import metadata_type
-from pipelines.diff import FileRecord, FilesDiff, diff_files, member
+from pipelines.diff import FileRecord, FilesDiff, diff_files
 from pipelines.documents import SourceFile, SourceShard
 from pipelines.errors import PlanStale
 from pipelines.fingerprint import fingerprint
 from storage.catalog import Publication, current, publications
-from storage.chunks import DESIRED_SCHEMA
 from storage.ledger import runs
-from storage.tables import ROW_ADDRESS, table_meta
+from storage.tables import table_meta
 from workers.cluster import run_inline
 from workers.corpus import CorpusPass, CorpusSummary
 from workers.ingest import Ingest, Ingested
@@ -71,14 +69,14 @@ def look(target: Target) -> State:
 def begin_pass(target: Target, state: State, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
     """A pass over what must be read, and its shards in the order in which they go."""
     source = target.spec.source
-    metadata = _metadata(target, state)
-    last = source.duplicates == "last"
-    ingest = Ingest(target.corpus, target.chunker, target.chunk_table, state.chunk_version, metadata, last, stage)
-    table = target.chunk_table
-    stored = table.stored_rows(None if state.files.empty else state.chunk_version)
-    total = table.count(state.chunk_version)
+    table, version = target.chunk_table, state.chunk_version
+    again = {file.path for file in state.files.read} & state.known.keys()
+    fragments = table.fragments_by_file(version, again) if version is not None and again else {}
+    # All that a changed file adds may be duplicates: only rows that are known tell that nothing is new.
+    narrow = not stage or version is not None
+    ingest = Ingest(target.corpus, target.chunker, table, version, fragments, _metadata(target, state), stage, narrow)
     shards = list(target.corpus.shards(state.files.read, SHARD_BYTES))
-    return CorpusPass(ingest, state.files, state.known, stored, total, source.duplicates == "error"), shards[::-1] if last else shards
+    return CorpusPass(ingest, state.files, state.known, source.duplicates == "error", source.duplicates == "last"), shards
 
 
 def _metadata(target: Target, state: State) -> pa.StructType | None:
@@ -92,14 +90,17 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
     """What `apply` would do now."""
     state = look(target)
     corpus, shards = begin_pass(target, state, stage=False)
-    for _ in corpus.steps(shards, reported(run_inline(corpus.ingest, shards), report)):
+    for _ in corpus.inserts(shards, reported(run_inline(corpus.ingest, shards), report)):
         pass
+    corpus.settle(state.chunk_version)
+    corpus.end()
     summary = corpus.summary()
     if state.settled:
         work = None
         changed = False
     else:
-        work = find_work(target.generation, state.vector_version, target.model.space.id, _desired(target, state, corpus))
+        desired, fragments = corpus.desired(state.chunk_version), target.chunk_table.fragments(state.chunk_version)
+        work = find_work(target.generation, state.vector_version, target.model.space.id, desired, fragments)
         changed = summary.changed or not work.empty or state.published is None
     return _plan(target, state, summary, work, changed, len(corpus.dead))
 
@@ -108,7 +109,7 @@ def reported(done: Iterable[Ingested], report: Report) -> Iterator[Ingested]:
     """Pass shards through and tell of the documents in them."""
     documents = 0
     for found in done:
-        documents += sum(found.read.values())
+        documents += len(found.seen)
         report(Progress("read", documents=documents))
         yield found
 
@@ -132,22 +133,14 @@ def _pinned(target: Target, state: State) -> dict[str, object]:
     }
 
 
-def _desired(target: Target, state: State, corpus: CorpusPass) -> pa.Table:
-    """The chunk rows as they would be after the run. New ones have no address yet."""
-    stored = target.chunk_table.desired_rows(state.chunk_version)
-    kept = stored.filter(pa.array(~member(stored[ROW_ADDRESS], pa.array(corpus.deleted, pa.uint64()))))
-    new = [rows.append_column(ROW_ADDRESS, pa.array(np.zeros(len(rows), dtype=np.uint64))) for rows in corpus.new_rows]
-    return pa.concat_tables([kept, *(rows.select(DESIRED_SCHEMA.names).cast(DESIRED_SCHEMA) for rows in new)]).combine_chunks()
-
-
 def _plan(target: Target, state: State, summary: CorpusSummary, work: Work | None, changed: bool, dead: int) -> Plan:
     calibration = calibrate(target)
     embed = {"contents": 0, "chunks": 0, "tokens": 0}
     reuse = {"chunks": 0}
     if work is not None:
-        tokens = int(work.code_points / calibration.code_points_a_token) + 2 * len(work.embed)
-        embed = {"contents": len(work.embed), "chunks": len(work.embed.rows), "tokens": tokens}
-        reuse = {"chunks": len(work.reuse.rows)}
+        tokens = int(work.code_points / calibration.code_points_a_token) + 2 * work.embed.rows
+        embed = {"contents": work.embed.rows, "chunks": work.embed.rows + work.copies.rows, "tokens": tokens}
+        reuse = {"chunks": work.reuse.rows}
     change, reason = classify_change(target, changed)
     rate = calibration.tokens_per_second
     seconds = embed["tokens"] / rate if rate else (0.0 if not embed["tokens"] else None)

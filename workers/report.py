@@ -81,6 +81,8 @@ class Result:
     tokens_per_second: float
     reason: str = ""
     """Why it was not published."""
+    profile: dict[str, Any] = field(default_factory=dict)
+    """Where the time went: `how` the model ran, seconds of the driver's `stages`, and of each of the `workers`."""
 
     @property
     def exit_code(self) -> int:

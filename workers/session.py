@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from storage import tables
 from storage.ledger import Fence, Run
+from workers.profile import Profile
 from workers.report import Change, Progress, Report, Stage
 from workers.target import Target
 
@@ -24,8 +25,6 @@ class Tally:
     tokens: int = 0
     code_points: int = 0
     """Of the texts that went through the model."""
-    model_seconds: float = 0.0
-    """Summed over the actors."""
     total: int | None = None
     """Chunks that must get a vector."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -42,6 +41,7 @@ class Session:
         self.fence = fence
         self.closing = closing
         self.change: Change = "none"
+        self.profile = Profile()
         self.tally = Tally()
         self.began = time.monotonic()
         self._report = report

@@ -1,0 +1,51 @@
+"""Where the time of a run goes: seconds of each stage of the driver, and of each model process."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+STEPS = ("read", "tokenize", "model", "write")
+"""Of a shard, in order."""
+
+
+@dataclass
+class Profile:
+    """Filled while a run goes on."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of the driver's wall time, in the order in which they began."""
+    workers: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Per model process: seconds of each of STEPS, `shards`, `tokens`."""
+    how: str = ""
+    """How the model ran: "packed, float32"."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time inside to `name`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - began
+
+    def split(self, name: str, rest: str, seconds: float) -> None:
+        """Move `seconds` of stage `name` to `rest`."""
+        self.stages[name] -= seconds
+        self.stages[rest] = self.stages.get(rest, 0.0) + seconds
+
+    def note(self, worker: str, tokens: int, spent: dict[str, float]) -> None:
+        """Count a shard in."""
+        known = self.workers.setdefault(worker, dict.fromkeys(("shards", "tokens", *STEPS), 0))
+        for name, value in {"shards": 1, "tokens": tokens, **spent}.items():
+            known[name] += value
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a result keeps it: `waited` is the share of the embedding's time in which a process' model did nothing."""
+        embedding = self.stages.get("embed", 0.0)
+        workers = [
+            {"worker": name, **spent, "waited": max(0.0, 1 - spent["model"] / embedding) if embedding else 0.0}
+            for name, spent in self.workers.items()
+        ]
+        return {"how": self.how, "stages": self.stages, "workers": workers}
