@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check wheel bench-edits bench-kills clean
+.PHONY: install demo test check wheel bench bench-peers bench-edits bench-kills clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/installed
@@ -28,6 +28,32 @@ check: install
 
 wheel: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# All comparisons, to build/bench/report.md. Shorter: make bench ROUNDS=1 TEXTS=40 PASSAGES=1000 SIZES=10000 SHAPES=
+# Also ten million chunks: make bench LARGE=--large
+ROUNDS ?= 3
+TEXTS ?= 128
+PASSAGES ?= 20000
+WHOLE_ROUNDS ?= 1
+SIZES ?= 10000 100000 1000000
+SHAPES ?= --shapes
+LARGE ?=
+REPORT := build/bench
+
+bench: bench-peers
+	$(BIN)/python -m benchmarks.model_loop --rounds $(ROUNDS) --texts $(TEXTS) --out $(REPORT)/1-loop.md
+	$(BIN)/python -m benchmarks.peers --rounds $(ROUNDS) --texts $(TEXTS) --out $(REPORT)/2-peers.md
+	$(BIN)/python -m benchmarks.whole --rounds $(WHOLE_ROUNDS) --passages $(PASSAGES) --out $(REPORT)/3-whole.md
+	$(BIN)/python -m benchmarks.growth --sizes $(SIZES) $(SHAPES) $(LARGE) --out $(REPORT)/4-growth.md
+	cat $(REPORT)/[1-4]-*.md > $(REPORT)/report.md
+
+# The libraries that are compared with, in environments of their own: their pins would fight with ours, and with each other.
+bench-peers: build/peers/installed build/infinity/installed
+
+build/%/installed: benchmarks/requirements-%.txt | install
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 bench-edits: install
 	$(BIN)/python benchmarks/edit_locality.py
