@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.spec import parse_spec
-from storage import chunks, tables
+from storage import chunks, spill, tables
 from storage.ledger import Run, new_run_id, take_fence
 from workers import corpus, driver, planning, session
 from workers.report import silent
@@ -23,6 +23,8 @@ PATHS = [f"{letter}.jsonl" for letter in "abcd"]
 Files = dict[str, dict[int, int]]
 Edit = dict[str, dict[int, int] | None]
 DUPLICATES = ("first", "last")
+FEW_BYTES = 100
+"""Of memory: about two rows."""
 
 
 class Crash(Exception):
@@ -57,9 +59,10 @@ def ingest(target: Target) -> None:
 class Place:
     """A corpus of up to four files, each document in any of them, and its chunk table. One commit a few rows, several shards a file."""
 
-    def __init__(self, folder: str, duplicates: str) -> None:
+    def __init__(self, folder: str, duplicates: str, spilled: bool) -> None:
         self.folder = Path(folder)
         self.duplicates = duplicates
+        self.memory = FEW_BYTES if spilled else spill.MEMORY_BYTES
         self.files: Files = {}
         self.edits = 0
         (self.folder / "corpus").mkdir()
@@ -84,6 +87,7 @@ class Place:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(corpus, "STEP_ROWS", 1)
             patched.setattr(planning, "SHARD_BYTES", 24)
+            patched.setattr(spill, "MEMORY_BYTES", self.memory)
             if dies_at is not None:
                 count = itertools.count()
                 for owner, name in ((tables, "commit"), (chunks.ChunkTable, "write_files")):
@@ -125,9 +129,9 @@ crashes = st.tuples(st.integers(0, 6), st.booleans())
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from(DUPLICATES), edits, edits, st.lists(st.tuples(crashes, edits), max_size=2), edits, st.booleans())
+@given(st.sampled_from(DUPLICATES), edits, edits, st.lists(st.tuples(crashes, edits), max_size=2), edits, st.booleans(), st.booleans())
 # A document that was taken out of the first file, after the crash.
-@example("first", {"a.jsonl": {0: 0, 1: 0}, "b.jsonl": {2: 0}}, {"a.jsonl": {0: 1}, "b.jsonl": {2: 1}}, [((3, True), {})], {}, False)
+@example("first", {"a.jsonl": {0: 0, 1: 0}, "b.jsonl": {2: 0}}, {"a.jsonl": {0: 1}, "b.jsonl": {2: 1}}, [((3, True), {})], {}, False, False)
 # The kept one of a duplicate was taken out.
 @example(
     "first",
@@ -136,16 +140,25 @@ crashes = st.tuples(st.integers(0, 6), st.booleans())
     [((1, True), {})],
     {},
     False,
+    True,
 )
 # A file that came and went.
-@example("first", {"a.jsonl": {0: 0}}, {"c.jsonl": {2: 0}}, [((0, True), {"c.jsonl": None}), ((1, True), {"c.jsonl": None})], {}, False)
+@example(
+    "first", {"a.jsonl": {0: 0}}, {"c.jsonl": {2: 0}}, [((0, True), {"c.jsonl": None}), ((1, True), {"c.jsonl": None})], {}, False, False
+)
 # A file that took a document from an unchanged one, and gives it back.
-@example("first", {"b.jsonl": {1: 0}}, {"a.jsonl": {1: 0}}, [((0, True), {}), ((1, True), {})], {"a.jsonl": {2: 0}}, False)
+@example("first", {"b.jsonl": {1: 0}}, {"a.jsonl": {1: 0}}, [((0, True), {}), ((1, True), {})], {"a.jsonl": {2: 0}}, False, True)
 def test_chunk_table_is_what_the_corpus_says_after_any_edits_and_crashes(
-    duplicates: str, first: Edit, second: Edit, crashed: list[tuple[tuple[int, bool], Edit]], last: Edit, other_reading: bool
+    duplicates: str,
+    first: Edit,
+    second: Edit,
+    crashed: list[tuple[tuple[int, bool], Edit]],
+    last: Edit,
+    other_reading: bool,
+    spilled: bool,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(folder, duplicates)
+        place = Place(folder, duplicates, spilled)
         place.edit(first)
         place.run()
         place.edit(second)

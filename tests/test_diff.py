@@ -7,27 +7,21 @@ from itertools import groupby
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pipelines.chunks import HASH, Documents, chunk_rows, chunk_schema, hash_documents
-from pipelines.diff import FileRecord, State, StoredDocuments, diff_files, diff_rows, first_in_order, group_contents, take_groups
+from pipelines.diff import FileRecord, diff_files, diff_rows
 from pipelines.documents import DeadLetter, SourceFile
 from pipelines.fingerprint import DIGEST_BYTES
 from storage.chunks import ChunkTable
-from storage.tables import ROW_ADDRESS, Store
-from storage.vectors import Donors
-from workers import work as work_module
-from workers.work import Cutter, Work
+from storage.tables import Store
 
 PATHS = [f"{letter}.txt" for letter in "abcdef"]
 METADATA = pa.struct([("kind", pa.string()), ("n", pa.int64())])
 Known = dict[str, FileRecord]
-Row = tuple[int, int, str]
 small = st.integers(0, 3)
 
 
@@ -132,30 +126,7 @@ Ownership.TestCase.settings = settings(max_examples=150, stateful_step_count=6, 
 test_of_a_document_in_several_files_the_first_file_has_it_after_any_edits = Ownership.TestCase
 
 
-# Documents and rows
-
-
-documents = st.lists(st.tuples(st.integers(0, 9), small, st.sampled_from(PATHS)), unique_by=lambda row: row[0], max_size=10)
-
-
-def document_table(rows: list[Row]) -> pa.Table:
-    ids, contents, files = zip(*rows, strict=True) if rows else ((), (), ())
-    return pa.table({"doc_key": hashes(ids), "doc_hash": hashes(contents), "file": pa.chunked_array([pa.array(files, pa.string())])})
-
-
-@given(documents, documents, st.integers(1, 3))
-def test_document_is_added_changed_moved_or_unchanged(now: list[Row], before: list[Row], chunks: int) -> None:
-    known = {id: (content, file) for id, content, file in before}
-
-    def expected(id: int, content: int, file: str) -> State:
-        if id not in known:
-            return State.ADDED
-        if known[id][0] != content:
-            return State.CHANGED
-        return State.UNCHANGED if known[id][1] == file else State.MOVED
-
-    stored = document_table([row for row in before for _ in range(chunks)])  # one row a chunk
-    assert StoredDocuments(stored).classify(document_table(now)).tolist() == [expected(*row) for row in now]
+# Rows
 
 
 rows = st.lists(st.integers(0, 30), unique=True, max_size=20)
@@ -172,29 +143,6 @@ def test_rows_once_applied_leave_nothing_to_do(desired: list[int], stored: list[
     again = diff_rows(pa.table({"row_hash": hashes(random.sample(desired, len(desired)))}), pa.table({"row_hash": hashes(after)}))
     assert not len(again.pending)
     assert not len(again.stale)
-
-
-@given(st.lists(st.integers(0, 6), max_size=20), st.integers(0, 2**7 - 1))
-def test_rows_of_one_content_are_one_group(numbers: list[int], chosen: int) -> None:
-    contents = group_contents(hashes(numbers))
-    expected = {number: [row for row, other in enumerate(numbers) if other == number] for number in numbers}
-    groups = [group.tolist() for group in np.split(contents.rows, contents.starts[1:-1])] if numbers else []
-    assert groups == list(expected.values())
-    assert contents.first.tolist() == [group[0] for group in groups]
-    assert len(contents) == len(expected)
-
-    mask = np.array([bool(chosen >> number & 1) for number in expected], dtype=bool)
-    taken = take_groups(contents, mask)
-    assert len(taken) == mask.sum()
-    kept = [group for group, keep in zip(groups, mask, strict=True) if keep]
-    assert [taken.rows[start:stop].tolist() for start, stop in zip(taken.starts, taken.starts[1:], strict=False)] == kept
-
-
-@given(st.lists(st.integers(0, 5)), st.booleans())
-def test_of_equal_keys_the_first_or_the_last_is_kept(numbers: list[int], keep_last: bool) -> None:
-    kept = first_in_order(map(key, numbers), keep_last)
-    others = [numbers[n + 1 :] if keep_last else numbers[:n] for n in range(len(numbers))]
-    assert kept.tolist() == [number not in seen for number, seen in zip(numbers, others, strict=True)]
 
 
 # Chunks
@@ -264,51 +212,6 @@ def test_hash_tells_a_change_of_the_document_and_not_of_its_file(rows: list[dict
 def test_nothing_to_cut_gives_an_empty_table_of_the_same_columns() -> None:
     empty = Documents(hash_documents(DOCUMENTS.empty_table()).columns)
     assert chunk_rows(empty, Cuts(3)).schema == chunk_schema(METADATA)
-
-
-# Shards
-
-
-def work_of(contents: list[int], lengths: list[int]) -> Work:
-    """Row n has content `contents[n]`, and the length of that content."""
-    by_content = [lengths[content] for content in contents]
-    rows = pa.table(
-        {
-            "row_hash": hashes(range(len(contents))),
-            "content_hash": hashes(contents),
-            "length": pa.array(by_content, pa.int64()),
-            ROW_ADDRESS: pa.array([1000 - row for row in range(len(contents))], pa.uint64()),
-        }
-    )
-    embed = group_contents(rows["content_hash"])
-    nothing = np.zeros(len(embed), dtype=bool)
-    donors = Donors(Store("unused"), pa.array([], HASH))
-    return Work(rows, embed, take_groups(embed, nothing), donors, np.zeros(0, dtype=np.uint64))
-
-
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.lists(st.integers(1, 200), min_size=10, max_size=10), st.data())
-def test_shards_hold_each_content_once_and_keep_to_their_limits(contents: list[int], lengths: list[int], data: st.DataObject) -> None:
-    work = work_of(contents, lengths)
-    of_address = {1000 - row: content for row, content in enumerate(contents)}
-    most_rows = data.draw(st.integers(1, 12))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(work_module, "SHARD_ROWS", most_rows)
-        cutter = Cutter(work, code_points_a_token=4.0)
-        seen: list[int] = []
-        numbers: list[int] = []
-        while not cutter.done:
-            tokens = data.draw(st.integers(1, 200))
-            shard = cutter.cut(tokens)
-            groups = np.split(shard.addresses, shard.starts[1:-1])
-            held = [{of_address[address] for address in group.tolist()} for group in groups]
-            assert all(len(group) == 1 for group in held)
-            estimate = sum(lengths[content] / 4 + 2 for group in held for content in group)
-            assert abs(shard.estimate - estimate) <= 1
-            assert shard.contents == len(groups) == 1 or (len(shard.addresses) <= most_rows and estimate <= tokens + 1e-6)
-            seen += shard.addresses.tolist()
-            numbers.append(shard.number)
-    assert sorted(seen) == sorted(of_address)
-    assert numbers == list(range(len(numbers)))
 
 
 def test_dead_letters_do_not_make_a_file_changed() -> None:

@@ -108,7 +108,7 @@ class Filling:
         earlier = [each for each in runs(target.store.objects, target.collection) if each.run_id < run.run_id]
         last = earlier[-1].read("result.json") if earlier else {"status": "nothing"}
         well = last is not None and last["status"] != "failed"
-        return well and not on_cluster() and not workers.gpus_per_actor and not workers.label and workers.actors is None
+        return well and not on_cluster() and not workers.gpus_per_actor and not workers.label
 
     def _here(self, cutter: Cutter) -> Iterator[Receipt]:
         """A little work in this process: starting Ray and an actor would take longer."""

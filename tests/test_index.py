@@ -1,0 +1,150 @@
+"""Whatever comes and goes, every vector is in the index and a search finds nearly all that an exact one does."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from lance import LanceDataset
+
+from pipelines.chunks import vector_schema
+from storage import index
+from storage.catalog import Publication
+from storage.index import INDEX_NAME, probes, update_index
+from storage.published import search_vectors
+from storage.tables import Change, Store, commit, scan_table
+
+DIMENSIONS = 64
+CLUSTERS = 40
+NAME = "c.vectors.x"
+SCHEMA = vector_schema(None, DIMENSIONS, "float16")
+CENTRES = np.random.default_rng(0).normal(size=(CLUSTERS, DIMENSIONS))
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "INDEX_ROWS", 2000)
+    monkeypatch.setattr(index, "PART_ROWS", 1500)
+    monkeypatch.setattr(index, "PARTITION_ROWS", 50)  # more partitions than a search looks into
+
+
+class Vectors:
+    """A generation and, beside it, what it holds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(str(folder))
+        self.dataset: LanceDataset = self.store.create(NAME, SCHEMA, {})
+        self.held: dict[str, np.ndarray] = {}
+        self._numbers = iter(range(1_000_000))
+        self._random = np.random.default_rng(1)
+
+    def load(self, rows: int) -> list[str]:
+        """Add vectors of any length near the centres, in one fragment."""
+        of = self._random.integers(CLUSTERS, size=rows)
+        vectors = CENTRES[of] + self._random.normal(scale=0.7, size=(rows, DIMENSIONS))
+        vectors *= self._random.uniform(0.5, 2, size=(rows, 1))
+        vectors = vectors.astype(np.float16)
+        ids = [f"chunk {next(self._numbers)}" for _ in range(rows)]
+        hashes = pa.array([b"-" * 16] * rows, SCHEMA.field("row_hash").type)
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIMENSIONS)
+        columns = {"chunk_id": ids, "vector": flat, "row_hash": hashes, "content_hash": hashes}
+        columns |= {name: ["-"] * rows for name in ("doc_id", "text")} | {name: [0] * rows for name in ("ordinal", "start", "end")}
+        table = pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
+        self._commit(Change(np.zeros(0, dtype=np.uint64), self.store.stage(NAME, SCHEMA, table.to_batches())))
+        self.held |= dict(zip(ids, vectors.astype(np.float32), strict=True))
+        return ids
+
+    def delete(self, ids: list[str]) -> None:
+        rows = scan_table(self.dataset, ["chunk_id"])
+        gone = np.isin(rows["chunk_id"].to_numpy(), ids)
+        self._commit(Change(rows["_rowaddr"].to_numpy()[gone], []))
+        for id in ids:
+            del self.held[id]
+
+    def update(self) -> None:
+        self.dataset = update_index(self.dataset)
+
+    def _commit(self, change: Change) -> None:
+        self.dataset = commit(self.store, self.dataset, change, {})
+
+    @property
+    def indexed(self) -> tuple[int, int]:
+        """Rows in the index and not in it."""
+        found = self.dataset.stats.index_stats(INDEX_NAME)
+        return found["num_indexed_rows"], found["num_unindexed_rows"]
+
+    def recall(self, queries: int = 50, k: int = 10) -> float:
+        """The share of the exact answers that a reader's search gives. All that it gives must be there, once, with its cosine."""
+        publication = Publication("c", 1, "publish", NAME, self.dataset.version, "", 0, "", "{}", 0, 0, 0, "", "", "", "")
+        ids = list(self.held)
+        unit = np.array([self.held[id] / np.linalg.norm(self.held[id]) for id in ids])
+        shares = []
+        for query in CENTRES[:queries] + self._random.normal(scale=0.7, size=(len(CENTRES[:queries]), DIMENSIONS)):
+            hits = search_vectors(self.store, publication, query, k)
+            cosines = dict(zip(ids, unit @ query / np.linalg.norm(query), strict=True))
+            exact = sorted(cosines, key=lambda id: -cosines[id])[:k]
+            found = [hit["chunk_id"] for hit in hits]
+            assert len(set(found)) == k
+            assert np.allclose([hit["score"] for hit in hits], [cosines[id] for id in found], atol=2e-3)
+            shares.append(len(set(found) & set(exact)) / k)
+        return float(np.mean(shares))
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Vectors:
+    return Vectors(tmp_path)
+
+
+def test_index_has_every_row_and_finds_it_after_each_change(vectors: Vectors) -> None:
+    for _ in range(3):
+        vectors.load(1000)
+    vectors.update()
+    assert vectors.indexed == (3000, 0)
+    assert vectors.recall() >= 0.9
+
+    new = vectors.load(1700)
+    vectors.delete(list(vectors.held)[:400] + new[:100])
+    assert vectors.recall() >= 0.9  # before the index knows
+    vectors.update()
+    assert vectors.indexed[1] == 0
+    assert vectors.recall() >= 0.9
+
+    version = vectors.dataset.version
+    vectors.update()
+    assert vectors.dataset.version == version
+
+
+def test_table_without_index_gets_one_when_it_has_grown(vectors: Vectors) -> None:
+    vectors.load(1999)
+    vectors.update()
+    assert probes(vectors.dataset) is None
+    assert vectors.recall() == 1
+    vectors.load(1)
+    vectors.update()
+    assert vectors.indexed == (2000, 0)
+    vectors.delete(list(vectors.held)[:1500])
+    vectors.load(10)
+    vectors.update()
+    assert vectors.indexed[1] == 0  # it has one, so it stays whole
+
+
+def test_fragment_whose_rows_are_all_gone_does_no_harm(vectors: Vectors) -> None:
+    first, second, third = (vectors.load(1000) for _ in range(3))
+    vectors.delete(second)  # never indexed
+    vectors.update()
+    assert vectors.indexed == (2000, 0)
+    assert vectors.recall() >= 0.9
+    vectors.delete(first)  # was indexed
+    fourth = vectors.load(500)
+    vectors.delete(fourth)
+    vectors.load(500)
+    vectors.update()
+    assert vectors.indexed[1] == 0
+    assert vectors.recall() >= 0.9
+    vectors.delete(list(vectors.held))
+    vectors.update()
+    vectors.load(50)
+    vectors.update()
+    assert vectors.indexed[1] == 0
+    assert vectors.recall() >= 0.9
+    assert third[0] not in vectors.held
