@@ -106,3 +106,37 @@ def test_init_writes_a_spec_that_is_valid_and_keeps_one_that_is_there(tmp_path: 
     assert list(load_spec(tmp_path / "revector.toml").collections) == ["docs"]
     again = revector("init", cwd=tmp_path)
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+
+
+APPLY_AND_TELL = f"import sys; from flows import apply; print(apply().status, [name for name in {HEAVY[:2]} if name in sys.modules])"
+
+
+def test_a_little_work_starts_no_ray_unless_the_run_before_ended_badly(workplace: Workplace) -> None:
+    def apply() -> list[str]:
+        done = subprocess.run([sys.executable, "-c", APPLY_AND_TELL], cwd=workplace.root, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split(maxsplit=1)
+
+    workplace.write("a.parquet", {"d1": "text 1"})
+    assert apply() == ["published", "[]\n"]
+    assert apply() == ["nothing", "[]\n"]
+    (run,) = (workplace.root / "store/_revector/docs/runs").iterdir()
+    (run / "result.json").unlink()  # as if it had been killed
+    workplace.write("a.parquet", {"d1": "text 2"})
+    assert apply() == ["published", "['ray']\n"]
+
+
+def test_profile_tells_where_the_time_went(workplace: Workplace) -> None:
+    workplace.write("a.parquet", {f"d{number}": f"text {number}" for number in range(20)})
+    shown = revector("apply", "--profile", cwd=workplace.root)
+    assert shown.returncode == 0, shown.stderr
+    assert [
+        line.split()[0] for line in shown.stdout.splitlines() if line.startswith(("read", "settle", "compare", "embed", "publish"))
+    ] == [
+        "read",
+        "settle",
+        "compare",
+        "embed",
+        "publish",
+    ]
+    assert "stand-in" in shown.stdout
