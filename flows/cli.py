@@ -192,7 +192,7 @@ def demo(
     keep: Annotated[Path | None, typer.Option("--keep", help="A new folder for the demo's files, to look at afterwards.")] = None,
     json: Json = False,
 ) -> None:
-    """The whole story on real text: 8,000 WordNet glosses, in about two minutes."""
+    """The whole story on real text: 8,000 WordNet glosses, in about a minute."""
     from rich.console import Console
 
     from flows.demo import tell
