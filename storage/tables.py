@@ -84,20 +84,18 @@ def table_meta(dataset: LanceDataset) -> dict[str, Any]:
     return dict(orjson.loads(metadata[META_KEY]))
 
 
-def scan_table(dataset: LanceDataset, columns: Sequence[str], *, filter: Any = None) -> pa.Table:
+def scan_table(dataset: LanceDataset, columns: Sequence[str]) -> pa.Table:
     """`columns` and the row addresses (`_rowaddr`, uint64) of all live rows, in memory: for narrow columns only."""
-    scanner = dataset.scanner(columns=list(columns), filter=filter, with_row_address=True, batch_size=SCAN_ROWS, scan_in_order=True)
-    return scanner.to_table().combine_chunks()
+    return _scanner(dataset, columns, None).to_table().combine_chunks()
 
 
-def scan_batches(
-    dataset: LanceDataset, columns: Sequence[str], *, fragments: Sequence[Any] | None = None, filter: Any = None
-) -> Iterator[pa.Table]:
+def scan_batches(dataset: LanceDataset, columns: Sequence[str], *, fragments: Sequence[Any] | None = None) -> Iterator[pa.Table]:
     """`columns` and the row addresses of all live rows, or of those in `fragments`, in the order of the table, some at a time."""
-    scanner = dataset.scanner(
-        columns=list(columns), fragments=fragments, filter=filter, with_row_address=True, batch_size=SCAN_ROWS, scan_in_order=True
-    )
-    return (pa.Table.from_batches([batch]) for batch in scanner.to_batches())
+    return (pa.Table.from_batches([batch]) for batch in _scanner(dataset, columns, fragments).to_batches())
+
+
+def _scanner(dataset: LanceDataset, columns: Sequence[str], fragments: Sequence[Any] | None) -> Any:
+    return dataset.scanner(columns=list(columns), fragments=fragments, with_row_address=True, batch_size=SCAN_ROWS, scan_in_order=True)
 
 
 def take(dataset: LanceDataset, addresses: np.ndarray, columns: Sequence[str]) -> pa.Table:

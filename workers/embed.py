@@ -43,8 +43,6 @@ class Shard:
     number: int
     addresses: np.ndarray
     """Of rows in the chunk table, one a content: uint64."""
-    estimate: int
-    """Tokens, before anything was tokenised."""
 
     @property
     def contents(self) -> int:
@@ -52,8 +50,7 @@ class Shard:
 
     def halves(self, numbers: Iterator[int]) -> list["Shard"]:
         """Two shards of half the contents each."""
-        parts = np.array_split(self.addresses, 2)
-        return [Shard(next(numbers), part, self.estimate * len(part) // self.contents) for part in parts]
+        return [Shard(next(numbers), part) for part in np.array_split(self.addresses, 2)]
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,8 @@ class Receipt:
     number: int
     fragments: list[str]
     """Staged rows."""
-    addresses: np.ndarray
-    """Of the chunk rows that are in them: uint64."""
+    rows: int
+    """In them."""
     contents: int
     """Forward passes: one a row, and those that failed."""
     tokens: int
@@ -108,7 +105,7 @@ def embed_shard(embedding: Embedding, encoder: Encoder, shard: Shard, turn: Abst
     return Receipt(
         number=shard.number,
         fragments=fragments,
-        addresses=shard.addresses[good],
+        rows=len(kept),
         contents=shard.contents,
         tokens=encoded.tokens,
         code_points=sum(map(len, texts)),

@@ -32,6 +32,9 @@ ACTOR_TOKENS = 30_000
 HERE_SECONDS = 10.0
 """Work, at the speed of earlier runs, that is sooner done in this process than Ray has started."""
 
+INPUT_ERRORS = (RuntimeError, ValueError, TypeError, LookupError)
+"""What a model raises on an input that it cannot take."""
+
 
 class Filling:
     """The work of one run on one generation."""
@@ -110,13 +113,19 @@ class Filling:
         well = last is not None and last["status"] != "failed"
         return well and not on_cluster() and not workers.gpus_per_actor and not workers.label
 
-    def _here(self, cutter: Cutter) -> Iterator[Receipt]:
-        """A little work in this process: starting Ray and an actor would take longer."""
+    def _here(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
+        """A little work in this process: starting Ray and an actor would take longer. What goes wrong here is for the pool to sort out."""
         workers = self._session.target.spec.workers
         encoder = load_encoder(self._session.target.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
         self._session.profile.how = encoder.how
         while shard := cutter.cut(self._shard_tokens):
-            yield embed_shard(self._embedding, encoder, shard, nullcontext())
+            try:
+                receipt = embed_shard(self._embedding, encoder, shard, nullcontext())
+            except INPUT_ERRORS:
+                cutter.put_back(shard)
+                yield from self._on_ray(cutter)
+            else:
+                yield receipt
 
     def _on_ray(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
         target = self._session.target
@@ -130,7 +139,7 @@ class Filling:
         record = {
             "shard": receipt.number,
             "contents": receipt.contents,
-            "chunks": len(receipt.addresses),
+            "chunks": receipt.rows,
             "tokens": receipt.tokens,
             "worker": receipt.worker,
             "seconds": receipt.spent,
@@ -145,7 +154,7 @@ class Filling:
             self._session.embedding_since = time.monotonic() - elapsed
         tally = self._session.tally
         tally.contents += receipt.contents
-        tally.embedded += len(receipt.addresses)
+        tally.embedded += receipt.rows
         tally.tokens += receipt.tokens
         tally.code_points += receipt.code_points
         self._session.profile.note(receipt.worker, receipt.tokens, receipt.spent)

@@ -110,18 +110,25 @@ class Cutter:
         """Of all contents, by estimate."""
         self._code_points_a_token = code_points_a_token
         self._parts = work.embed.parts()
+        self._returned: list[Shard] = []
         self._next = 0
         self._addresses = np.zeros(0, dtype=np.uint64)
         self._tokens = np.zeros(1)
 
     def cut(self, tokens: float) -> Shard | None:
         """The next contents, of about `tokens` by estimate and at most SHARD_ROWS; at least one. None when there are no more."""
+        if self._returned:
+            return self._returned.pop()
         if self._next == len(self._addresses) and not self._load():
             return None
         begin = self._next
         fitting = int(np.searchsorted(self._tokens, self._tokens[begin] + tokens, side="right")) - 1
         stop = self._next = max(begin + 1, min(fitting, begin + SHARD_ROWS, len(self._addresses)))
-        return Shard(next(self.numbers), self._addresses[begin:stop], int(self._tokens[stop] - self._tokens[begin]))
+        return Shard(next(self.numbers), self._addresses[begin:stop])
+
+    def put_back(self, shard: Shard) -> None:
+        """Cut it again next."""
+        self._returned.append(shard)
 
     def _load(self) -> bool:
         """Take up the next rows, in the order in which they are stored. False if there are none."""
