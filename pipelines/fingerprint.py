@@ -19,7 +19,7 @@ def digests(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
 
     A row's values are joined with the lengths of all but the last before them, so no two different rows have the same input.
     """
-    parts = [_whole(column).cast(pa.binary()) for column in columns]
+    parts = [whole(column).cast(pa.binary()) for column in columns]
     if len(parts) > 1:
         lengths = [pc.binary_length(part).cast(pa.string()).cast(pa.binary()) for part in parts[:-1]]
         parts = [pc.binary_join_element_wise(*lengths, *parts, b":")]
@@ -27,7 +27,8 @@ def digests(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.array([blake2b(row, digest_size=DIGEST_BYTES).digest() for row in parts[0].to_pylist()], pa.binary(DIGEST_BYTES))
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 

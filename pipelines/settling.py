@@ -4,6 +4,7 @@ Readers of the corpus add the rows of every document that is new in its file, an
 rows: two files may have a document of one id, a document may have moved, and a file may have been read twice after a crash.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.diff import member
+from pipelines.fingerprint import whole
 
 
 class Standing(IntEnum):
@@ -57,7 +59,7 @@ def settle(rows: pa.Table, new: np.ndarray, seen: pa.Table, standing: np.ndarray
     `doc_key`, `doc_hash`, `file` in the order of reading. Files are numbers in path order, `standing` has the Standing of each.
     Of several documents of one id the first in file order holds, or the last.
     """
-    keys = pa.concat_arrays([_whole(seen["doc_key"]), _whole(rows["doc_key"])]).dictionary_encode()
+    keys = pa.concat_arrays([whole(seen["doc_key"]), whole(rows["doc_key"])]).dictionary_encode()
     codes = np.asarray(keys.indices, dtype=np.int64)
     seen_code, row_code = codes[: len(seen)], codes[len(seen) :]
     file = np.concatenate([seen["file"].to_numpy(), rows["file"].to_numpy()])
@@ -107,7 +109,7 @@ def _winners(codes: np.ndarray, file: np.ndarray, seen: int, standing: np.ndarra
 def _once(hashes: pa.ChunkedArray, hold: np.ndarray) -> np.ndarray:
     """Of equal rows that hold only the first: a document may be in its file twice, word for word."""
     positions = np.flatnonzero(hold)
-    codes = _whole(hashes).take(pa.array(positions)).dictionary_encode()
+    codes = whole(hashes).take(pa.array(positions)).dictionary_encode()
     if len(codes.dictionary) < len(codes):
         _, first = np.unique(np.asarray(codes.indices), return_index=True)
         hold = np.zeros(len(hold), dtype=bool)
@@ -128,12 +130,16 @@ def _count(winner: np.ndarray, code: np.ndarray, agrees: np.ndarray, seen: int, 
 
 def halves(hashes: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """16-byte hashes as two numbers each: uint64, shape (n, 2)."""
-    whole = _whole(hashes)
-    if not len(whole):
+    column = whole(hashes)
+    if not len(column):
         return np.zeros((0, 2), dtype=np.uint64)
-    both = np.frombuffer(whole.buffers()[1], dtype=np.uint64)
-    return both[2 * whole.offset : 2 * (whole.offset + len(whole))].reshape(-1, 2)
+    both = np.frombuffer(column.buffers()[1], dtype=np.uint64)
+    return both[2 * column.offset : 2 * (column.offset + len(column))].reshape(-1, 2)
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+def file_numbers(paths: pa.Array | pa.ChunkedArray, numbers: Mapping[str, int]) -> np.ndarray:
+    """The number of each of `paths` (string, or a dictionary of strings): int32."""
+    column = whole(paths)
+    codes = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
+    known = np.array([numbers[path] for path in codes.dictionary.to_pylist()], dtype=np.int32)
+    return np.asarray(known[np.asarray(codes.indices)])

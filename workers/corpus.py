@@ -15,7 +15,7 @@ from pipelines.chunks import HASH
 from pipelines.diff import FileRecord, FilesDiff, member
 from pipelines.documents import DeadLetter, SourceFile, SourceShard
 from pipelines.errors import SourceError
-from pipelines.settling import Settled, Standing, State, settle
+from pipelines.settling import Settled, Standing, State, file_numbers, settle
 from storage.chunks import DESIRED_SCHEMA
 from storage.spill import Spill, by_hash, matched
 from storage.tables import ROW_ADDRESS, Change
@@ -195,9 +195,7 @@ class CorpusPass:
             self._planned.add(rows.append_column(ROW_ADDRESS, pa.array(addresses)))
 
     def _numbered(self, paths: pa.ChunkedArray) -> pa.Array:
-        codes = paths.combine_chunks().dictionary_encode()
-        numbers = np.array([self._number[path] for path in codes.dictionary.to_pylist()], dtype=np.int32)
-        return pa.array(numbers[np.asarray(codes.indices)], pa.int32())
+        return pa.array(file_numbers(paths, self._number))
 
     def _collect(self, rows: Spill, version: int | None) -> None:
         """The rows of files that are not as they were, and those elsewhere of documents that came into one of them."""

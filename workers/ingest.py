@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.chunks import HASH, Spans, chunk_rows, chunk_schema, hash_documents
 from pipelines.documents import Corpus, DeadLetter, DocumentBatch, SourceShard
-from pipelines.settling import halves
+from pipelines.settling import file_numbers, halves
 from storage.chunks import ChunkTable
 
 GROUP_ROWS = 8192
@@ -86,8 +86,7 @@ class _StoredDocuments:
         stored = ingest.table.document_hashes(ingest.version, paths, fragments)
         if not len(stored):
             return
-        file = stored["file"].combine_chunks()
-        numbers = np.array([self._number[path] for path in file.dictionary.to_pylist()], dtype=np.int32)[np.asarray(file.indices)]
+        numbers = file_numbers(stored["file"], self._number)
         first, self._second = halves(stored["doc_hash"]).T
         order = np.argsort(first, kind="stable")
         self._sorted, self._second, self._file = first[order], self._second[order], numbers[order]
@@ -101,8 +100,7 @@ class _StoredDocuments:
             return np.zeros(len(documents), dtype=bool)
         first, second = halves(documents["doc_hash"]).T
         place = np.minimum(np.searchsorted(self._sorted, first), len(self._sorted) - 1)
-        paths = documents["file"].combine_chunks().dictionary_encode()
-        numbers = np.array([self._number[path] for path in paths.dictionary.to_pylist()], dtype=np.int32)[np.asarray(paths.indices)]
+        numbers = file_numbers(documents["file"], self._number)
         same = (self._sorted[place] == first) & (self._second[place] == second) & (self._file[place] == numbers)
         return np.asarray(same)
 
