@@ -38,7 +38,10 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespac
             yield SimpleNamespace(sync=sync, client=client, url=PREFECT_API_URL.value())
 
 
-def write_collection(folder: Path, documents: int, source: str = "docs.jsonl", **options: Any) -> str:
+STAND_IN = '{ name = "hash", dimensions = 32 }'
+
+
+def write_collection(folder: Path, documents: int, source: str = "docs.jsonl", model: str = STAND_IN, **options: str) -> str:
     """A collection `My_docs`; gives the path of its spec."""
     rows = ({"id": f"d{number}", "text": f"the text of document {number}"} for number in range(documents))
     (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -46,7 +49,7 @@ def write_collection(folder: Path, documents: int, source: str = "docs.jsonl", *
     config.write_text(
         "[collections.My_docs]\n"
         f'source = {{ uri = "{source}", id = "id", text = "text" }}\n'
-        'model = { name = "hash", dimensions = 32 }\n' + "".join(f"{name} = {value}\n" for name, value in options.items())
+        + "".join(f"{name} = {value}\n" for name, value in {"model": model, **options}.items())
     )
     return str(config)
 
@@ -163,8 +166,9 @@ def _session(process: Path) -> int | None:
 def test_a_flow_that_is_stopped_or_killed_takes_its_driver_and_ray_along_and_the_next_one_completes(
     prefect: SimpleNamespace, tmp_path: Path
 ) -> None:
-    documents = 10_000
-    config = write_collection(tmp_path, documents, workers="{ actors = 1 }")
+    documents = 6_000  # a real model needs ten seconds for them, so that the stop comes in the middle; the stand-in would be through
+    minilm = '{ name = "sentence-transformers/all-MiniLM-L6-v2" }'
+    config = write_collection(tmp_path, documents, model=minilm, workers="{ actors = 1 }")
     ledger = tmp_path / "store" / "_revector" / "My_docs"
 
     def drivers() -> list[int]:
