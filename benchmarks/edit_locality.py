@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=256)
     options = parser.parse_args()
-    tokenizer: Tokenizer = ModelTokenizer(options.tokenizer) if options.tokenizer else WordTokenizer()
+    tokenizer: Tokenizer = ModelTokenizer.at(options.tokenizer) if options.tokenizer else WordTokenizer()
     pool = glosses(options.glosses) if options.glosses else made_up_sentences(20_000, random.Random(1))  # noqa: S311
     print("chunker      edits    mean   p99   max   fill")
     for by in ("stable", "tokens"):

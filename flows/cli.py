@@ -153,16 +153,17 @@ def diff(
 @app.command(epilog="Example: revector promote docs docs.vectors.1f0c2b3a9d4e --why 'better on German'")
 def promote(
     name: NameRequired,
-    generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it.")],
+    generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it, or how its last part begins.")],
     why: Why = "",
+    force: Annotated[bool, typer.Option("--force", help="Also if it failed its gates, or is behind what readers have.")] = False,
     config: Config = None,
     store: StoreOption = None,
     json: Json = False,
 ) -> None:
-    """Publish another generation: one move of a pointer."""
+    """Publish another generation, which a run has finished: one move of a pointer. It stays published until a person decides otherwise."""
     from flows import commands, render
 
-    moved = commands.promote(name, generation, config, store=store, why=why)
+    moved = commands.promote(name, generation, config, store=store, why=why, force=force)
     _put(json, moved, lambda: render.moved(moved))
 
 

@@ -9,7 +9,7 @@ import orjson
 
 from pipelines.errors import RevectorError, SpecError
 from pipelines.spec import load_spec
-from storage import catalog, overview
+from storage import catalog, overview, promotion
 from storage.published import Condition, compare_versions
 from storage.tables import Store
 from workers import driver, planning
@@ -82,9 +82,11 @@ def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None 
     return {"collection": name, "from": a, "to": b, **compare_versions(where, catalog.publications(where, name), a, b)}
 
 
-def promote(name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
-    """Publish the last published version of another generation."""
-    return catalog.promote(_store(config, store), name, generation, why)
+def promote(
+    name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "", force: bool = False
+) -> catalog.Publication:
+    """Publish the newest finished state of another generation. `force`: also if it failed its gates, or is behind."""
+    return promotion.promote(_store(config, store), name, generation, why, force)
 
 
 def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:

@@ -24,7 +24,9 @@ def plan(made: Plan) -> None:
     if not made.pending:
         console.print(f"[bold]{made.collection}[/bold] is current: nothing to do.{_standing(made.dead_letters)}")
         return
-    console.print(f"[bold]{made.collection}[/bold]  {made.change} change: {made.reason}")
+    console.print(f"[bold]{made.collection}[/bold]  {made.change} change: {escape(made.reason)}")
+    for name, (before, after) in made.identity.items():
+        console.print(f"  {name:<15} {_short(before)} -> {_short(after)}", markup=False)
     console.print(f"  generation      {made.generation}  (space {made.space})")
     console.print(f"  files           {_counts(made.files, ('read', 'gone', 'unchanged'))}")
     console.print(f"  documents       {_counts(made.documents, ('added', 'changed', 'removed', 'unchanged'))}")
@@ -38,7 +40,32 @@ def plan(made: Plan) -> None:
         console.print(f"  time            about {duration(made.seconds)}, by the speed of the last run")
     if made.dead_letters:
         console.print(f"  dead letters    {made.dead_letters:,}")
+    if len(made.generations) > 1:
+        _planned_generations(console, made)
+    _notes(console, made.notes)
     console.print("`revector apply` does it.")
+
+
+def _short(value: Any) -> str:
+    """A hash by its beginning; names and paths whole."""
+    text = "none" if value is None else str(value)
+    return f"{text[:12]}…" if len(text) > 30 and text.isalnum() else text
+
+
+def _planned_generations(console: Console, made: Plan) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("generation", "part", "model", "forward passes", "tokens", "reuse"):
+        table.add_column(column, justify="right" if column in {"forward passes", "tokens", "reuse"} else "left")
+    for each in made.generations:
+        numbers = (each.embed["contents"], each.embed["tokens"], each.reuse["chunks"])
+        table.add_row(each.generation, each.role, escape(each.model), *(f"{number:,}" for number in numbers))
+    console.print()
+    console.print(table)
+
+
+def _notes(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
 
 
 def _standing(dead_letters: int) -> str:
@@ -52,12 +79,16 @@ def _counts(values: Mapping[str, int], names: Sequence[str]) -> str:
 def result(done: Result, with_profile: bool = False) -> None:
     """What was done, and maybe where the time went."""
     console = _console()
-    if done.status == "nothing":
+    if done.status == "nothing" and done.change == "none":
         console.print(f"[bold]{done.collection}[/bold] is current: nothing to do.")
+        _notes(console, done.notes)
         return
-    headline = {"published": "published", "partial": "published, with dead letters", "built": "built, [bold]not published[/bold]"}[
-        done.status
-    ]
+    headline = {
+        "published": "published",
+        "partial": "published, with dead letters",
+        "built": "built, [bold]not published[/bold]",
+        "nothing": "published before",
+    }[done.status]
     console.print(f"[bold]{done.collection}[/bold]  {headline}: version {done.version} of {done.generation}")
     console.print(f"  documents       {_counts(done.documents, ('added', 'changed', 'removed', 'unchanged'))}")
     console.print(f"  forward passes  {done.embed['contents']:,} for {done.embed['chunks']:,} chunks; {done.reuse['chunks']:,} reused")
@@ -65,8 +96,17 @@ def result(done: Result, with_profile: bool = False) -> None:
     console.print(f"  time            {duration(done.seconds['total'])}{speed}")
     if done.dead_letters:
         console.print(f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them")
-    if done.reason:
-        console.print(f"  gate            {escape(done.reason)}")
+    for gate in done.gates:
+        if not gate.passed:
+            console.print(f"  gate failed     {gate.name}: {gate.detail}", markup=False)
+            if gate.rows:
+                console.print(f"                  {', '.join(gate.rows[:5])}{' …' if len(gate.rows) > 5 else ''}", markup=False)
+    for each in done.generations:
+        if each.role != "main":
+            outcome = each.objection or {"published": "published", "nothing": "as it was"}.get(each.status, "built")
+            passes = f"{each.embed['contents']:,} forward passes"
+            console.print(f"  {each.role:<15} {each.generation}, {each.model}: {outcome}; {passes}", markup=False)
+    _notes(console, done.notes)
     if with_profile:
         _profile(console, done)
 

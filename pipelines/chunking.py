@@ -60,8 +60,18 @@ def make_chunker(spec: ChunkingSpec, tokenizer: Tokenizer, max_tokens: int | Non
         raise SpecError(f"chunking.size: expected at least {least}, found {spec.size}")
     if spec.overlap > budget * 3 // 4:
         raise SpecError(f"chunking.overlap: expected at most {budget * 3 // 4} (three quarters of the content), found {spec.overlap}")
-    cut: Cut = partial(_stable, budget=budget) if spec.by == "stable" else partial(_windows, budget=budget, overlap=spec.overlap)
     identity = {"by": spec.by, "size": budget, "overlap": spec.overlap, "tokenizer": tokenizer.identity, "version": VERSION}
+    return restore_chunker(identity, tokenizer)
+
+
+def restore_chunker(identity: dict[str, Any], tokenizer: Tokenizer) -> Chunker:
+    """The chunker of that `identity`. For one by tokens, `tokenizer` must be the one that the identity names."""
+    if identity["by"] == "document":
+        return DocumentChunker()
+    budget = identity["size"]
+    cut: Cut = (
+        partial(_stable, budget=budget) if identity["by"] == "stable" else partial(_windows, budget=budget, overlap=identity["overlap"])
+    )
     return TokenChunker(identity, tokenizer, budget, cut)
 
 

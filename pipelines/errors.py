@@ -3,8 +3,10 @@
 RevectorError              exit 1
 ├── SpecError              exit 64: the person must change the spec or the command
 ├── SourceError            a corpus that cannot be listed or read at all
+│   └── SourceMissing      there is no such place
 ├── ModelError             a model that is missing, unsafe, or not what its hash says
 ├── NotFound               a collection, generation or version that the store does not have
+├── GateFailed             exit 3: it was built, and must not be published
 ├── PlanStale              a saved plan that no longer fits the corpus or the store
 ├── WorkerError            actors that could not be had, or shards that none of them could do
 └── StorageError           the store refused or failed
@@ -27,12 +29,20 @@ class SourceError(RevectorError):
     pass
 
 
+class SourceMissing(SourceError):
+    pass
+
+
 class ModelError(RevectorError):
     pass
 
 
 class NotFound(RevectorError):
     pass
+
+
+class GateFailed(RevectorError):
+    exit_code = 3
 
 
 class PlanStale(RevectorError):

@@ -1,6 +1,7 @@
 """What a model is: where it lies on this machine, and the embedding space that its bytes and the spec make. Loads nothing."""
 
 import importlib.metadata
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ class Space:
     """Numbers of a vector; fewer than the model's own are the first ones."""
     dtype: str
     """Of a number as stored: "float16" or "float32"."""
+
+    def derives_from(self, other: Mapping[str, Any]) -> bool:
+        """Whether vectors of the space `other` (of `to_dict`) become vectors of this one without the model: cut (Matryoshka; Kusupati et
+        al., 2022), scaled or rounded."""
+        own = self.to_dict()
+        same = all(other.get(name) == own[name] for name in own.keys() - {"dimension", "normalize", "dtype"})
+        finer = (other["dtype"], self.dtype) != ("float16", "float32")
+        return same and finer and other["dimension"] >= self.dimension and (self.normalize or not other["normalize"])
 
     @property
     def id(self) -> str:

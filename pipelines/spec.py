@@ -115,6 +115,29 @@ class GatesSpec(_Table):
 
     max_failed: float = Field(default=0.01, ge=0, le=1)
     """The largest share of dead letters."""
+    min_cosine: float = Field(default=0.99, ge=-1, le=1)
+    """The least cosine of a stored vector to one that is made again of its text."""
+    min_index_recall: float = Field(default=0.95, ge=0, le=1)
+    """The least recall@10 of the index against exact search."""
+    min_overlap: float = Field(default=0.9, ge=0, le=1)
+    """The least share of 10 nearest neighbours in common with what readers have, where space and chunks are the same."""
+    min_overlap_changed: float = Field(default=0.1, ge=0, le=1)
+    """The same where the model or the chunking is another: only what is broken has less."""
+    queries: str | None = None
+    """A file of JSON lines, each a "query" and its "relevant" document ids."""
+    max_ndcg_drop: float = Field(default=0.02, ge=0, le=1)
+    """How much lower nDCG@10 of these queries may be than what readers have."""
+    min_ndcg: float | None = Field(default=None, ge=0, le=1)
+    """The least nDCG@10 of these queries; None: any."""
+
+
+class RetentionSpec(_Table):
+    """How long one can go back. What is rolled back to, and what a revert of the corpus takes its vectors from, is kept as long."""
+
+    publications: int = Field(default=10, ge=1)
+    """The newest so many stay."""
+    days: float = Field(default=30, ge=0)
+    """Those stay that readers had within so many days."""
 
 
 class CollectionSpec(_Table):
@@ -123,8 +146,11 @@ class CollectionSpec(_Table):
     source: SourceSpec
     chunking: ChunkingSpec = ChunkingSpec()
     model: ModelSpec = ModelSpec()
+    candidates: tuple[ModelSpec, ...] = ()
+    """Further models, whose generations are built and kept current beside the main one, and published by `promote` only."""
     workers: WorkersSpec = WorkersSpec()
     gates: GatesSpec = GatesSpec()
+    retention: RetentionSpec = RetentionSpec()
 
 
 class Spec(_Table):
@@ -184,12 +210,20 @@ def absolute(uri: str, base: Path) -> str:
 
 def _resolved(name: str, collection: CollectionSpec, base: Path, origin: str) -> CollectionSpec:
     source = collection.source.model_copy(update={"uri": absolute(collection.source.uri, base)})
-    model = collection.model
-    if model.name.startswith((".", "~", "/")) or (base / model.name).is_dir():
-        model = model.model_copy(update={"name": absolute(model.name, base)})
+    place = f"{origin}: collections.{name}"
+    model = _located(collection.model, base, f"{place}.model")
+    candidates = tuple(_located(each, base, f"{place}.candidates.{number}") for number, each in enumerate(collection.candidates))
+    queries = collection.gates.queries
+    gates = collection.gates.model_copy(update={"queries": absolute(queries, base)}) if queries else collection.gates
+    return collection.model_copy(update={"source": source, "model": model, "candidates": candidates, "gates": gates})
+
+
+def _located(model: ModelSpec, base: Path, place: str) -> ModelSpec:
     if model.name == "hash" and model.dimensions is None:
-        raise SpecError(f"{origin}: collections.{name}.model.dimensions: expected a number with name = 'hash', found none")
-    return collection.model_copy(update={"source": source, "model": model})
+        raise SpecError(f"{place}.dimensions: expected a number with name = 'hash', found none")
+    if model.name.startswith((".", "~", "/")) or (base / model.name).is_dir():
+        return model.model_copy(update={"name": absolute(model.name, base)})
+    return model
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -227,9 +261,9 @@ def _known_keys(parents: list[str | int]) -> list[str]:
     """The keys of the table at `parents`."""
     if not parents:
         return list(Spec.model_fields)
-    tables = {name: field.annotation for name, field in CollectionSpec.model_fields.items()}
+    tables: dict[str, Any] = {name: field.annotation for name, field in CollectionSpec.model_fields.items()} | {"candidates": ModelSpec}
     table = CollectionSpec if len(parents) == 2 else tables[str(parents[2])]
-    return list(table.model_fields)  # type: ignore[union-attr]
+    return list(table.model_fields)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

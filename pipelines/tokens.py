@@ -43,23 +43,26 @@ class Tokenizer(Protocol):
 
 
 class ModelTokenizer:
-    """A `tokenizer.json`. Pickled by its path, which must exist wherever it is unpickled."""
+    """A `tokenizer.json`."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Raises ModelError if there is no readable tokenizer at `path`."""
-        self.path = str(path)
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise ModelError(f"expected a tokenizer at {path}, found {error.strerror}") from None
+    def __init__(self, content: bytes) -> None:
+        self.content = content
         self.identity = hashlib.blake2b(content, digest_size=16).hexdigest()
         self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.special_tokens = len(self._tokenizer.encode("", add_special_tokens=True))
 
-    def __reduce__(self) -> tuple[Callable[[str], "ModelTokenizer"], tuple[str]]:
-        return ModelTokenizer, (self.path,)
+    @classmethod
+    def at(cls, path: str | Path) -> "ModelTokenizer":
+        """The tokenizer in a file. Raises ModelError if there is no readable one at `path`."""
+        try:
+            return cls(Path(path).read_bytes())
+        except OSError as error:
+            raise ModelError(f"expected a tokenizer at {path}, found {error.strerror}") from None
+
+    def __reduce__(self) -> tuple[Callable[[bytes], "ModelTokenizer"], tuple[bytes]]:
+        return ModelTokenizer, (self.content,)
 
     def offsets(self, texts: Sequence[str]) -> list[Offsets]:
         """Where the tokens of each text lie. Pieces of one character (byte-level models) have the same offsets."""

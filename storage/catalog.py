@@ -3,7 +3,8 @@
 Each row is one publication. A collection's current one is that with the highest epoch; the others are its history.
 """
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import orjson
@@ -21,7 +22,9 @@ ATTEMPTS = 20
 """Races are only with publications of other collections, each of which is a moment."""
 
 _ARROW = {str: pa.string(), int: pa.int64()}
-Action = Literal["publish", "promote", "rollback"]
+Action = Literal["publish", "update", "promote", "rollback"]
+"""`publish`: the generation that the spec declares. `update`: the generation that readers have already, brought up to date, whatever the
+spec declares by now. `promote` and `rollback`: what a person chose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Publication:
     epoch: int
     """Counts the publications of a collection, from 1."""
     action: str
+    """One of `Action`."""
     generation: str
     version: int
     """Of the vectors table."""
@@ -45,11 +49,18 @@ class Publication:
     """Rows of the vectors table."""
     dead_letters: int
     restores: int
-    """The epoch whose tables a rollback points to again; 0 for others, also for a promotion: it is a new state."""
+    """The epoch whose rows a rollback, or maintenance, has again; 0 for others, also for a promotion: it is a new state."""
     run_id: str
     at: str
     who: str
     why: str
+    removed: str = ""
+    """When its tables were taken away by maintenance, ISO 8601; empty while they are there."""
+
+    @property
+    def origin(self) -> int:
+        """The epoch that first had these rows."""
+        return self.restores or self.epoch
 
     def model_spec(self) -> dict[str, Any]:
         return dict(orjson.loads(self.model))
@@ -80,36 +91,77 @@ def published(store: Store, collection: str) -> Publication:
     return found
 
 
-def publish(store: Store, new: Publication) -> Publication:
+def publish(store: Store, new: Publication, again: Publication | None = None) -> Publication:
     """Swap the pointer. `new.epoch` must follow the current epoch of its collection, else Conflict.
 
-    Tags both tables first, so that a reader who resolves the pointer always finds what it points to.
+    Tags both tables first, so that a reader who resolves the pointer always finds what it points to. `again`: the publication whose
+    tables these are; NotFound if maintenance has taken them away.
     """
+    if again is not None:
+        _check_kept(again)
     _tag(store, new)
+
+    def follow(rows: list[Publication]) -> list[Publication]:
+        if new in rows:  # an earlier attempt whose reply was lost
+            return rows
+        mine = {row.epoch: row for row in rows if row.collection == new.collection}
+        last = max(mine, default=0)
+        if last != new.epoch - 1:
+            raise Conflict(f"expected {new.collection} at epoch {new.epoch - 1}, found {last}: another run has published, run again")
+        if again is not None:
+            _check_kept(mine[again.epoch])  # now that nobody can take them away any more without a swap of his own
+        return [*rows, new]
+
+    _change(store, follow)
+    return new
+
+
+def give_up(store: Store, collection: str, epochs: Collection[int]) -> None:
+    """Record that the tables of some publications are about to go. From here on nobody points to them again."""
+    at = now()
+
+    def mark(rows: list[Publication]) -> list[Publication]:
+        kept = {row for row in rows if row.collection == collection and not row.removed}
+        going = {row for row in kept if row.epoch in epochs}
+        if {(row.generation, row.version) for row in going} & {(row.generation, row.version) for row in kept - going}:
+            raise Conflict(f"expected the publications of {collection} as they were, found that one was published again: run again")
+        return [replace(row, removed=at) if row in going else row for row in rows]
+
+    _change(store, mark)
+
+
+def _check_kept(row: Publication) -> None:
+    if row.removed:
+        raise NotFound(
+            f"expected the tables of epoch {row.epoch} of {row.collection} (version {row.version} of {row.generation}), "
+            f"found that they were removed on {row.removed[:10]} (retention in the spec, `maintain --erase` or `drop`)"
+        )
+
+
+def _change(store: Store, change: Callable[[list[Publication]], list[Publication]]) -> None:
+    """Swap the catalog for `change` of its rows, which changes nothing when it is done again."""
     for _ in range(ATTEMPTS):
         catalog = _open(store) or _create(store)
         rows = [Publication(**row) for row in catalog.to_table().to_pylist()]
-        last = max((row.epoch for row in rows if row.collection == new.collection), default=0)
-        if new in rows:  # an earlier attempt whose reply was lost
-            return new
-        if last != new.epoch - 1:
-            raise Conflict(f"expected {new.collection} at epoch {new.epoch - 1}, found {last}: another run has published, run again")
+        changed = change(rows)
+        if changed == rows:
+            return
         try:
-            _swap(store, catalog, [*rows, new])
+            _swap(store, catalog, changed)
         except CommitConflictError:
             continue
         except OSError as error:
-            if new not in publications(store, new.collection):
+            if not set(changed) <= set(publications(store)):
                 raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {error}: run again") from error
-        return new
+        return
     raise CommitUnknown(f"expected to swap the catalog of {store.root} within {ATTEMPTS} attempts, found it busy: run again")
 
 
 def repoint(store: Store, here: Publication, target: Publication, action: Action, why: str) -> Publication:
     """Publish the tables of an earlier publication again, under the epoch that follows `here`. Raises Conflict if `here` is not current."""
-    restores = (target.restores or target.epoch) if action == "rollback" else 0
+    restores = target.origin if action == "rollback" else 0
     values = asdict(target) | {"epoch": here.epoch + 1, "action": action, "restores": restores, "at": now(), "who": whoami(), "why": why}
-    return publish(store, Publication(**values))
+    return publish(store, Publication(**values), target)
 
 
 def rollback(store: Store, collection: str, why: str = "") -> Publication:
@@ -119,21 +171,10 @@ def rollback(store: Store, collection: str, why: str = "") -> Publication:
     Raises NotFound if there is nothing before.
     """
     here = published(store, collection)
-    origin = here.restores or here.epoch
-    before = [row for row in publications(store, collection) if row.epoch < origin]
+    before = [row for row in publications(store, collection) if row.epoch < here.origin]
     if not before:
-        raise NotFound(f"expected a publication of {collection} before epoch {origin}, found none")
+        raise NotFound(f"expected a publication of {collection} before epoch {here.origin}, found none")
     return repoint(store, here, before[-1], "rollback", why)
-
-
-def promote(store: Store, collection: str, generation: str, why: str = "") -> Publication:
-    """Point to the version of `generation` that readers had last. Raises NotFound if it was never published."""
-    here = published(store, collection)
-    versions = [row for row in publications(store, collection) if row.generation == generation]
-    if not versions:
-        known = sorted({row.generation for row in publications(store, collection)})
-        raise NotFound(f"expected a published generation of {collection} ({', '.join(known) or 'none'}), found {generation!r}")
-    return repoint(store, here, versions[-1], "promote", why)
 
 
 def _open(store: Store) -> LanceDataset | None:

@@ -2,10 +2,13 @@
 
     <collection>.chunks.<chunking>.lance
     _revector/<collection>/files/<chunking>/<chunk version>.parquet
+    _revector/<collection>/tokenizers/<identity>.json
 
 A file list belongs to a version of the table. Before each commit one is written in which all that the commit leaves in doubt is
 marked to be read again, and after the last one that which holds. So no row is ever from a file that the newest list does not know,
 and after a crash at any point the next run finds what is new, what moved, and what is gone.
+
+The tokenizer that chunks were counted with is kept, too: they stay as they are when the model changes, and so do their ids.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -130,12 +133,30 @@ class ChunkTable:
         for name in self._lists()[:-KEPT_LISTS]:
             self.store.objects.delete(f"{self._folder}/{name}")
 
+    def forget_files(self) -> None:
+        """Remove all file lists: those of a table that is no more would be taken for those of one that is made anew."""
+        self.store.objects.remove(self._folder)
+
     @property
     def _folder(self) -> str:
         return f"{folder(self.collection)}/files/{self.chunking[:12]}"
 
     def _lists(self) -> list[str]:
         return self.store.objects.names(self._folder)
+
+
+def keep_tokenizer(store: Store, collection: str, identity: str, content: bytes) -> None:
+    """Keep the `tokenizer.json` that chunks are counted with."""
+    store.objects.put_if_absent(_tokenizer_key(collection, identity), content)
+
+
+def kept_tokenizer(store: Store, collection: str, identity: str) -> bytes | None:
+    """The `tokenizer.json` of that identity, if it was kept."""
+    return store.objects.get(_tokenizer_key(collection, identity))
+
+
+def _tokenizer_key(collection: str, identity: str) -> str:
+    return f"{folder(collection)}/tokenizers/{identity}.json"
 
 
 def _row(record: FileRecord) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.documents import Corpus, DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
-from pipelines.errors import SourceError, SpecError
+from pipelines.errors import SourceMissing, SpecError
 from pipelines.fingerprint import fingerprint
 from pipelines.sources import FileCorpus, check_tabular, layout_of, listing, rows, tabular
 from pipelines.spec import SourceSpec, absolute
@@ -23,7 +23,7 @@ SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 def open_corpus(source: SourceSpec) -> Corpus:
     """The corpus at `source.uri`. S3 is reached as the AWS variables say, `AWS_ENDPOINT_URL` among them.
 
-    Raises SpecError for a uri that is neither a path nor `s3://`, SourceError for a Lance table that is not there.
+    Raises SpecError for a uri that is neither a path nor `s3://`, SourceMissing for a Lance table that is not there.
     """
     uri = _checked(source.uri)
     if source.format == "lance" or uri.endswith(".lance"):
@@ -63,7 +63,7 @@ class LanceCorpus:
 
     @classmethod
     def latest(cls, source: SourceSpec) -> "LanceCorpus":
-        """The table as it is now. Raises SourceError if there is none, SpecError if `source` lacks an id or text."""
+        """The table as it is now. Raises SourceMissing if there is none, SpecError if `source` lacks an id or text."""
         check_tabular("lance", source)
         return cls(source, _open_table(source.uri).version)
 
@@ -108,7 +108,7 @@ def _open_table(uri: str, version: int | None = None) -> Any:
     try:
         return lance.dataset(uri, version=version, storage_options=object_store_options())
     except ValueError as error:
-        raise SourceError(f"expected a Lance table at {uri}, found none: check source.uri") from error
+        raise SourceMissing(f"expected a Lance table at {uri}, found none: check source.uri") from error
 
 
 def _fragment_file(fragment: Mapping[str, Any]) -> SourceFile:

@@ -116,6 +116,19 @@ class Objects:
         names = {str(name).rstrip("/").rpartition("/")[2] for name in found}
         return sorted(name for name in names if name and not name.startswith("."))
 
+    def walk(self, folder: str) -> dict[str, int]:
+        """All objects under `folder`, at any depth: keys and bytes. Empty if there is no such folder."""
+        base = self.path("")
+        found = self._fs.find(self.path(folder), detail=True)
+        return {str(path).removeprefix(base): int(info["size"]) for path, info in found.items()}
+
+    def remove(self, folder: str) -> None:
+        """Delete all objects under `folder`; on a disk the folder itself, too."""
+        for key in self.walk(folder):
+            self.delete(key)
+        if not self.remote and self._fs.exists(self.path(folder)):
+            self._fs.rm(self.path(folder), recursive=True)
+
     def delete(self, key: str) -> None:
         """Remove the object; no error if there is none."""
         try:

@@ -44,6 +44,10 @@ class Store:
 
     def tables(self, prefix: str = "") -> list[str]:
         """The names of all tables that begin with `prefix`."""
+        return [name for name in self.folders(prefix) if self.has(name)]
+
+    def folders(self, prefix: str = "") -> list[str]:
+        """The same, and folders of tables that were removed but for a rest."""
         names = (name.removesuffix(".lance") for name in self.objects.names("") if name.endswith(".lance"))
         return [name for name in names if name.startswith(prefix)]
 

@@ -10,6 +10,7 @@ from lance import LanceDataset
 
 from pipelines.chunks import HASH
 from pipelines.diff import member
+from pipelines.models import Space
 from storage.catalog import publications
 from storage.tables import ROW_ADDRESS, Store, scan_batches, table_meta, take
 
@@ -50,12 +51,12 @@ def generations(store: Store, collection: str) -> list[Generation]:
 
 
 class Donors:
-    """Where the vectors of a space are kept: in the generation itself, and wherever else it is still stored.
+    """Where vectors of a space are kept, or can be derived from: in the generation itself, and wherever else they are still stored.
 
     What was published stays readable until maintenance removes it: a document that went and comes back costs nothing.
     """
 
-    def __init__(self, generation: Generation, version: int | None, space: str) -> None:
+    def __init__(self, generation: Generation, version: int | None, space: Space) -> None:
         self.sources: list[tuple[str, int]] = []
         """Tables and versions, the best first."""
         self._generation = generation
@@ -95,31 +96,44 @@ class Donors:
             self._missing = wanted.filter(pa.array(~member(wanted, pa.chunked_array(found, HASH))))
 
     def vectors(self, source: np.ndarray, address: np.ndarray) -> np.ndarray:
-        """The vectors at `address` in `source`, bit by bit: shape (n, d), in the stored dtype."""
+        """The vectors at `address` in `source`: shape (n, d), in the stored dtype. Those of the same space bit by bit."""
         parts, order = [], []
         for index, (table, version) in enumerate(self.sources):
             places = np.flatnonzero(source == index)
             if len(places):
-                column = take(self._generation.store.open(table, version), address[places], ["vector"])["vector"].combine_chunks()
-                parts.append(column.flatten().to_numpy(zero_copy_only=False).reshape(len(places), -1))
+                dataset = self._generation.store.open(table, version)
+                column = take(dataset, address[places], ["vector"])["vector"].combine_chunks()
+                stored = column.flatten().to_numpy(zero_copy_only=False).reshape(len(places), -1)
+                parts.append(stored if _space_of(dataset)["id"] == self._space.id else self._derived(stored))
                 order.append(places)
         back = np.argsort(np.concatenate(order), kind="stable")
         return np.asarray(np.concatenate(parts)[back])
 
+    def _derived(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors of a space that this one derives from, as vectors of this one."""
+        cut = vectors[:, : self._space.dimension].astype(np.float32)
+        if self._space.normalize:
+            cut /= np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return cut.astype(self._space.dtype)
 
-def _kept_versions(store: Store, collection: str, space: str) -> Iterator[tuple[str, int]]:
-    """The published versions of this space, oldest first, then the latest of every generation of it.
+
+def _kept_versions(store: Store, collection: str, space: Space) -> Iterator[tuple[str, int]]:
+    """The published versions of this space, oldest first, then the latest of every generation of it; then those that it derives from.
 
     Rows of a data file are only ever deleted: the oldest version that has the file has all that is left to find in it, so each file
     is looked at once, however many versions there are.
     """
-    for row in publications(store, collection):
-        if row.space == space and row.action == "publish":
-            yield row.generation, row.version
-    for generation in generations(store, collection):
-        dataset = store.open(generation.name)
-        if table_meta(dataset)["space"]["id"] == space:
-            yield generation.name, dataset.version
+    latest = {generation.name: store.open(generation.name) for generation in generations(store, collection)}
+    same = {name for name, dataset in latest.items() if _space_of(dataset)["id"] == space.id}
+    wider = {name for name, dataset in latest.items() if name not in same and space.derives_from(_space_of(dataset))}
+    published = dict.fromkeys((row.generation, row.version) for row in publications(store, collection) if not row.removed)
+    for names in (same, wider):
+        yield from ((name, version) for name, version in published if name in names)
+        yield from ((name, dataset.version) for name, dataset in latest.items() if name in names)
+
+
+def _space_of(dataset: LanceDataset) -> dict[str, Any]:
+    return dict(table_meta(dataset)["space"])
 
 
 def _data_file(fragment: Any) -> str:

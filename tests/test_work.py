@@ -2,7 +2,8 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from random import Random
 
 import numpy as np
@@ -14,6 +15,7 @@ from lance import LanceDataset
 
 from pipelines.chunks import vector_schema
 from pipelines.fingerprint import digests
+from pipelines.models import Space
 from storage import spill
 from storage.catalog import Publication, publish
 from storage.chunks import DESIRED_SCHEMA
@@ -23,7 +25,8 @@ from workers import work as work_module
 from workers.work import TOKENS_A_TEXT, Cutter, Work, find_work
 
 OWN, ALIKE, FOREIGN = "c.vectors.own", "c.vectors.alike", "c.vectors.foreign"
-SPACES = {OWN: "space", ALIKE: "space", FOREIGN: "another space"}
+SPACE = Space("weights", "tokenizer", "modules", "mean", "", 256, True, 2, "float32")
+SPACES = {OWN: SPACE, ALIKE: SPACE, FOREIGN: replace(SPACE, prompt="another")}
 SCHEMA = vector_schema(None, 2, "float32")
 FRAGMENTS = np.array([2, 3, 9], dtype=np.uint64)
 Row = tuple[int, int]
@@ -36,7 +39,7 @@ def digest(rows: Sequence[object]) -> pa.Array:
 
 def add(store: Store, table: str, rows: Sequence[Row]) -> LanceDataset:
     """Rows with vectors that tell their content and their table, in one commit."""
-    dataset = store.create(table, SCHEMA, {"space": {"id": SPACES[table]}})
+    dataset = store.create(table, SCHEMA, {"space": {"id": SPACES[table].id, **SPACES[table].to_dict()}})
     made = {
         "content_hash": digest([content for _, content in rows]).to_pylist(),
         "row_hash": digest(rows).to_pylist(),
@@ -64,7 +67,7 @@ def remove(store: Store, table: str, rows: Sequence[Row]) -> LanceDataset:
 def publish_version(store: Store, version: int) -> None:
     tables = {"generation": OWN, "version": version, "chunk_table": FOREIGN, "chunk_version": 1}
     rest = {"model": "{}", "chunks": 0, "dead_letters": 0, "restores": 0, "run_id": "r", "at": "", "who": "", "why": ""}
-    publish(store, Publication(collection="c", epoch=1, action="publish", space="space", **tables, **rest))  # type: ignore[arg-type]
+    publish(store, Publication(collection="c", epoch=1, action="publish", space=SPACE.id, **tables, **rest))  # type: ignore[arg-type]
 
 
 def desired_rows(rows: Sequence[Row]) -> pa.Table:
@@ -103,7 +106,7 @@ def worked_out(generation: Generation, desired: Sequence[Row], memory: int) -> F
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(spill, "MEMORY_BYTES", memory)
         rows = desired_rows(desired)
-        work = find_work(generation, generation.version, "space", [rows.slice(0, 3), rows.slice(3)], FRAGMENTS)
+        work = find_work(generation, generation.version, SPACE, [rows.slice(0, 3), rows.slice(3)], FRAGMENTS)
         parts = [pa.concat_tables(part.parts()).sort_by(ROW_ADDRESS) for part in (work.embed, work.copies, work.reuse)]
     embed, copies, reuse = ([(row[ROW_ADDRESS], row["length"]) for row in part.to_pylist()] for part in parts)
     donors = [parts[2][name].to_numpy() for name in ("source", "donor")]
@@ -152,7 +155,7 @@ def test_work_is_all_that_is_lacking_and_needs_the_model_once_a_content(
     assert work.code_points == sum(map(length_of, first))
     assert work.stale == sorted(places[hash] for hash in digest([row for row in own if row not in desired]).to_pylist())
     assert [content for content, _ in work.vectors] == [lacking[address] for address, _ in work.reuse]
-    assert all(SPACES[list(SPACES)[int(table)]] == "space" for _, table in work.vectors)
+    assert all(SPACES[list(SPACES)[int(table)]] == SPACE for _, table in work.vectors)
 
 
 # Shards
@@ -170,7 +173,7 @@ def test_shards_hold_each_content_once_in_stored_order_and_keep_to_their_limits(
         patched.setattr(spill, "MEMORY_BYTES", memory)
         patched.setattr(work_module, "SHARD_ROWS", most_rows)
         work = work_of(random.sample(list(of_address.items()), len(of_address)))
-        cutter = Cutter(work, code_points_a_token=4.0)
+        cutter = Cutter(work, 4.0, count())
         estimate = {address: length / 4 + TOKENS_A_TEXT for address, length in of_address.items()}
         assert abs(cutter.tokens - sum(estimate.values())) <= 1
         shards = []
@@ -186,7 +189,7 @@ def test_shards_hold_each_content_once_in_stored_order_and_keep_to_their_limits(
 
 def work_of(rows: Sequence[tuple[int, int]]) -> Work:
     """Contents that need the model, by address and length."""
-    work = Work(Donors(Generation(Store("unused"), OWN), None, "space"), FRAGMENTS)
+    work = Work(Donors(Generation(Store("unused"), OWN), None, SPACE), FRAGMENTS)
     schema = work.embed.schema
     for row in rows:
         work.embed.add(pa.Table.from_pylist([dict(zip(schema.names, row, strict=True))], schema=schema))

@@ -1,40 +1,60 @@
 """A run: from what the corpus says to a published version. The only committer of its collection."""
 
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from pipelines.chunks import chunk_schema, metadata_type, vector_schema
 from pipelines.documents import DeadLetter
 from pipelines.errors import RevectorError
+from pipelines.quality import Gate
+from pipelines.tokens import ModelTokenizer
 from storage.catalog import Publication, publish
+from storage.chunks import keep_tokenizer
 from storage.index import update_index
 from storage.ledger import Heartbeat, Run, new_run_id, now, take_fence, whoami
+from storage.promotion import Built, keep_built
 from workers.cluster import ingest_on_ray, run_inline, start_ray
 from workers.corpus import CorpusPass, Step
+from workers.encoding import Encoding
 from workers.filling import Filling
-from workers.planning import State, begin_pass, calibrate, check_saved, classify_change, counts, look
-from workers.report import Plan, Report, Result, silent
-from workers.session import Session
+from workers.ingest import Ingested
+from workers.planning import (
+    State,
+    TableState,
+    begin_pass,
+    calibrate,
+    check_saved,
+    classify_change,
+    counts,
+    look,
+    missing_notes,
+    pinned,
+)
+from workers.report import BuiltGeneration, Plan, Report, Result, Role, Status, silent
+from workers.session import Session, Tally
 from workers.target import Target
 
 DEAD_LETTERS_KEPT = 10_000
 """In the record of a run; the count is exact."""
 RAY_BYTES = 192 << 20
 """Of source files, above which reading them is worth starting Ray for (7 s)."""
+NOTHING = {"contents": 0, "chunks": 0, "tokens": 0}
 
 
 def apply(target: Target, saved: Plan | None = None, report: Report = silent) -> Result:
-    """Bring the collection up to date and publish it. Resumes what was interrupted: the tables are the checkpoint.
+    """Bring all live generations of the collection up to date, and publish the main one. Resumes what was interrupted: the tables are the
+    checkpoint.
 
     Raises Conflict while another run has the collection, PlanStale if `saved` no longer holds.
     """
     state = look(target)
     if saved is not None:
-        check_saved(saved, target, state)
+        check_saved(saved, state)
     if state.settled:
-        return _settled(target, state)
+        return _settled(state)
     objects = target.store.objects
     run = Run(objects, target.collection, new_run_id())
     fence = take_fence(objects, target.collection, run.run_id)
@@ -42,8 +62,8 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent) ->
         with Heartbeat(run), ExitStack() as closing:
             state = look(target)
             if saved is not None:
-                check_saved(saved, target, state)  # again, now that nobody else can change it
-            return _perform(Session(target, run, fence, report, closing), state)
+                check_saved(saved, state)  # again, now that nobody else can change it
+            return _Application(Session(target.store, run, fence, report, closing), state).perform()
     except BaseException as error:
         with suppress(OSError):  # a store that is away must not hide why
             if not objects.exists(run.key("result.json")):
@@ -56,8 +76,9 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if isinstance(error, RevectorError) else type(error).__name__
 
 
-def _settled(target: Target, state: State) -> Result:
-    corpus, _ = begin_pass(target, state, stage=False)
+def _settled(state: State) -> Result:
+    target = state.live.subject
+    corpus, _ = begin_pass(state.table(target), stage=False)
     documents, chunks, _ = counts(corpus.summary())
     return Result(
         collection=target.collection,
@@ -66,56 +87,227 @@ def _settled(target: Target, state: State) -> Result:
         change="none",
         documents=documents,
         chunks=chunks,
-        embed={"contents": 0, "chunks": 0, "tokens": 0},
+        embed=NOTHING,
         reuse={"chunks": 0},
         run_id=None,
         status="nothing",
-        version=state.vector_version,
+        version=state.vectors[target.generation.name],
         dead_letters=0,
         seconds={"total": 0.0, "model": 0.0},
         tokens_per_second=0.0,
+        notes=list(state.live.notes),
     )
 
 
-def _perform(session: Session, state: State) -> Result:
-    target = session.target
-    session.change, reason = classify_change(target, True)
-    session.run.write(
-        "intent.json",
-        {
-            "run_id": session.run.run_id,
-            "collection": target.collection,
-            "generation": target.generation.name,
-            "space": target.model.space.id,
-            "change": session.change,
-            "reason": reason,
-            "chunk_version": state.chunk_version,
-            "vector_version": state.vector_version,
-            "token": session.fence.token,
-            "at": now(),
-            "who": whoami(),
-            "spec": target.spec.model_dump(mode="json"),
-        },
+@dataclass(frozen=True)
+class _Ingested:
+    """A chunk table that says what the corpus says."""
+
+    corpus: CorpusPass
+    version: int
+
+
+class _Application:
+    """What one run does, in order: the corpus into the chunk tables; then each generation, the one that readers have first."""
+
+    def __init__(self, session: Session, state: State) -> None:
+        self._session = session
+        self._state = state
+        self._change = classify_change(state, True)
+        self._epoch = state.epoch
+        self._tables: dict[str, _Ingested] = {}
+        self._failed: dict[str, str] = {}
+        """Chunks of the main generation that could not be embedded, and why."""
+
+    def perform(self) -> Result:
+        self._write_intent()
+        for name, table in self._state.tables.items():
+            self._tables[name] = _ingest(self._session, table)
+        return self._finish([self._bring_up(target) for target in self._state.live.targets])
+
+    def _write_intent(self) -> None:
+        session, subject = self._session, self._state.live.subject
+        session.run.write(
+            "intent.json",
+            {
+                "run_id": session.run.run_id,
+                "collection": subject.collection,
+                "generation": subject.generation.name,
+                "space": subject.model.space.id,
+                "change": self._change.kind,
+                "reason": self._change.reason,
+                "identity": self._change.identity,
+                "pinned": pinned(self._state),
+                "token": session.fence.token,
+                "at": now(),
+                "who": whoami(),
+                "spec": subject.spec.model_dump(mode="json"),
+            },
+        )
+
+    def _bring_up(self, target: Target) -> BuiltGeneration:
+        """Fill, index, judge, and publish if that is its part. What is as it was is left alone."""
+        state, name = self._state, target.generation.name
+        table = self._tables[target.chunk_table.name]
+        tally = self._session.begin_generation()
+        version = state.vectors[name]
+        if version is None or table.version != state.table(target).version or not state.complete(target):
+            began = time.monotonic()
+            version = _index(self._session, target, _fill(self._session, target, tally, table.version))
+            tally.seconds = time.monotonic() - began
+        if state.live.role(target) == "main":
+            self._failed = tally.failed
+        dead = len(table.corpus.dead) + len(tally.failed)
+        publication = _publication(self._session, target, version, table.version, dead)
+        built = state.built[name]
+        if built is None or not (built.passed and state.at_rest(target) and _same(built.publication, publication)):
+            built = self._judge(target, publication, built, tally)
+        status = self._publish(target, built)
+        return _told(target, state.live.role(target), status, built, tally)
+
+    def _judge(self, target: Target, publication: Publication, before: Built | None, tally: Tally) -> Built:
+        """Hold the version against its gates, and keep what came of it."""
+        session = self._session
+        session.tell("gates")
+        since = before.publication.version if before and before.passed else None
+        with session.profile.stage("gates"), Encoding(target) as encoding:
+            gates = judge(
+                target,
+                publication.version,
+                publication.chunk_version,
+                encoding=encoding,
+                published=self._state.current,
+                since=since,
+                failed=tally.failed,
+                dead=publication.dead_letters,
+            )
+        built = Built(publication, [asdict(gate) for gate in gates], all(gate.passed for gate in gates))
+        session.fence.check()
+        keep_built(target.store, built)
+        return built
+
+    def _publish(self, target: Target, built: Built) -> Status:
+        """Move the pointer, unless the gates or a person object, or readers had this already."""
+        role = self._state.live.role(target)
+        publication = built.publication
+        if role == "candidate" or not built.passed:
+            return "built"
+        announced = self._state.announced(target)
+        if announced is not None and self._adds_nothing(announced, publication):
+            return "partial" if publication.dead_letters else "nothing"
+        action = "publish" if target.generation.name == self._state.declared else "update"
+        session = self._session
+        session.tell("publish")
+        session.fence.check()
+        with session.profile.stage("publish"):
+            publish(target.store, replace(publication, epoch=self._epoch + 1, action=action))
+        self._epoch += 1
+        return "partial" if publication.dead_letters else "published"
+
+    def _adds_nothing(self, announced: Publication, publication: Publication) -> bool:
+        """Whether readers had this already. If only the count of dead letters is new, that is no reason to undo a rollback."""
+        only_letters = _same(announced, replace(publication, dead_letters=announced.dead_letters))
+        return _same(announced, publication) or (only_letters and announced.epoch != self._state.epoch)
+
+    def _finish(self, generations: list[BuiltGeneration]) -> Result:
+        """Leave the record."""
+        state, session = self._state, self._session
+        subject = state.live.subject
+        table = self._tables[subject.chunk_table.name]
+        main = next(each for each in generations if each.role == "main")
+        documents, chunks, _ = counts(table.corpus.summary())
+        total = time.monotonic() - session.began
+        tokens = sum(each.embed["tokens"] for each in generations)
+        dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._failed.items())]
+        quiet = all(state.at_rest(target) and self._as_it_was(target, generations) for target in state.live.targets)
+        result = Result(
+            collection=subject.collection,
+            generation=subject.generation.name,
+            space=subject.model.space.id,
+            change="none" if quiet else self._change.kind,
+            documents=documents,
+            chunks=chunks,
+            embed={name: sum(each.embed[name] for each in generations) for name in NOTHING},
+            reuse={"chunks": sum(each.reuse["chunks"] for each in generations)},
+            run_id=session.run.run_id,
+            status=main.status,
+            version=main.version,
+            dead_letters=len(dead),
+            seconds={"total": total, "model": sum(worker["model"] for worker in session.profile.workers.values())},
+            tokens_per_second=tokens / total,
+            reason=main.objection,
+            profile=session.profile.to_dict(),
+            gates=main.gates,
+            identity=self._change.identity,
+            generations=generations,
+            notes=[*state.live.notes, *missing_notes(state)],
+        )
+        session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})
+        return result
+
+    def _as_it_was(self, target: Target, generations: list[BuiltGeneration]) -> bool:
+        version = next(each.version for each in generations if each.generation == target.generation.name)
+        unchanged = self._tables[target.chunk_table.name].version == self._state.table(target).version
+        return unchanged and version == self._state.vectors[target.generation.name]
+
+
+def _same(row: Publication, other: Publication) -> bool:
+    """Whether readers would get the same rows, encode queries alike, and miss as many."""
+    return _said(row) == _said(other)
+
+
+def _said(row: Publication) -> tuple[int, int, Any, int]:
+    return row.version, row.chunk_version, row.model_spec().get("query_prompt"), row.dead_letters
+
+
+def judge(target, version, chunk_version, *, encoding, published, since, failed, dead):  # type: ignore[no-untyped-def]
+    """Stands in until workers.gates is there."""
+    chunks, vectors = target.chunk_table.count(chunk_version), target.generation.count(version)
+    share = dead / (chunks + dead) if dead else 0.0
+    allowed = target.spec.gates.max_failed
+    told = f"expected at most {allowed:.2%} dead letters (gates.max_failed), found {dead} of {chunks + dead}: {share:.2%}"
+    return [
+        Gate(
+            "rows",
+            "hard",
+            vectors,
+            chunks - len(failed),
+            vectors == chunks - len(failed),
+            f"expected {chunks - len(failed)} vectors, found {vectors}",
+        ),
+        Gate("dead letters", "hard", share, allowed, share <= allowed, told),
+    ]
+
+
+def _told(target: Target, role: Role, status: Status, built: Built, tally: Tally) -> BuiltGeneration:
+    return BuiltGeneration(
+        generation=target.generation.name,
+        model=target.model.spec.name,
+        space=target.model.space.id,
+        role=role,
+        status=status,
+        version=built.publication.version,
+        embed={"contents": tally.contents, "chunks": tally.embedded, "tokens": tally.tokens},
+        reuse={"chunks": tally.reused},
+        tokens_per_second=tally.tokens / tally.seconds if tally.seconds else 0.0,
+        code_points_a_token=tally.code_points / tally.tokens if tally.tokens else None,
+        gates=[Gate(**gate) for gate in built.gates],
     )
-    corpus, chunk_version = _ingest(session, state)
-    version = _fill(session, chunk_version)
-    version = _index(session, version)
-    return _finish(session, state, corpus, chunk_version, version)
 
 
-def _ingest(session: Session, state: State) -> tuple[CorpusPass, int]:
-    """Bring the chunk table up to the corpus. Gives the version that says what the corpus says."""
-    target, table = session.target, session.target.chunk_table
-    corpus, shards = begin_pass(target, state, stage=True)
-    version = state.chunk_version
+def _ingest(session: Session, state: TableState) -> _Ingested:
+    """Bring a chunk table up to the corpus."""
+    target, table = state.target, state.target.chunk_table
+    corpus, shards = begin_pass(state, stage=True)
+    version = state.version
     if version is None:
-        version = target.store.create(table.name, chunk_schema(corpus.ingest.metadata), {"chunker": target.chunker.identity}).version
+        version = _create_chunk_table(target, corpus)
     large = sum(file.size for file in state.files.read) > RAY_BYTES
     done = ingest_on_ray(start_ray(session.closing), corpus.ingest, shards) if large else run_inline(corpus.ingest, shards)
 
-    def told() -> Any:
+    def told() -> Iterator[Ingested]:
         for found in done:
-            session.tally.documents += len(found.seen)
+            session.documents += len(found.seen)
             session.tell("read")
             yield found
 
@@ -135,117 +327,49 @@ def _ingest(session: Session, state: State) -> tuple[CorpusPass, int]:
     if not state.files.empty:
         session.fence.check()
         table.write_files(version, target.reading, corpus.records)
-    return corpus, version
+    return _Ingested(corpus, version)
 
 
-def _fill(session: Session, chunk_version: int) -> int:
+def _create_chunk_table(target: Target, corpus: CorpusPass) -> int:
+    """With the tokenizer that its chunks are counted with: a table without it could not be kept current under another model."""
+    tokenizer = getattr(target.chunker, "tokenizer", None)
+    if isinstance(tokenizer, ModelTokenizer):
+        keep_tokenizer(target.store, target.collection, tokenizer.identity, tokenizer.content)
+    return int(target.store.create(target.chunk_table.name, chunk_schema(corpus.ingest.metadata), target.chunks_meta()).version)
+
+
+def _fill(session: Session, target: Target, tally: Tally, chunk_version: int) -> int:
     """Bring the vectors up to the chunk table. Gives the version of the vectors."""
-    target = session.target
     space = target.model.space
     metadata = metadata_type(target.store.open(target.chunk_table.name, chunk_version).schema)
     schema = vector_schema(metadata, space.dimension, space.dtype)
     version = target.store.create(target.generation.name, schema, target.generation_meta()).version
-    return Filling(session, chunk_version, version).perform(calibrate(target))
+    return Filling(session, target, tally, chunk_version, version).perform(calibrate(target))
 
 
-def _index(session: Session, version: int) -> int:
+def _index(session: Session, target: Target, version: int) -> int:
     session.tell("index")
     session.fence.check()
     with session.profile.stage("index"):
-        return int(update_index(session.target.store.open(session.target.generation.name, version)).version)
+        return int(update_index(target.store.open(target.generation.name, version)).version)
 
 
-def _finish(session: Session, state: State, corpus: CorpusPass, chunk_version: int, version: int) -> Result:
-    """Judge what was built, publish it, and leave the record."""
-    target, tally = session.target, session.tally
-    session.tell("publish")
-    dead = [*corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in tally.failed.items())]
-    chunks, vectors = target.chunk_table.count(chunk_version), target.generation.count(version)
-    objection = _objection(target, chunks, vectors, len(tally.failed), len(dead))
-    before = state.published
-    status: Literal["published", "partial", "built", "nothing"]
-    if before is not None and (before.version, before.chunk_version) == (version, chunk_version):
-        session.change = "none"
-    if objection:
-        status = "built"
-    elif before is not None and session.change == "none" and (before.dead_letters == len(dead) or before.epoch != state.epoch):
-        # Only a count of dead letters is new, or nothing: no reason to undo a rollback.
-        status = "partial" if dead else "nothing"
-    else:
-        session.fence.check()
-        with session.profile.stage("publish"):
-            _publish(session, state.epoch + 1, chunk_version, version, vectors, len(dead))
-        status = "partial" if dead else "published"
-    result = _result(session, corpus, version, status, len(dead), objection)
-    session.run.write(
-        "result.json",
-        {
-            **asdict(result),
-            "chunk_version": chunk_version,
-            "at": now(),
-            "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]],
-            "code_points_a_token": tally.code_points / tally.tokens if tally.tokens else None,
-        },
-    )
-    return result
-
-
-def _objection(target: Target, chunks: int, vectors: int, failed: int, dead: int) -> str:
-    """Why the version must not be published, or nothing."""
-    if vectors != chunks - failed:
-        return f"expected {chunks - failed} vectors, found {vectors}"
-    share = dead / (chunks + dead) if dead else 0.0
-    allowed = target.spec.gates.max_failed
-    if share > allowed:
-        return f"expected at most {allowed:.2%} dead letters (gates.max_failed), found {dead} of {chunks + dead}: {share:.2%}"
-    return ""
-
-
-def _publish(session: Session, epoch: int, chunk_version: int, version: int, vectors: int, dead: int) -> Publication:
-    """Raises Conflict if somebody moved the pointer since the run began: a rollback must not be overridden by who did not know of it."""
-    target = session.target
-    return publish(
-        target.store,
-        Publication(
-            collection=target.collection,
-            epoch=epoch,
-            action="publish",
-            generation=target.generation.name,
-            version=version,
-            chunk_table=target.chunk_table.name,
-            chunk_version=chunk_version,
-            space=target.model.space.id,
-            model=target.model.spec.model_dump_json(),
-            chunks=vectors,
-            dead_letters=dead,
-            restores=0,
-            run_id=session.run.run_id,
-            at=now(),
-            who=whoami(),
-            why="",
-        ),
-    )
-
-
-def _result(session: Session, corpus: CorpusPass, version: int, status: Any, dead: int, objection: str) -> Result:
-    target, tally = session.target, session.tally
-    documents, chunks, _ = counts(corpus.summary())
-    total = time.monotonic() - session.began
-    return Result(
+def _publication(session: Session, target: Target, version: int, chunk_version: int, dead: int) -> Publication:
+    return Publication(
         collection=target.collection,
+        epoch=0,
+        action="publish",
         generation=target.generation.name,
-        space=target.model.space.id,
-        change=session.change,
-        documents=documents,
-        chunks=chunks,
-        embed={"contents": tally.contents, "chunks": tally.embedded, "tokens": tally.tokens},
-        reuse={"chunks": tally.reused},
-        run_id=session.run.run_id,
-        status=status,
         version=version,
+        chunk_table=target.chunk_table.name,
+        chunk_version=chunk_version,
+        space=target.model.space.id,
+        model=target.model.spec.model_dump_json(),
+        chunks=target.generation.count(version),
         dead_letters=dead,
-        seconds={"total": total, "model": sum(worker["model"] for worker in session.profile.workers.values())},
-        tokens_per_second=tally.tokens / total,
-        reason=objection,
-        profile=session.profile.to_dict(),
+        restores=0,
+        run_id=session.run.run_id,
+        at=now(),
+        who=whoami(),
+        why="",
     )

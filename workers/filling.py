@@ -18,7 +18,8 @@ from workers.embed import Embedding, Receipt, embed_shard, reuse_rows
 from workers.encoders import load_encoder
 from workers.planning import Calibration
 from workers.pool import Lost, Pool
-from workers.session import Session
+from workers.session import Session, Tally
+from workers.target import Target
 from workers.work import Cutter, Work, find_work
 
 COMMIT_SECONDS = 8.0
@@ -39,11 +40,12 @@ INPUT_ERRORS = (RuntimeError, ValueError, TypeError, LookupError)
 class Filling:
     """The work of one run on one generation."""
 
-    def __init__(self, session: Session, chunk_version: int, version: int) -> None:
-        """`version`: of the vectors table, as it is."""
-        target = session.target
+    def __init__(self, session: Session, target: Target, tally: Tally, chunk_version: int, version: int) -> None:
+        """`version`: of the vectors table, as it is. `tally`: to count in."""
         self.version = version
         self._session = session
+        self._target = target
+        self._tally = tally
         self._chunk_version = chunk_version
         self._name = target.generation.name
         self._embedding = Embedding(target.store, target.chunk_table.name, chunk_version, self._name)
@@ -55,7 +57,7 @@ class Filling:
 
     def perform(self, calibration: Calibration) -> int:
         """Do it. Gives the last version of the vectors table."""
-        tally, profile = self._session.tally, self._session.profile
+        tally, profile = self._tally, self._session.profile
         with profile.stage("compare"):
             work = self._find()
         tally.total = work.rows
@@ -65,7 +67,7 @@ class Filling:
                 self._session.tell("reuse")
         if work.embed.rows:
             with profile.stage("embed"):
-                self._embed(Cutter(work, calibration.code_points_a_token), calibration)
+                self._embed(Cutter(work, calibration.code_points_a_token, self._session.shard_numbers), calibration)
             if self._session.embedding_since:
                 profile.split("embed", "start the model", self._session.embedding_since - self._embed_began)
         if work.copies.rows or self._reasons:
@@ -81,9 +83,9 @@ class Filling:
         return self.version
 
     def _find(self) -> Work:
-        target, table = self._session.target, self._session.target.chunk_table
+        target, table = self._target, self._target.chunk_table
         desired, fragments = table.desired(self._chunk_version), table.fragments(self._chunk_version)
-        return find_work(target.generation, self.version, target.model.space.id, desired, fragments)
+        return find_work(target.generation, self.version, target.model.space, desired, fragments)
 
     def _reuse(self, work: Work) -> Iterator[int]:
         """Copy stored vectors, some rows at a time."""
@@ -106,7 +108,7 @@ class Filling:
 
     def _may_run_here(self) -> bool:
         """Whether nothing asks for an actor: no cluster, no GPU, and no run before this one that ended badly, maybe by an input."""
-        target, run = self._session.target, self._session.run
+        target, run = self._target, self._session.run
         workers = target.spec.workers
         earlier = [each for each in runs(target.store.objects, target.collection) if each.run_id < run.run_id]
         last = earlier[-1].read("result.json") if earlier else {"status": "nothing"}
@@ -115,8 +117,8 @@ class Filling:
 
     def _here(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
         """A little work in this process: starting Ray and an actor would take longer. What goes wrong here is for the pool to sort out."""
-        workers = self._session.target.spec.workers
-        encoder = load_encoder(self._session.target.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
+        workers = self._target.spec.workers
+        encoder = load_encoder(self._target.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
         self._session.profile.how = encoder.how
         while shard := cutter.cut(self._shard_tokens):
             try:
@@ -128,7 +130,7 @@ class Filling:
                 yield receipt
 
     def _on_ray(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
-        target = self._session.target
+        target = self._target
         most = cutter.tokens // ACTOR_TOKENS + 1
         with Pool(start_ray(self._session.closing), self._embedding, target.model, target.spec.workers, most) as pool:
             yield from pool.run(lambda: cutter.cut(self._shard_tokens), cutter.numbers)
@@ -138,6 +140,7 @@ class Filling:
         """Keep the receipt, count it, and commit it soon. Of two receipts of one shard the first wins."""
         record = {
             "shard": receipt.number,
+            "generation": self._name,
             "contents": receipt.contents,
             "chunks": receipt.rows,
             "tokens": receipt.tokens,
@@ -152,7 +155,7 @@ class Filling:
         self._shard_tokens = min(max(receipt.tokens / elapsed * SHARD_SECONDS, FIRST_SHARD_TOKENS), LARGEST_SHARD_TOKENS)
         if self._session.embedding_since is None:
             self._session.embedding_since = time.monotonic() - elapsed
-        tally = self._session.tally
+        tally = self._tally
         tally.contents += receipt.contents
         tally.embedded += receipt.rows
         tally.tokens += receipt.tokens
@@ -172,10 +175,10 @@ class Filling:
         for part in chain(rest.embed.parts(), rest.copies.parts()):
             rows = self._take(part[ROW_ADDRESS].to_numpy(), "chunk_id", "content_hash")
             for chunk_id, content in zip(rows["chunk_id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True):
-                self._session.tally.failed[chunk_id] = self._reasons[content]
+                self._tally.failed[chunk_id] = self._reasons[content]
 
     def _take(self, addresses: np.ndarray, *columns: str) -> pa.Table:
-        return take(self._session.target.store.open(self._embedding.chunk_table, self._chunk_version), addresses, columns)
+        return take(self._target.store.open(self._embedding.chunk_table, self._chunk_version), addresses, columns)
 
     def _stage(self, fragments: list[str]) -> None:
         self._staged += fragments

@@ -4,8 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipelines.quality import Gate
+
 Change = Literal["none", "data", "chunking", "model", "metadata"]
-Stage = Literal["read", "reuse", "embed", "index", "publish"]
+Stage = Literal["read", "reuse", "embed", "index", "gates", "publish"]
+Role = Literal["main", "served", "candidate"]
+"""Of a live generation. `main`: what a run publishes. `served`: what readers have until then. `candidate`: kept beside them."""
+Status = Literal["published", "partial", "built", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,20 @@ def silent(_: Progress) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedGeneration:
+    """What would be done for one of the live generations."""
+
+    generation: str
+    model: str
+    space: str
+    role: Role
+    embed: dict[str, int]
+    reuse: dict[str, int]
+    seconds: float | None
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What would be done, and to exactly which state."""
 
@@ -48,7 +67,7 @@ class Plan:
     chunks: dict[str, int]
     files: dict[str, int]
     embed: dict[str, int]
-    """`contents`: forward passes; `chunks` that they serve; `tokens`, estimated."""
+    """Of all live generations together. `contents`: forward passes; `chunks` that they serve; `tokens`, estimated."""
     reuse: dict[str, int]
     dead_letters: int
     seconds: float | None
@@ -57,6 +76,34 @@ class Plan:
     """Listing, table versions and identities that the plan was made for."""
     pending: bool = False
     """Whether there is anything to do."""
+    identity: dict[str, list[Any]] = field(default_factory=dict)
+    """What differs from what readers have: its name, then before and after."""
+    generations: list[PlannedGeneration] = field(default_factory=list)
+    """All that are kept current, in the order in which they are brought up to date."""
+    notes: list[str] = field(default_factory=list)
+    """For a person: what is not as one would expect."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltGeneration:
+    """What became of one of the live generations."""
+
+    generation: str
+    model: str
+    space: str
+    role: Role
+    status: Status
+    version: int
+    embed: dict[str, int]
+    reuse: dict[str, int]
+    tokens_per_second: float
+    code_points_a_token: float | None
+    gates: list[Gate]
+
+    @property
+    def objection(self) -> str:
+        """Why it must not be published, or nothing."""
+        return "; ".join(f"{gate.name}: {gate.detail}" for gate in self.gates if not gate.passed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +120,7 @@ class Result:
     reuse: dict[str, int]
     run_id: str | None
     """None: there was nothing to do, and no run was begun."""
-    status: Literal["published", "partial", "built", "nothing"]
+    status: Status
     version: int | None
     """Of the vectors table."""
     dead_letters: int
@@ -83,6 +130,14 @@ class Result:
     """Why it was not published."""
     profile: dict[str, Any] = field(default_factory=dict)
     """Where the time went: `how` the model ran, seconds of the driver's `stages`, and of each of the `workers`."""
+    gates: list[Gate] = field(default_factory=list)
+    """What the generation was judged by."""
+    identity: dict[str, list[Any]] = field(default_factory=dict)
+    """What differed from what readers had: its name, then before and after."""
+    generations: list[BuiltGeneration] = field(default_factory=list)
+    """All that were brought up to date."""
+    notes: list[str] = field(default_factory=list)
+    """For a person: what is not as one would expect."""
 
     @property
     def exit_code(self) -> int:

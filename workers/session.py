@@ -3,19 +3,19 @@
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 
 from storage import tables
 from storage.ledger import Fence, Run
+from storage.tables import Store
 from workers.profile import Profile
-from workers.report import Change, Progress, Report, Stage
-from workers.target import Target
+from workers.report import Progress, Report, Stage
 
 
 @dataclass
 class Tally:
-    """What a run has done so far."""
+    """What a run has done so far for one generation."""
 
-    documents: int = 0
     contents: int = 0
     """Forward passes."""
     embedded: int = 0
@@ -29,35 +29,46 @@ class Tally:
     """Chunks that must get a vector."""
     failed: dict[str, str] = field(default_factory=dict)
     """Chunk ids that could not be embedded, and why."""
+    seconds: float = 0.0
+    """That it took."""
 
 
 class Session:
     """One run of one collection."""
 
-    def __init__(self, target: Target, run: Run, fence: Fence, report: Report, closing: ExitStack) -> None:
+    def __init__(self, store: Store, run: Run, fence: Fence, report: Report, closing: ExitStack) -> None:
         """`closing` is left when the run ends: what the run opens on the way is closed then."""
-        self.target = target
+        self.store = store
         self.run = run
         self.fence = fence
         self.closing = closing
-        self.change: Change = "none"
         self.profile = Profile()
-        self.tally = Tally()
+        self.documents = 0
+        """Read so far."""
+        self.shard_numbers = count()
+        self.tallies: list[Tally] = []
+        """Of the generations that were begun."""
         self.began = time.monotonic()
         self._report = report
         self.embedding_since: float | None = None
-        """When the first shard began: models take long to load, and that says nothing of the speed."""
+        """When the first shard of the present generation began: models take long to load, and that says nothing of the speed."""
+
+    def begin_generation(self) -> Tally:
+        """Count for another generation from here on."""
+        self.embedding_since = None
+        self.tallies.append(Tally())
+        return self.tallies[-1]
 
     def commit(self, table: str, version: int, change: tables.Change) -> int:
         """One fenced commit on top of `version`. Gives the version that it made."""
         self.fence.check()
-        dataset = self.target.store.open(table, version)
+        dataset = self.store.open(table, version)
         properties = {"run_id": self.run.run_id, "token": str(self.fence.token)}
-        return int(tables.commit(self.target.store, dataset, change, properties).version)
+        return int(tables.commit(self.store, dataset, change, properties).version)
 
     def tell(self, stage: Stage) -> None:
-        """Report where the run is."""
-        tally = self.tally
+        """Report where the run is: of several generations, in the present one."""
+        tally = self.tallies[-1] if self.tallies else Tally()
         elapsed = time.monotonic() - self.embedding_since if self.embedding_since else 0.0
         done = tally.embedded + tally.reused
         rate = tally.tokens / elapsed if elapsed else 0.0
@@ -65,4 +76,4 @@ class Session:
         if stage == "embed" and tally.total is not None and tally.embedded:
             left = elapsed / tally.embedded * (tally.total - done)
         shared = tally.reused + max(0, tally.embedded - tally.contents)
-        self._report(Progress(stage, tally.documents, done, tally.total, tally.tokens, rate, shared, left))
+        self._report(Progress(stage, self.documents, done, tally.total, tally.tokens, rate, shared, left))

@@ -1,26 +1,27 @@
-"""What a spec means on this machine: the model found, the chunker made, the tables named. Nothing is read or written yet."""
+"""What a spec means on this machine: the models found, the chunker made, the tables named. Nothing of the corpus is read yet."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.chunking import Chunker, make_chunker
+from pipelines.chunking import VERSION, Chunker, make_chunker, restore_chunker
 from pipelines.documents import Corpus
 from pipelines.errors import SpecError
 from pipelines.fingerprint import fingerprint
 from pipelines.models import Model, resolve_model
 from pipelines.spec import CollectionSpec, Spec
 from pipelines.tokens import ModelTokenizer, Tokenizer, WordTokenizer
-from storage.chunks import ChunkTable
+from storage.catalog import publications
+from storage.chunks import ChunkTable, kept_tokenizer
 from storage.corpus import open_corpus
-from storage.tables import Store
+from storage.tables import Store, table_meta
 from storage.vectors import Generation
 
 
 @dataclass(frozen=True)
 class Target:
-    """One collection, resolved."""
+    """One generation of a collection, resolved."""
 
     store: Store
     collection: str
@@ -28,6 +29,8 @@ class Target:
     model: Model
     chunker: Chunker
     corpus: Corpus
+    candidates: tuple[Model, ...] = ()
+    """Of the collection: models of generations that are kept beside the spec's main one."""
 
     @property
     def reading(self) -> str:
@@ -48,6 +51,10 @@ class Target:
         identity = fingerprint({"chunking": self.chunking, "space": self.model.space.id})
         return Generation(self.store, f"{self.collection}.vectors.{identity[:12]}")
 
+    def chunks_meta(self) -> dict[str, Any]:
+        """What the chunk table records of itself."""
+        return {"chunker": self.chunker.identity, "declared": self.spec.chunking.model_dump(mode="json")}
+
     def generation_meta(self) -> dict[str, Any]:
         """What the generation's table records of itself."""
         space = {"id": self.model.space.id, **self.model.space.to_dict()}
@@ -61,11 +68,17 @@ class Target:
 
 
 def resolve_target(spec: Spec, name: str | None) -> Target:
-    """Raises SpecError, ModelError, SourceError."""
+    """The generation that the spec declares. Raises SpecError, ModelError, SourceError."""
     collection, declared = spec.collection(name)
+    store = Store(spec.store)
     with naming(collection):
         model = resolve_model(declared.model)
-        return Target(Store(spec.store), collection, declared, model, _chunker(declared, model), open_corpus(declared.source))
+        candidates = tuple(resolve_model(each) for each in declared.candidates)
+        tokenizer = tokenizer_of(model)
+        chunker = _kept_chunker(store, collection, declared, model, tokenizer) or _new_chunker(declared, model, tokenizer)
+        for candidate in candidates:
+            _check_window(chunker, candidate)
+        return Target(store, collection, declared, model, chunker, open_corpus(declared.source), candidates)
 
 
 @contextmanager
@@ -77,9 +90,53 @@ def naming(collection: str) -> Iterator[None]:
         raise SpecError(f"collections.{collection}.{error}") from None
 
 
-def _chunker(declared: CollectionSpec, model: Model) -> Chunker:
-    tokenizer: Tokenizer = ModelTokenizer(model.tokenizer_file) if model.tokenizer_file else WordTokenizer()
-    prompt = model.space.prompt
-    prompt_tokens = len(tokenizer.offsets([prompt])[0]) if prompt else 0
+def _new_chunker(declared: CollectionSpec, model: Model, tokenizer: Tokenizer) -> Chunker:
     window = model.space.max_tokens if model.tokenizer_file else None
-    return make_chunker(declared.chunking, tokenizer, window, prompt_tokens)
+    return make_chunker(declared.chunking, tokenizer, window, _prompt_tokens(model, tokenizer))
+
+
+def _kept_chunker(store: Store, collection: str, declared: CollectionSpec, model: Model, tokenizer: Tokenizer) -> Chunker | None:
+    """The chunker of the newest published chunks that were declared alike: their borders and ids stay when the model changes.
+
+    None if there are none, or a chunk with what `model` adds might not fit its window.
+    """
+    for table in dict.fromkeys(row.chunk_table for row in reversed(publications(store, collection))):
+        meta = table_meta(store.open(table)) if store.has(table) else {}
+        if meta.get("declared") == declared.chunking.model_dump(mode="json"):
+            chunker = restored_chunker(store, collection, meta["chunker"], tokenizer)
+            return chunker if chunker and _fits(chunker, model, tokenizer) else None
+    return None
+
+
+def restored_chunker(store: Store, collection: str, identity: dict[str, Any], tokenizer: Tokenizer) -> Chunker | None:
+    """The chunker of that identity, with the model's `tokenizer` or the one that was kept; None if it cannot be had."""
+    if identity["version"] != VERSION:
+        return None
+    if identity.get("tokenizer") in (None, tokenizer.identity):
+        return restore_chunker(identity, tokenizer)
+    content = kept_tokenizer(store, collection, identity["tokenizer"]) if isinstance(tokenizer, ModelTokenizer) else None
+    return restore_chunker(identity, ModelTokenizer(content)) if content else None
+
+
+def tokenizer_of(model: Model) -> Tokenizer:
+    """Words for the stand-in."""
+    return ModelTokenizer.at(model.tokenizer_file) if model.tokenizer_file else WordTokenizer()
+
+
+def _prompt_tokens(model: Model, tokenizer: Tokenizer) -> int:
+    prompt = model.space.prompt
+    return len(tokenizer.offsets([prompt])[0]) if prompt else 0
+
+
+def _fits(chunker: Chunker, model: Model, tokenizer: Tokenizer) -> bool:
+    """Whether `model` reads the chunks whole, with its special tokens and its prompt."""
+    size: int = chunker.identity.get("size", 0)  # whole documents are cut by the model, as they always were
+    return not size or size + tokenizer.special_tokens + _prompt_tokens(model, tokenizer) <= model.space.max_tokens
+
+
+def _check_window(chunker: Chunker, candidate: Model) -> None:
+    size = chunker.identity.get("size")
+    if size and not _fits(chunker, candidate, tokenizer_of(candidate)):
+        raise SpecError(
+            f"candidates: expected models that read chunks of {size} tokens, found {candidate.spec.name} with {candidate.space.max_tokens}"
+        )

@@ -1,7 +1,6 @@
 """What a generation lacks: which rows have no vector, which of those can take a stored one, which need the model."""
 
-from collections.abc import Iterable
-from itertools import count
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +8,7 @@ import pyarrow.compute as pc
 
 from pipelines.chunks import HASH
 from pipelines.diff import diff_rows
+from pipelines.models import Space
 from storage.chunks import DESIRED_SCHEMA
 from storage.spill import Spill, by_fragment, by_hash, matched
 from storage.tables import ROW_ADDRESS
@@ -52,7 +52,7 @@ class Work:
         return not self.rows and not len(self.stale)
 
 
-def find_work(generation: Generation, version: int | None, space: str, desired: Iterable[pa.Table], fragments: np.ndarray) -> Work:
+def find_work(generation: Generation, version: int | None, space: Space, desired: Iterable[pa.Table], fragments: np.ndarray) -> Work:
     """Compare `desired` rows (DESIRED_SCHEMA), which are in `fragments`, to the generation at `version` (None: it does not exist yet)."""
     work = Work(Donors(generation, version, space), fragments)
     pending, work.stale = _differences(generation, version, desired)
@@ -104,8 +104,9 @@ def _divide(work: Work, rows: pa.Table, offers: pa.Table) -> None:
 class Cutter:
     """Cuts the contents that need the model into shards, one at a time: how large, is known only while the work goes on."""
 
-    def __init__(self, work: Work, code_points_a_token: float) -> None:
-        self.numbers = count()
+    def __init__(self, work: Work, code_points_a_token: float, numbers: Iterator[int]) -> None:
+        """`numbers`: of the shards, none of them twice in a run."""
+        self.numbers = numbers
         self.tokens = int(work.code_points / code_points_a_token + TOKENS_A_TEXT * work.embed.rows)
         """Of all contents, by estimate."""
         self._code_points_a_token = code_points_a_token

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
-from pipelines.errors import SourceError, SpecError
+from pipelines.errors import SourceError, SourceMissing, SpecError
 from pipelines.sources import listing, rows, tabular, textual
 from pipelines.sources.listing import FileSystem
 from pipelines.sources.rows import Layout, Unreadable
@@ -40,12 +40,13 @@ class FileCorpus:
         return cls(filesystem, *listing.locate(filesystem, path), source)
 
     def files(self) -> list[SourceFile]:
-        """All files, sorted by path. Raises SourceError if there is no such place, SpecError if the source does not fit the files."""
+        """All files, sorted by path. Raises SourceMissing if there is no such place, SpecError if the source does not fit the files."""
         try:
             files = listing.list_files(self.filesystem, self.base, self.pattern)
+        except FileNotFoundError as error:
+            raise SourceMissing(f"expected documents at {self.source.uri}, found none: check source.uri") from error
         except OSError as error:
-            found = "none" if isinstance(error, FileNotFoundError) else type(error).__name__
-            raise SourceError(f"expected documents at {self.source.uri}, found {found}: check source.uri") from error
+            raise SourceError(f"expected documents at {self.source.uri}, found {type(error).__name__}: check source.uri") from error
         if self.source.format is None and self.pattern:
             listing.check_suffixes(files)
         known = [file for file in files if listing.format_of(file.path, self.source.format)]

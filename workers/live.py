@@ -1,0 +1,90 @@
+"""Which generations of a collection are kept current: the spec's own, its candidates, and whatever readers have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipelines.chunks import metadata_type
+from pipelines.errors import ModelError, RevectorError
+from pipelines.models import Model, resolve_model
+from pipelines.spec import ModelSpec
+from storage.catalog import Publication
+from storage.corpus import open_corpus
+from storage.promotion import decided_against, find_built
+from storage.tables import table_meta
+from workers.report import Role
+from workers.target import Target, restored_chunker, tokenizer_of
+
+
+@dataclass(frozen=True)
+class Live:
+    """The generations that one run brings up to date."""
+
+    subject: Target
+    """What the run publishes: what the spec declares, unless a person chose otherwise."""
+    predecessor: Target | None
+    """What readers have, where it is another generation: it goes on being served and updated until the subject takes its place."""
+    candidates: tuple[Target, ...]
+    """Built, judged, and not published."""
+    notes: tuple[str, ...] = ()
+    """For a person: what is not as the spec alone would have it."""
+
+    @property
+    def targets(self) -> list[Target]:
+        """All of them, in the order in which they are brought up to date."""
+        return [*([self.predecessor] if self.predecessor else []), self.subject, *self.candidates]
+
+    def role(self, target: Target) -> Role:
+        """What `target` is among them."""
+        return "candidate" if target in self.candidates else "served" if target == self.predecessor else "main"
+
+
+def live_generations(target: Target, history: Sequence[Publication]) -> Live:
+    """The generations to keep current, for the one that a spec declares. `history`: the publications of the collection."""
+    others = [replace(target, model=model, candidates=()) for model in target.candidates]
+    here = history[-1] if history else None
+    if here is None or here.generation == target.generation.name:
+        return Live(target, None, _distinct(others, target))
+    try:
+        served = _served(target, here)
+    except RevectorError as error:
+        return Live(target, None, _distinct(others, target), (f"what readers have stays as it is until then: {error}",))
+    if decided_against(history, target.generation.name, find_built(target.store, target.collection, target.generation.name)):
+        note = f"{here.generation} stays published, as {here.who} chose; `revector promote` publishes {target.generation.name}"
+        return Live(served, None, _distinct([target, *others], served), (note,))
+    return Live(target, served, _distinct(others, target, served))
+
+
+def _distinct(targets: list[Target], *taken: Target) -> tuple[Target, ...]:
+    """Those whose generation is not taken, each once."""
+    by_name = {target.generation.name: target for target in reversed(targets)}
+    names = {target.generation.name for target in taken}
+    return tuple(target for name, target in reversed(by_name.items()) if name not in names)
+
+
+def _served(target: Target, here: Publication) -> Target:
+    """The published generation, resolved. Raises ModelError if its model or its way to cut cannot be had any more."""
+    model = published_model(here, (target.model, *target.candidates))
+    if here.chunk_table == target.chunk_table.name:
+        return replace(target, model=model, candidates=())
+    dataset = target.store.open(here.chunk_table)
+    chunker = restored_chunker(target.store, target.collection, table_meta(dataset)["chunker"], tokenizer_of(model))
+    fields = metadata_type(dataset.schema)
+    source = target.spec.source.model_copy(update={"metadata": tuple(field.name for field in fields) if fields else ()})
+    spec = target.spec.model_copy(update={"source": source})
+    served = replace(target, spec=spec, model=model, chunker=chunker, corpus=open_corpus(source), candidates=()) if chunker else None
+    if served is None or served.chunk_table.name != here.chunk_table:
+        raise ModelError(f"expected the way in which {here.chunk_table} was cut, found another")
+    return served
+
+
+def published_model(publication: Publication, known: tuple[Model, ...]) -> Model:
+    """The model of what is published, from `known` ones or where it was then. Raises ModelError if it is not there any more."""
+    for model in known:
+        if model.space.id == publication.space:
+            return model
+    model = resolve_model(ModelSpec(**publication.model_spec()))
+    if model.space.id != publication.space:
+        raise ModelError(
+            f"expected the model of space {publication.space} ({model.spec.name}), found one of {model.space.id}: were its files replaced?"
+        )
+    return model
