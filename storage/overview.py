@@ -10,7 +10,9 @@ from pipelines.chunks import HASH
 from pipelines.diff import diff_rows
 from storage.catalog import Publication, current, publications
 from storage.chunks import ChunkTable
+from storage.evaluations import Evaluation, evaluations
 from storage.ledger import folder, runs
+from storage.promotion import Built, find_built
 from storage.spill import Spill, by_hash, matched
 from storage.tables import Store, table_meta
 from storage.vectors import Generation, generations
@@ -51,10 +53,11 @@ def _generation(store: Store, generation: Generation, publication: Publication |
     meta = table_meta(dataset)
     table = ChunkTable(store, generation.collection, meta["chunking"])
     chunk_version = table.version
-    same = publication is not None and (publication.generation, publication.version) == (generation.name, dataset.version)
-    settled = same and publication is not None and publication.chunk_version == chunk_version and not publication.dead_letters
-    superseded = publication is not None and publication.generation != generation.name
-    backlog, stale = (0, 0) if settled or superseded else _lag(table.desired(chunk_version), generation.embedded(dataset.version))
+    built = find_built(store, generation.collection, generation.name)
+    finished = built is not None and (built.publication.version, built.publication.chunk_version) == (dataset.version, chunk_version)
+    state = _state(generation, publication, built, finished)
+    settled = state == "superseded" or (finished and built is not None and not built.publication.dead_letters)
+    backlog, stale = (0, 0) if settled else _lag(table.desired(chunk_version), generation.embedded(dataset.version))
     return {
         "name": generation.name,
         "version": dataset.version,
@@ -63,11 +66,22 @@ def _generation(store: Store, generation: Generation, publication: Publication |
         "dimension": meta["space"]["dimension"],
         "chunks": table.count(chunk_version),
         "vectors": dataset.count_rows(),
-        "superseded": superseded,
+        "state": state,
         "backlog": backlog,
         "stale": stale,
         "index": [index.index_type for index in dataset.describe_indices()],
     }
+
+
+def _state(generation: Generation, publication: Publication | None, built: Built | None, finished: bool) -> str:
+    """`published`; `built` or `gates failed`: finished beside it; `superseded`: not kept current; `unfinished`: a run is in it, or was."""
+    if publication is not None and publication.generation == generation.name:
+        return "published"
+    if built is None:
+        return "unfinished"
+    if not finished:
+        return "superseded"
+    return "built" if built.passed else "gates failed"
 
 
 def _lag(desired: Iterator[pa.Table], embedded: Iterator[pa.Table]) -> tuple[int, int]:
@@ -96,9 +110,23 @@ def last_run(store: Store, name: str) -> dict[str, Any] | None:
 
 
 def history(store: Store, name: str) -> dict[str, Any]:
-    """Published versions, oldest first, and all runs with what they cost."""
+    """Published versions, all runs with what they cost, and what versions were judged by; oldest first."""
     listed = [_short(run.read("intent.json") or {"run_id": run.run_id}, run.read("result.json")) for run in runs(store.objects, name)]
-    return {"collection": name, "published": [asdict(row) for row in publications(store, name)], "runs": listed}
+    judged = [_judged(each) for each in evaluations(store, name)]
+    return {"collection": name, "published": [asdict(row) for row in publications(store, name)], "runs": listed, "evaluations": judged}
+
+
+def _judged(made: Evaluation) -> dict[str, Any]:
+    return {
+        "id": made.id,
+        "at": made.at,
+        "generation": made.generation,
+        "version": made.version,
+        "run_id": made.run_id,
+        "passed": made.passed,
+        "values": {gate.name: gate.value for gate in made.gates},
+        "failed": [gate.name for gate in made.gates if not gate.passed],
+    }
 
 
 def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, Any]:
