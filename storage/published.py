@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance import LanceDataset
 
+from pipelines.bridge import Bridge
 from pipelines.chunks import metadata_type
 from pipelines.errors import NotFound, SpecError
 from pipelines.spec import nearest
+from storage.bridges import read_bridge
 from storage.catalog import Publication, published
 from storage.index import REFINE, probes
 from storage.tables import Store, scan_table, table_meta
@@ -28,6 +30,21 @@ class Published:
     space: dict[str, Any]
     """What made the vectors: weights, pooling, prompt, dimension ... and `id`."""
     publication: Publication
+    store: Store
+
+    def bridge(self, space: str) -> Bridge:
+        """What maps vectors of another space (its id) into that of the table: for queries of a new model, until its own are published.
+
+        From then on the same code gets the identity, so a service may use the new model before, during and after the switch:
+
+            docs = open_published("store", "docs")
+            bridge = docs.bridge(new_space)                      # built by `revector bridge docs`
+            queries = bridge.apply(model.encode(texts))          # float32 (n, dimension of the table)
+            docs.table.search(queries[0]).limit(10).to_list()
+
+        Raises NotFound if there is none.
+        """
+        return read_bridge(self.store, self.publication.collection, space, self.publication.space)
 
 
 def open_published(root: str, name: str) -> Published:
@@ -38,7 +55,7 @@ def open_published(root: str, name: str) -> Published:
     publication = published(store, name)
     table = lancedb.connect(root, storage_options=store.options).open_table(publication.generation)
     table.checkout(publication.version)
-    return Published(table, space_of(store, publication), publication)
+    return Published(table, space_of(store, publication), publication, store)
 
 
 def space_of(store: Store, publication: Publication) -> dict[str, Any]:
