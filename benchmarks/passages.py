@@ -64,11 +64,15 @@ def mixed_lengths(seed: int = 0) -> Iterator[str]:
 
 def write(texts: Sequence[str], folder: Path) -> Path:
     """Parquet files with the columns id and text, unless they are there."""
+    return write_parts(pa.table({"id": [f"{number:08}" for number in range(len(texts))], "text": texts}), folder)
+
+
+def write_parts(corpus: pa.Table, folder: Path) -> Path:
+    """A table as Parquet files in a folder, unless it is there."""
     if not folder.exists():
         (unfinished := folder.with_suffix(".tmp")).mkdir(parents=True, exist_ok=True)
-        corpus = pa.table({"id": [f"{number:08}" for number in range(len(texts))], "text": texts})
-        size = -(-len(texts) // FILES)
-        for number, start in enumerate(range(0, len(texts), size)):
+        size = -(-len(corpus) // FILES)
+        for number, start in enumerate(range(0, len(corpus), size)):
             pq.write_table(corpus.slice(start, size), unfinished / f"part-{number:03}.parquet")
         unfinished.rename(folder)
     return folder

@@ -3,9 +3,23 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.commands import apply, diff, history, plan, promote, rollback, search, status
+    from flows.commands import apply, bridge, compare, diff, drop, evaluate, history, maintain, plan, promote, rollback, search, status
 
-__all__ = ["apply", "diff", "history", "plan", "promote", "rollback", "search", "status"]
+__all__ = [
+    "apply",
+    "bridge",
+    "compare",
+    "diff",
+    "drop",
+    "evaluate",
+    "history",
+    "maintain",
+    "plan",
+    "promote",
+    "rollback",
+    "search",
+    "status",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -114,6 +115,7 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results.")] = 10,
     where: Annotated[list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="Metadata that results must have.")] = None,
+    bridge: Annotated[bool, typer.Option("--bridge", help="Encode the query with the spec's model, whichever is published.")] = False,
     config: Config = None,
     store: StoreOption = None,
     json: Json = False,
@@ -121,7 +123,8 @@ def search(
     """The chunks of the published version that are nearest in meaning; score = cosine similarity."""
     from flows import commands, render
 
-    results = commands.search(name, query, config, store=store, k=k, where=[_condition(text) for text in where or []])
+    conditions = [_condition(text) for text in where or []]
+    results = commands.search(name, query, config, store=store, k=k, where=conditions, bridge=bridge)
     _put(json, {"collection": name, "query": query, "results": results}, lambda: render.results(results))
 
 
@@ -150,6 +153,60 @@ def diff(
     _put(json, found, lambda: render.diff(found))
 
 
+@app.command(epilog="Examples: revector evaluate docs; revector evaluate docs 1f0c --json | jq '.gates[] | select(.passed | not)'")
+def evaluate(
+    name: NameRequired,
+    generation: Annotated[str, typer.Argument(metavar="[GENERATION]", help="As `revector status` lists it.")] = "published",
+    config: Config = None,
+    store: StoreOption = None,
+    json: Json = False,
+) -> NoReturn:
+    """Hold a version against all gates in full, and keep what they found; exits 3 if one fails.
+
+    GENERATION: its name, a beginning of the name's last part, or "published".
+    """
+    from flows import commands, render_quality
+
+    made = commands.evaluate(name, generation, config, store=store)
+    _put(json, {**asdict(made), "passed": made.passed}, lambda: render_quality.evaluation(made))
+    raise typer.Exit(0 if made.passed else 3)
+
+
+@app.command(epilog="Examples: revector compare docs published 1f0c; revector compare docs 8a2e 1f0c --json | jq .overlap")
+def compare(
+    name: NameRequired,
+    a: Annotated[str, typer.Argument(metavar="A", help="A generation.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    config: Config = None,
+    store: StoreOption = None,
+    json: Json = False,
+) -> None:
+    """Two generations side by side: their measures, what they share, and the queries that changed most.
+
+    A, B: a name as `revector status` lists it, a beginning of the name's last part, or "published".
+    """
+    from flows import commands, render_quality
+
+    made = commands.compare(name, a, b, config, store=store)
+    _put(json, made, lambda: render_quality.comparison(made))
+
+
+@app.command(epilog="Example: revector bridge docs && revector search docs 'how do I undo a release' --bridge")
+def bridge(name: NameRequired, config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
+    """Let queries of the spec's model search what is published, while its own vectors are still being made.
+
+    Learns a map from the new model's space into the published one from a few thousand stored contents, and keeps the best of three
+    kinds if the searches it makes are near enough to the published model's own (gates.min_bridge_recall); exits 3 if none is. May run
+    beside apply. [bold]revector search --bridge[/bold] and open_published(...).bridge(space) use it."""
+    from flows import commands, render_bridge
+    from flows.progress import progress
+
+    with progress() as report:
+        made = commands.bridge(name, config, store=store, report=report)
+    _put(json, made, lambda: render_bridge.bridge(made))
+    raise typer.Exit(made.exit_code)
+
+
 @app.command(epilog="Example: revector promote docs docs.vectors.1f0c2b3a9d4e --why 'better on German'")
 def promote(
     name: NameRequired,
@@ -174,6 +231,55 @@ def rollback(name: Name = None, why: Why = "", config: Config = None, store: Sto
 
     moved = commands.rollback(name, config, store=store, why=why)
     _put(json, moved, lambda: render.moved(moved))
+
+
+@app.command(epilog="Examples: revector maintain docs; revector maintain docs --erase --json | jq .freed.bytes")
+def maintain(
+    name: Name = None,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Leave no byte of a document that is no longer in the corpus. No rollback after this.")
+    ] = False,
+    config: Config = None,
+    store: StoreOption = None,
+    json: Json = False,
+) -> None:
+    """Compact tables, keep indexes whole, and remove what nothing needs any more. Readers get the same rows.
+
+    What goes is set by [bold]retention = { publications = 10, days = 30 }[/bold] in the spec.
+    A publication stays while it is current, among the newest, or was current within so many days.
+    Others can no longer be rolled back to, and content that only they hold costs a forward pass when it comes back.
+    Files of the last hour stay until the next time.
+
+    [bold]--erase[/bold] leaves the newest state of each generation in use, without a byte of deleted documents, and checks that.
+    [bold]Earlier versions can then no longer be rolled back to[/bold], and readers that hold one open lose it.
+    Generations that neither the spec declares nor readers have are dropped.
+    Run apply before it: what is deleted is what apply no longer found."""
+    from flows import commands, render
+    from flows.progress import progress
+
+    with progress() as report:
+        done = commands.maintain(name, config, store=store, erase=erase, report=report)
+    _put(json, done, lambda: render.upkeep(done))
+
+
+@app.command(epilog="Example: revector drop docs docs.vectors.1f0c2b3a9d4e")
+def drop(
+    name: NameRequired,
+    generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it, or the part after the last dot.")],
+    force: Annotated[bool, typer.Option("--force", help="Even if the spec declares it: the next apply builds it again.")] = False,
+    config: Config = None,
+    store: StoreOption = None,
+    json: Json = False,
+) -> None:
+    """Remove a generation that readers do not have, and its chunk table if nothing else needs that.
+
+    Its publications stay in the history, and can no longer be promoted or rolled back to."""
+    from flows import commands, render
+    from flows.progress import progress
+
+    with progress() as report:
+        done = commands.drop(name, generation, config, store=store, force=force, report=report)
+    _put(json, done, lambda: render.upkeep(done))
 
 
 @app.command(epilog="Example: revector doctor && revector apply")

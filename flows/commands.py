@@ -7,14 +7,19 @@ from typing import Any
 
 import orjson
 
-from pipelines.errors import RevectorError, SpecError
-from pipelines.spec import load_spec
+from pipelines.errors import ModelError, RevectorError, SpecError
+from pipelines.spec import Spec, load_spec
 from storage import catalog, overview, promotion
+from storage.evaluations import Evaluation
 from storage.published import Condition, compare_versions
 from storage.tables import Store
-from workers import driver, planning
+from workers import bridging, comparison, driver, evaluation, planning, upkeep
 from workers import search as searching
+from workers.bridging import BridgeResult
+from workers.chores import Upkeep
+from workers.comparison import Comparison
 from workers.report import Plan, Report, Result, silent
+from workers.subject import PUBLISHED
 from workers.target import Target, resolve_target
 
 Config = str | PathLike[str] | None
@@ -60,14 +65,30 @@ def status(name: str | None = None, config: Config = None, *, store: str | None 
 
 
 def search(
-    name: str, query: str, config: Config = None, *, store: str | None = None, k: int = 10, where: Iterable[tuple[str, str]] = ()
+    name: str,
+    query: str,
+    config: Config = None,
+    *,
+    store: str | None = None,
+    k: int = 10,
+    where: Iterable[tuple[str, str]] = (),
+    bridge: bool = False,
 ) -> list[dict[str, Any]]:
     """The nearest chunks of the published version, best first.
 
-    `where`: fields of the metadata, or `doc_id`, and the value that each must have.
+    `where`: fields of the metadata, or `doc_id`, and the value that each must have. `bridge`: the spec's model encodes the query, also
+    while another's vectors are published.
     """
+    spec = load_spec(config, store)
+    declared = spec.collection(name)[1] if bridge else spec.collections.get(name)
+    models = (declared.model, *declared.candidates) if declared else ()
     conditions = [Condition(field, value) for field, value in where]
-    return searching.search(_store(config, store), name, query, k, conditions)
+    return searching.search(Store(spec.store), name, query, k, conditions, models, bridge)
+
+
+def bridge(name: str, config: Config = None, *, store: str | None = None, report: Report = silent) -> BridgeResult:
+    """Learn to map queries of the spec's model into the space of what is published, for `search` with `bridge`."""
+    return bridging.build_bridge(_target(name, config, store), report)
 
 
 def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
@@ -82,6 +103,16 @@ def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None 
     return {"collection": name, "from": a, "to": b, **compare_versions(where, catalog.publications(where, name), a, b)}
 
 
+def evaluate(name: str | None = None, generation: str = PUBLISHED, config: Config = None, *, store: str | None = None) -> Evaluation:
+    """Hold what readers have, or a generation, against all of its gates, and keep what they found."""
+    return evaluation.evaluate(load_spec(config, store), name, generation)
+
+
+def compare(name: str, a: str, b: str, config: Config = None, *, store: str | None = None) -> Comparison:
+    """Two generations side by side."""
+    return comparison.compare(load_spec(config, store), name, a, b)
+
+
 def promote(
     name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "", force: bool = False
 ) -> catalog.Publication:
@@ -93,6 +124,24 @@ def rollback(name: str | None = None, config: Config = None, *, store: str | Non
     """Publish again what was published before."""
     spec = load_spec(config, store)
     return catalog.rollback(Store(spec.store), spec.collection(name)[0], why)
+
+
+def maintain(
+    name: str | None = None, config: Config = None, *, store: str | None = None, erase: bool = False, report: Report = silent
+) -> Upkeep:
+    """Compact, index, and remove what neither a kept publication nor a run needs. `erase`: leave no byte of what is not in the corpus."""
+    if erase:
+        return upkeep.erase(_target(name, config, store), report)
+    spec = load_spec(config, store)
+    collection, declared = spec.collection(name)
+    return upkeep.maintain(Store(spec.store), collection, declared.retention, _chunk_table(spec, collection), report)
+
+
+def drop(
+    name: str, generation: str, config: Config = None, *, store: str | None = None, force: bool = False, report: Report = silent
+) -> Upkeep:
+    """Remove a generation that readers do not have."""
+    return upkeep.drop(_target(name, config, store), generation, force, report)
 
 
 def init(file: str | PathLike[str]) -> Path:
@@ -109,6 +158,14 @@ def init(file: str | PathLike[str]) -> Path:
 
 def _target(name: str | None, config: Config, store: str | None) -> Target:
     return resolve_target(load_spec(config, store), name)
+
+
+def _chunk_table(spec: Spec, collection: str) -> str | None:
+    """The chunk table that the spec declares; None where its model, whose tokenizer may have a part in it, is not at hand."""
+    try:
+        return resolve_target(spec, collection).chunk_table.name
+    except ModelError:
+        return None
 
 
 def _store(config: Config, store: str | None) -> Store:

@@ -1,6 +1,7 @@
 """What a person reads: tables and sentences on stdout."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from flows.progress import duration
 from storage.catalog import Publication
+from workers.chores import Upkeep
 from workers.report import Plan, Result
 
 TEXT_WIDTH = 100
@@ -156,7 +158,8 @@ def status(found: Mapping[str, Any]) -> None:
         for generation in each["generations"]:
             mark = "*" if each["published"] and each["published"]["generation"] == generation["name"] else " "
             index = ", ".join(generation["index"]) or "no index: exact search"
-            console.print(f"{mark} {generation['name']}  {generation['model']}, {generation['dimension']} dimensions, {index}")
+            told = f"{generation['state']}, {generation['model']}, {generation['dimension']} dimensions, {index}"
+            console.print(f"{mark} {generation['name']}  {told}", markup=False)
         for letter in each.get("letters", []):
             console.print(f"  dead: {letter['stage']} {letter['id']} {letter['file']}: {letter['reason']}", markup=False)
 
@@ -167,15 +170,20 @@ def results(hits: Sequence[Mapping[str, Any]]) -> None:
     if not hits:
         console.print("nothing found")
     for hit in hits:
-        joined = " · ".join(" ".join(paragraph.split()) for paragraph in hit["text"].split("\n\n"))
-        text = "".join(letter for letter in joined if letter.isprintable())  # a document must not steer the terminal
-        shown = text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
+        shown = one_line(hit["text"], TEXT_WIDTH)
         metadata = "  ".join(f"{name}={value}" for name, value in hit["metadata"].items())
         console.print(f"{hit['score']:.3f}  {hit['chunk_id']}  {metadata}\n       {shown}", markup=False)
 
 
+def one_line(text: str, width: int) -> str:
+    """The beginning of a text. Without control characters: a document must not steer the terminal."""
+    joined = " · ".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    shown = "".join(letter for letter in joined if letter.isprintable())
+    return shown if len(shown) <= width else shown[: width - 1] + "…"
+
+
 def history(found: Mapping[str, Any]) -> None:
-    """Publications, then runs."""
+    """Publications, then runs, then what versions were judged by."""
     console = _console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("epoch", "action", "version", "generation", "chunks", "at", "who", "why"):
@@ -185,7 +193,7 @@ def history(found: Mapping[str, Any]) -> None:
             row["epoch"],
             row["action"],
             row["version"],
-            row["generation"],
+            row["generation"].rpartition(".")[2],
             f"{row['chunks']:,}",
             row["at"][:19],
             row["who"],
@@ -208,6 +216,22 @@ def history(found: Mapping[str, Any]) -> None:
             str(run.get("dead_letters", 0)),
         )
     console.print(runs)
+    if found["evaluations"]:
+        console.print(_evaluations(found["evaluations"]))
+
+
+def _evaluations(made: Sequence[Mapping[str, Any]]) -> Table:
+    names = ("recomputed", "overlap", "index recall", "ndcg@10")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("evaluated", "version", "generation", *names, "failed"):
+        table.add_column(column)
+    for each in made:
+        values = (each["values"].get(name) for name in names)
+        shown = ("-" if value is None else f"{value:.3f}" for value in values)
+        table.add_row(
+            each["at"][:19], str(each["version"]), each["generation"].rpartition(".")[2], *shown, ", ".join(each["failed"]) or "-"
+        )
+    return table
 
 
 def diff(found: Mapping[str, Any]) -> None:
@@ -227,6 +251,33 @@ def moved(publication: Publication) -> None:
         f"[bold]{publication.collection}[/bold]  {publication.action}: version {publication.version} of "
         f"{publication.generation} is what readers get (epoch {publication.epoch})"
     )
+
+
+def upkeep(done: Upkeep) -> None:
+    """What was written anew, and what was taken away."""
+    console = _console()
+    if done.status == "nothing":
+        console.print(f"[bold]{done.collection}[/bold] needs no upkeep: nothing to do.")
+        return
+    console.print(f"[bold]{done.collection}[/bold]  {done.status} in {duration(done.seconds['total'])}")
+    for each in done.tables:
+        parts = f", parts of the index {each.index_parts[0]} -> {each.index_parts[1]}" if max(each.index_parts) else ""
+        console.print(f"  {each.table}  fragments {each.fragments[0]:,} -> {each.fragments[1]:,}{parts}  (version {each.versions[1]})")
+    if done.published:
+        console.print(f"  published       epoch {done.published}: the same rows in their new layout")
+    if done.given_up:
+        console.print(f"  given up        epochs {_ranges(done.given_up)}, which can no longer be rolled back to")
+    for table in done.removed:
+        console.print(f"  removed         {table}")
+    console.print(f"  freed           {done.freed.bytes / 1e6:,.1f} MB: {done.freed.versions:,} old versions, {done.freed.files:,} files")
+    if done.checked is not None:
+        console.print(f"  checked         {done.checked:,} files: all belong to what is kept, none holds a deleted row")
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`1-4, 7`. `numbers` are sorted."""
+    groups = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{group[0]}-{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups)
 
 
 def checks(found: Sequence[Any]) -> None:

@@ -175,6 +175,13 @@ class Run:
         return self.objects.put_if_absent(self.key(f"shards/{shard:06d}.json"), orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
+def newest_run(objects: Objects, collection: str) -> Run | None:
+    """The run that took the fence last: two that began within one second cannot be told apart by their ids."""
+    taken = objects.names(f"{folder(collection)}/fence")
+    record = objects.get_json(f"{folder(collection)}/fence/{taken[-1]}") if taken else None
+    return Run(objects, collection, record["run_id"]) if record else None
+
+
 def runs(objects: Objects, collection: str) -> list[Run]:
     """All runs of a collection, oldest first."""
     return [Run(objects, collection, name) for name in objects.names(f"{folder(collection)}/runs")]

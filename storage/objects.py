@@ -118,9 +118,9 @@ class Objects:
 
     def walk(self, folder: str) -> dict[str, int]:
         """All objects under `folder`, at any depth: keys and bytes. Empty if there is no such folder."""
-        base = self.path("")
-        found = self._fs.find(self.path(folder), detail=True)
-        return {str(path).removeprefix(base): int(info["size"]) for path, info in found.items()}
+        place = self.path(folder) if self.remote else str(Path(self.path(folder)).absolute())
+        found = self._fs.find(place, detail=True)
+        return {f"{folder}{str(path).removeprefix(place)}": int(info["size"]) for path, info in found.items()}
 
     def remove(self, folder: str) -> None:
         """Delete all objects under `folder`; on a disk the folder itself, too."""

@@ -85,6 +85,13 @@ def test_what_comes_back_takes_its_old_vectors(telling: Telling) -> None:
     assert telling.steps["restore"]["status"] == "published"
 
 
+def test_a_candidate_costs_nothing_and_the_switch_to_it_is_undone_exactly(telling: Telling) -> None:
+    assert telling.cost("candidate") == (0, DOCUMENTS)
+    assert 0 < telling.steps["compare"]["overlap"] < 1
+    assert telling.steps["promote"]["generation"] == telling.steps["compare"]["candidate"] != telling.steps["back"]["generation"]
+    assert telling.steps["back"]["same"]
+
+
 def test_everything_stays_in_the_folder_that_was_named(telling: Telling) -> None:
     assert open_published(str(telling.kept / "store"), COLLECTION).table.count_rows() == DOCUMENTS
     assert not (telling.kept.parent / "somebody's store").exists()

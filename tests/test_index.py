@@ -10,7 +10,8 @@ from lance import LanceDataset
 from pipelines.chunks import vector_schema
 from storage import index
 from storage.catalog import Publication
-from storage.index import INDEX_NAME, probes, update_index
+from storage.index import INDEX_NAME, index_is_due, probes, renew_index, update_index
+from storage.maintenance import compact, compaction_is_due
 from storage.published import search_vectors
 from storage.tables import Change, Store, commit, scan_table
 
@@ -73,21 +74,33 @@ class Vectors:
         found = self.dataset.stats.index_stats(INDEX_NAME)
         return found["num_indexed_rows"], found["num_unindexed_rows"]
 
+    @property
+    def parts(self) -> int:
+        return sum(len(found.segments) for found in self.dataset.describe_indices())
+
+    def search(self, query: np.ndarray, k: int = 10) -> list[tuple[str, float]]:
+        publication = Publication("c", 1, "publish", NAME, self.dataset.version, "", 0, "", "{}", 0, 0, 0, "", "", "", "")
+        return [(hit["chunk_id"], hit["score"]) for hit in search_vectors(self.store, publication, query, k)]
+
     def recall(self, queries: int = 50, k: int = 10) -> float:
         """The share of the exact answers that a reader's search gives. All that it gives must be there, once, with its cosine."""
-        publication = Publication("c", 1, "publish", NAME, self.dataset.version, "", 0, "", "{}", 0, 0, 0, "", "", "", "")
         ids = list(self.held)
         unit = np.array([self.held[id] / np.linalg.norm(self.held[id]) for id in ids])
         shares = []
         for query in CENTRES[:queries] + self._random.normal(scale=0.7, size=(len(CENTRES[:queries]), DIMENSIONS)):
-            hits = search_vectors(self.store, publication, query, k)
+            hits = self.search(query, k)
             cosines = dict(zip(ids, unit @ query / np.linalg.norm(query), strict=True))
             exact = sorted(cosines, key=lambda id: -cosines[id])[:k]
-            found = [hit["chunk_id"] for hit in hits]
+            found = [id for id, _ in hits]
             assert len(set(found)) == k
-            assert np.allclose([hit["score"] for hit in hits], [cosines[id] for id in found], atol=2e-3)
+            assert np.allclose([score for _, score in hits], [cosines[id] for id in found], atol=2e-3)
             shares.append(len(set(found) & set(exact)) / k)
         return float(np.mean(shares))
+
+
+def probed(dataset: LanceDataset) -> int:
+    """Partitions of all parts."""
+    return sum(int(part["num_partitions"]) for part in dataset.stats.index_stats(INDEX_NAME)["indices"])
 
 
 @pytest.fixture
@@ -148,3 +161,48 @@ def test_fragment_whose_rows_are_all_gone_does_no_harm(vectors: Vectors) -> None
     assert vectors.indexed[1] == 0
     assert vectors.recall() >= 0.9
     assert third[0] not in vectors.held
+
+
+def test_parts_that_piled_up_become_one_and_those_that_shrank_are_built_anew(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "PART_ROWS", 10_000)
+    vectors.load(2000)
+    for _ in range(index.SMALL_PARTS):
+        vectors.update()
+        vectors.load(100)
+    assert index_is_due(vectors.dataset)
+    vectors.dataset = renew_index(vectors.dataset)  # the last 100 are indexed, and nothing else: not too many parts yet
+    assert vectors.parts == index.SMALL_PARTS + 1
+    assert index_is_due(vectors.dataset)
+    vectors.dataset = renew_index(vectors.dataset)
+    assert (vectors.parts, vectors.indexed) == (1, (2400, 0))
+    assert vectors.recall() >= 0.9
+    assert not index_is_due(vectors.dataset)
+
+    vectors.delete(list(vectors.held)[:1500])
+    partitions = probed(vectors.dataset)
+    vectors.dataset = renew_index(vectors.dataset)
+    assert (vectors.parts, vectors.indexed) == (1, (900, 0))
+    assert probed(vectors.dataset) < partitions / 2
+    assert vectors.recall() >= 0.9
+    assert not index_is_due(vectors.dataset)
+
+
+def test_compaction_moves_rows_and_the_index_gives_the_same_answers(vectors: Vectors) -> None:
+    for _ in range(3):
+        vectors.load(1000)
+    vectors.update()
+    for _ in range(8):
+        vectors.load(20)
+    vectors.delete(list(vectors.held)[100:1100])
+    queries = CENTRES[:20]
+    before = [vectors.search(query) for query in queries]
+    rows = vectors.dataset.count_rows()
+    assert compaction_is_due(vectors.dataset)
+    vectors.dataset = compact(vectors.dataset, lambda: None)
+    assert [vectors.search(query) for query in queries] == before
+    assert vectors.dataset.count_rows() == rows
+    assert not any(fragment.metadata.deletion_file for fragment in vectors.dataset.get_fragments())
+    assert vectors.indexed == (2000, 160)
+    version = vectors.dataset.version
+    assert not compaction_is_due(vectors.dataset)
+    assert compact(vectors.dataset, lambda: None).version == version

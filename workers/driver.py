@@ -20,6 +20,7 @@ from workers.cluster import ingest_on_ray, run_inline, start_ray
 from workers.corpus import CorpusPass, Step
 from workers.encoding import Encoding
 from workers.filling import Filling
+from workers.gates import judge
 from workers.ingest import Ingested
 from workers.planning import (
     State,
@@ -147,30 +148,36 @@ class _Application:
 
     def _bring_up(self, target: Target) -> BuiltGeneration:
         """Fill, index, judge, and publish if that is its part. What is as it was is left alone."""
-        state, name = self._state, target.generation.name
+        state = self._state
         table = self._tables[target.chunk_table.name]
         tally = self._session.begin_generation()
+        with Encoding(target) as encoding:
+            built = self._build(target, table, tally, encoding)
+        if state.live.role(target) == "main":
+            self._failed = tally.failed
+        return _told(target, state.live.role(target), self._publish(target, built), built, tally)
+
+    def _build(self, target: Target, table: _Ingested, tally: Tally, encoding: Encoding) -> Built:
+        """Fill, index and judge."""
+        state, name = self._state, target.generation.name
         version = state.vectors[name]
         if version is None or table.version != state.table(target).version or not state.complete(target):
             began = time.monotonic()
-            version = _index(self._session, target, _fill(self._session, target, tally, table.version))
+            version = _index(self._session, target, _fill(self._session, target, tally, encoding, table.version))
             tally.seconds = time.monotonic() - began
-        if state.live.role(target) == "main":
-            self._failed = tally.failed
         dead = len(table.corpus.dead) + len(tally.failed)
         publication = _publication(self._session, target, version, table.version, dead)
         built = state.built[name]
-        if built is None or not (built.passed and state.at_rest(target) and _same(built.publication, publication)):
-            built = self._judge(target, publication, built, tally)
-        status = self._publish(target, built)
-        return _told(target, state.live.role(target), status, built, tally)
+        if built is not None and built.passed and state.at_rest(target) and _same(built.publication, publication):
+            return built
+        return self._judge(target, publication, built, tally, encoding)
 
-    def _judge(self, target: Target, publication: Publication, before: Built | None, tally: Tally) -> Built:
+    def _judge(self, target: Target, publication: Publication, before: Built | None, tally: Tally, encoding: Encoding) -> Built:
         """Hold the version against its gates, and keep what came of it."""
         session = self._session
         session.tell("gates")
         since = before.publication.version if before and before.passed else None
-        with session.profile.stage("gates"), Encoding(target) as encoding:
+        with session.profile.stage("gates"):
             gates = judge(
                 target,
                 publication.version,
@@ -260,25 +267,6 @@ def _said(row: Publication) -> tuple[int, int, Any, int]:
     return row.version, row.chunk_version, row.model_spec().get("query_prompt"), row.dead_letters
 
 
-def judge(target, version, chunk_version, *, encoding, published, since, failed, dead):  # type: ignore[no-untyped-def]
-    """Stands in until workers.gates is there."""
-    chunks, vectors = target.chunk_table.count(chunk_version), target.generation.count(version)
-    share = dead / (chunks + dead) if dead else 0.0
-    allowed = target.spec.gates.max_failed
-    told = f"expected at most {allowed:.2%} dead letters (gates.max_failed), found {dead} of {chunks + dead}: {share:.2%}"
-    return [
-        Gate(
-            "rows",
-            "hard",
-            vectors,
-            chunks - len(failed),
-            vectors == chunks - len(failed),
-            f"expected {chunks - len(failed)} vectors, found {vectors}",
-        ),
-        Gate("dead letters", "hard", share, allowed, share <= allowed, told),
-    ]
-
-
 def _told(target: Target, role: Role, status: Status, built: Built, tally: Tally) -> BuiltGeneration:
     return BuiltGeneration(
         generation=target.generation.name,
@@ -338,13 +326,13 @@ def _create_chunk_table(target: Target, corpus: CorpusPass) -> int:
     return int(target.store.create(target.chunk_table.name, chunk_schema(corpus.ingest.metadata), target.chunks_meta()).version)
 
 
-def _fill(session: Session, target: Target, tally: Tally, chunk_version: int) -> int:
+def _fill(session: Session, target: Target, tally: Tally, encoding: Encoding, chunk_version: int) -> int:
     """Bring the vectors up to the chunk table. Gives the version of the vectors."""
     space = target.model.space
     metadata = metadata_type(target.store.open(target.chunk_table.name, chunk_version).schema)
     schema = vector_schema(metadata, space.dimension, space.dtype)
     version = target.store.create(target.generation.name, schema, target.generation_meta()).version
-    return Filling(session, target, tally, chunk_version, version).perform(calibrate(target))
+    return Filling(session, target, tally, encoding, chunk_version, version).perform(calibrate(target))
 
 
 def _index(session: Session, target: Target, version: int) -> int:

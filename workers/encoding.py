@@ -17,6 +17,20 @@ ACTOR_SECONDS = 600.0
 """That one call may take: a sample of a few hundred texts takes seconds."""
 
 
+Encode = Callable[[str, Sequence[str]], NDArray[np.float32]]
+"""What `encode` does once it has an encoder."""
+
+
+class Workers(Protocol):
+    """Who has a model loaded: a Pool is one."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
 class HasModel(Protocol):
     """What an Encoding needs to know: a Target is one."""
 
@@ -36,14 +50,27 @@ class Encoding:
     def __init__(self, target: HasModel) -> None:
         self._target = target
         self._closing = ExitStack()
-        self._run: Callable[[str, Sequence[str]], NDArray[np.float32]] | None = None
+        self._encoder: Encoder | None = None
+        self._run: Encode | None = None
 
     def __enter__(self) -> "Encoding":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._run = None
+        self._run = self._encoder = None
         self._closing.close()
+
+    def encoder(self) -> Encoder:
+        """The model in this process, loaded once."""
+        if self._encoder is None:
+            workers = self._target.spec.workers
+            self._encoder = load_encoder(self._target.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
+        return self._encoder
+
+    def keep(self, workers: "Workers") -> None:
+        """Enter `workers`, which have the model loaded, and have texts encoded by them from now on. They are left when this is."""
+        self._closing.enter_context(workers)
+        self._run = workers.encode
 
     def documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Their vectors with the document prompt, (n, d). Zeros for a text that the model cannot take."""
@@ -62,14 +89,15 @@ class Encoding:
 
     def _needs_actor(self) -> bool:
         workers = self._target.spec.workers
+        if self._encoder is not None:
+            return False
         return self._target.model.spec.name != STAND_IN and (on_cluster() or workers.gpus_per_actor > 0 or bool(workers.label))
 
-    def _here(self) -> Callable[[str, Sequence[str]], NDArray[np.float32]]:
-        workers = self._target.spec.workers
-        encoder = load_encoder(self._target.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
+    def _here(self) -> "Encode":
+        encoder = self.encoder()
         return lambda kind, texts: encode(encoder, kind, texts)
 
-    def _on_ray(self) -> Callable[[str, Sequence[str]], NDArray[np.float32]]:
+    def _on_ray(self) -> "Encode":
         ray = start_ray(self._closing)
         workers, model = self._target.spec.workers, self._target.model
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": workers.gpus_per_actor, "max_restarts": 0, "max_task_retries": 0}
@@ -83,8 +111,8 @@ class Encoding:
         }
         actor = ray.remote(EncodeActor).options(**options).remote(model.spec, model.space.id, loading)
         self._closing.callback(ray.kill, actor)
-        _get(ray, actor.load.remote(), workers.ready)
-        return lambda kind, texts: _get(ray, actor.run.remote(kind, texts), ACTOR_SECONDS)
+        answer(ray, actor.load.remote(), workers.ready)
+        return lambda kind, texts: answer(ray, actor.run.remote(kind, texts), ACTOR_SECONDS)
 
 
 class EncodeActor:
@@ -114,7 +142,7 @@ def encode(encoder: Encoder, kind: str, texts: Sequence[str]) -> NDArray[np.floa
     return np.stack([encoder.encode_query(text) for text in texts])
 
 
-def _get(ray: Any, call: Any, seconds: float) -> Any:
+def answer(ray: Any, call: Any, seconds: float) -> Any:
     """What the actor gives, or the error that it raised, as if it had been raised here."""
     try:
         return ray.get(call, timeout=seconds)

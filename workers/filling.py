@@ -15,7 +15,7 @@ from storage.ledger import runs
 from storage.tables import ROW_ADDRESS, Change, take
 from workers.cluster import on_cluster, start_ray
 from workers.embed import Embedding, Receipt, embed_shard, reuse_rows
-from workers.encoders import load_encoder
+from workers.encoding import Encoding
 from workers.planning import Calibration
 from workers.pool import Lost, Pool
 from workers.session import Session, Tally
@@ -40,12 +40,13 @@ INPUT_ERRORS = (RuntimeError, ValueError, TypeError, LookupError)
 class Filling:
     """The work of one run on one generation."""
 
-    def __init__(self, session: Session, target: Target, tally: Tally, chunk_version: int, version: int) -> None:
-        """`version`: of the vectors table, as it is. `tally`: to count in."""
+    def __init__(self, session: Session, target: Target, tally: Tally, encoding: Encoding, chunk_version: int, version: int) -> None:
+        """`version`: of the vectors table, as it is. `tally`: to count in. `encoding`: gets the model that is loaded here."""
         self.version = version
         self._session = session
         self._target = target
         self._tally = tally
+        self._encoding = encoding
         self._chunk_version = chunk_version
         self._name = target.generation.name
         self._embedding = Embedding(target.store, target.chunk_table.name, chunk_version, self._name)
@@ -117,8 +118,7 @@ class Filling:
 
     def _here(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
         """A little work in this process: starting Ray and an actor would take longer. What goes wrong here is for the pool to sort out."""
-        workers = self._target.spec.workers
-        encoder = load_encoder(self._target.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
+        encoder = self._encoding.encoder()
         self._session.profile.how = encoder.how
         while shard := cutter.cut(self._shard_tokens):
             try:
@@ -132,9 +132,10 @@ class Filling:
     def _on_ray(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
         target = self._target
         most = cutter.tokens // ACTOR_TOKENS + 1
-        with Pool(start_ray(self._session.closing), self._embedding, target.model, target.spec.workers, most) as pool:
-            yield from pool.run(lambda: cutter.cut(self._shard_tokens), cutter.numbers)
-            self._session.profile.how = pool.how
+        pool = Pool(start_ray(self._session.closing), self._embedding, target.model, target.spec.workers, most)
+        self._encoding.keep(pool)
+        yield from pool.run(lambda: cutter.cut(self._shard_tokens), cutter.numbers)
+        self._session.profile.how = pool.how
 
     def _accept(self, receipt: Receipt) -> None:
         """Keep the receipt, count it, and commit it soon. Of two receipts of one shard the first wins."""

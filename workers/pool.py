@@ -7,15 +7,19 @@ that fails goes back into the queue, its actor is replaced, and a shard that fai
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.errors import RevectorError, WorkerError
 from pipelines.models import Model, resolve_model
 from pipelines.spec import ModelSpec, WorkersSpec
 from workers.embed import Embedding, Receipt, Shard, embed_shard
 from workers.encoders import load_encoder
+from workers.encoding import answer, encode
 
 ATTEMPTS = 2
 """Of a shard, before it is halved; of a single input, before it is given up."""
@@ -48,6 +52,10 @@ class EmbedActor:
 
     def run(self, shard: Shard) -> Receipt:
         return embed_shard(self._embedding, self._encoder, shard, self._turn)
+
+    def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        with self._turn:
+            return encode(self._encoder, kind, texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,14 @@ class Pool:
             if self._exhausted and not self._suspects and not any(member.shards for member in self._members):
                 return
             yield from self._collect(numbers)
+
+    def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of a few texts, (n, d), from an actor that has the model; `kind`: "documents" or "queries". When no shard is left."""
+        member = next((each for each in self._members if each.loaded), self._members[0])
+        for load in member.calls:
+            answer(self._ray, load, self._workers.ready)
+        vectors: NDArray[np.float32] = answer(self._ray, member.actor.encode.remote(kind, texts), self._workers.deadline)
+        return vectors
 
     def _feed(self, next_shard: Callable[[], Shard | None]) -> None:
         """Give every actor that has room a shard, the idle ones first. One that failed before is given alone, to blame no other."""

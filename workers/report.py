@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pipelines.quality import Gate
 
 Change = Literal["none", "data", "chunking", "model", "metadata"]
-Stage = Literal["read", "reuse", "embed", "index", "gates", "publish"]
+Stage = Literal["read", "reuse", "embed", "index", "gates", "publish", "compact", "clean up", "check"]
 Role = Literal["main", "served", "candidate"]
 """Of a live generation. `main`: what a run publishes. `served`: what readers have until then. `candidate`: kept beside them."""
 Status = Literal["published", "partial", "built", "nothing"]

@@ -10,11 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 
 from flows import commands
 from flows.demo.corpus import Key, by_letter, by_part_of_speech, lay_out, revised, without
 from flows.demo.page import Page, seconds_of, words_in_common
 from flows.progress import progress
+from pipelines.spec import load_spec
+from storage import open_published
+from storage.catalog import Publication
 from workers.report import Plan, Result
 
 COLLECTION = "glosses"
@@ -73,6 +77,8 @@ class Story:
             self._delete,
             self._roll_back,
             self._restore,
+            self._try_a_model,
+            self._switch,
         )
         for chapter in chapters:
             chapter()
@@ -139,7 +145,7 @@ class Story:
         result = self._apply("edit")
         self._page.why(
             f"{result.embed['contents']:,} forward passes, not {len(self._glosses):,}: the cost follows the change. Most of "
-            "the time goes into starting a worker and its model, which a larger change pays only once as well."
+            "the time goes into loading the model, which a larger change pays only once as well."
         )
 
     def _move(self) -> None:
@@ -184,6 +190,55 @@ class Story:
         self._page.say("The rows are put back into the files.")
         self._apply("restore")
         self._page.why("every content goes through a model once. Vectors that a published version still has are taken from there.")
+
+    def _try_a_model(self) -> None:
+        self._page.heading("A candidate beside what is published")
+        size = open_published(self._store, COLLECTION).space["dimension"]
+        name = load_spec(self._config).collections[COLLECTION].model.name
+        line = f'candidates = [{{ name = "{name}", dimensions = {size // 2} }}]'
+        self._config.write_text(self._config.read_text(encoding="utf-8").replace("\nworkers", f"\n{line}\nworkers"), encoding="utf-8")
+        self._page.say(f"Would vectors of half the size do? The spec gets one more line, and readers notice nothing:\n\n  {escape(line)}")
+        result = self._apply("candidate")
+        self._page.why(
+            "a candidate is kept current with every run, at one read of the corpus. This one cost no forward pass: the first "
+            f"{size // 2} numbers of stored vectors are its vectors."
+        )
+        candidate = next(each.generation for each in result.generations if each.role == "candidate")
+        command = f"revector compare {COLLECTION} published {candidate.rpartition('.')[2]}"
+        began = time.monotonic()
+        self._page.command(command)
+        made = commands.compare(COLLECTION, "published", candidate, self._config, store=self._store)
+        self._record("compare", command, began, status="compared", overlap=made.overlap, candidate=candidate)
+        self._page.figures(
+            {
+                "dimensions": f"{made.a.dimension}, {made.b.dimension}",
+                "in common": f"{made.overlap:.0%} of the 10 nearest, by {made.compared} queries" if made.overlap is not None else "unknown",
+                "time": seconds_of(self._steps[-1]["seconds"]),
+            }
+        )
+        self._page.why("nobody has to guess what a change of the model would do to the answers.")
+
+    def _switch(self) -> None:
+        self._page.heading("The switch, and back")
+        candidate = self._steps[-1]["candidate"]
+        before = self._ask(DISPUTED, SHOWN)
+        for name, command, move in (
+            ("promote", f"revector promote {COLLECTION} {candidate.rpartition('.')[2]} --why 'half the size'", self._promote),
+            ("back", "revector rollback --why 'it was only a demo'", self._undo),
+        ):
+            self._page.command(command)
+            began = time.monotonic()
+            publication = move(candidate)
+            self._record(name, command, began, status="published", version=publication.version, generation=publication.generation)
+            self._page.figures({"published": publication.generation, "time": seconds_of(self._steps[-1]["seconds"])})
+        self._steps[-1]["same"] = self._ask(DISPUTED, SHOWN) == before
+        self._page.why("a switch of the model is a move of a pointer, and so is the way back: the answers are what they were, bit by bit.")
+
+    def _promote(self, candidate: str) -> Publication:
+        return commands.promote(COLLECTION, candidate, self._config, store=self._store, why="half the size")
+
+    def _undo(self, _: str) -> Publication:
+        return commands.rollback(config=self._config, store=self._store, why="it was only a demo")
 
     def _sum_up(self, seconds: float) -> None:
         self._page.heading(f"All of it: {seconds_of(seconds)}")

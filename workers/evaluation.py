@@ -1,0 +1,64 @@
+"""A version held against all of its gates, by a person who asks. Takes no fence: nothing that readers have is touched."""
+
+from pipelines.quality import Gate
+from pipelines.spec import Spec
+from storage.catalog import current, publications
+from storage.evaluations import Evaluation, keep_evaluation
+from storage.ledger import Run
+from storage.tables import Store
+from workers.encoding import Encoding
+from workers.gates import Judgement
+from workers.shape import SAMPLE, drift_between, shape
+from workers.subject import PUBLISHED, Subject, find_subject, finished_versions, known_models, published_subject
+
+
+def evaluate(spec: Spec, name: str | None, generation: str = PUBLISHED) -> Evaluation:
+    """All gates in full, and what the vectors are like; of what readers have, or of the newest finished version of a generation.
+
+    What they found is kept. Raises NotFound if there is no such version, ModelError if its model is not at hand.
+    """
+    collection, declared = spec.collection(name)
+    store, known = Store(spec.store), known_models(declared)
+    subject = find_subject(store, declared, collection, generation, known)
+    here = current(store, collection)
+    served = published_subject(store, declared, here, known) if here else None
+    failed, dead = _dead_letters(subject)
+    with Encoding(subject) as encoding:
+        gates = Judgement(subject, served, encoding, None, failed, dead).gates()
+    gates += [*_shape(subject), _drift(subject)]
+    return keep_evaluation(store, subject.generation, subject.version, subject.chunk_version, str(subject.space["id"]), gates)
+
+
+def _dead_letters(subject: Subject) -> tuple[frozenset[str], int]:
+    """The chunks that the run which made the version could not embed, and all its dead letters."""
+    rows = [row for row in finished_versions(subject.store, subject.collection, subject.generation) if row.version == subject.version]
+    if not rows or not rows[-1].dead_letters:
+        return frozenset(), 0
+    result = Run(subject.store.objects, subject.collection, rows[-1].run_id).read("result.json") or {}
+    return frozenset(letter["id"] for letter in result.get("dead", []) if letter["stage"] == "chunk"), rows[-1].dead_letters
+
+
+def _shape(subject: Subject) -> list[Gate]:
+    found, few = shape(subject), "not measured: fewer than two contents"
+    sampled = f"a sample of at most {SAMPLE} contents"
+    measures = [
+        ("duplicates", found.duplicates, f"share of {found.rows:,} rows whose content is that of another row before"),
+        ("effective rank", found.effective_rank, f"dimensions that {sampled} uses, of {subject.space['dimension']}"),
+        ("anisotropy", found.anisotropy, f"mean cosine of two of {sampled}"),
+    ]
+    return [Gate(name, "information", value, None, True, few if value is None else detail) for name, value, detail in measures]
+
+
+def _drift(subject: Subject) -> Gate:
+    """From what readers had last of the same space, other than this version."""
+    earlier = [
+        row
+        for row in publications(subject.store, subject.collection)
+        if row.space == subject.space["id"] and (row.generation, row.version) != (subject.generation, subject.version)
+    ]
+    before = published_subject(subject.store, subject.spec, earlier[-1], subject.known) if earlier else None
+    found = drift_between(before, subject) if before else None
+    if before is None or found is None:
+        return Gate("drift", "information", None, None, True, "not measured: no other version of this space was published")
+    detail = f"MMD² to version {before.version} of {before.generation}, p {found.p:.3f}"
+    return Gate("drift", "information", found.distance, None, True, detail)

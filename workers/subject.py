@@ -1,0 +1,121 @@
+"""One version of a generation as something to be judged: its two tables, and the model that made it."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipelines.errors import ModelError, NotFound
+from pipelines.models import STAND_IN_ALGORITHM, Model, resolve_model
+from pipelines.spec import CollectionSpec, ModelSpec
+from storage.catalog import Publication, publications, published
+from storage.promotion import find_built
+from storage.tables import Store, table_meta
+from storage.vectors import generations
+
+PUBLISHED = "published"
+"""Names what readers have."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A version of a generation, and of the chunk table that it follows."""
+
+    store: Store
+    spec: CollectionSpec
+    """Gates and workers of the collection, as they are declared now."""
+    generation: str
+    version: int
+    chunk_table: str
+    chunk_version: int
+    known: tuple[Model, ...] = ()
+    """Models at hand, which go before the one that is declared: it may lie elsewhere by now."""
+    declared: dict[str, Any] | None = None
+    """The model as a ModelSpec; None: as the generation's table names it."""
+
+    @property
+    def collection(self) -> str:
+        return self.generation.partition(".")[0]
+
+    @cached_property
+    def vectors(self) -> Any:
+        """The vectors table, a LanceDataset at the version."""
+        return self.store.open(self.generation, self.version)
+
+    @cached_property
+    def chunks(self) -> Any:
+        """The chunk table, a LanceDataset at the version."""
+        return self.store.open(self.chunk_table, self.chunk_version)
+
+    @cached_property
+    def space(self) -> dict[str, Any]:
+        """As the table records it: `id`, `normalize`, `weights_sha256` ..."""
+        return dict(table_meta(self.vectors)["space"])
+
+    @property
+    def meaningless(self) -> bool:
+        """Whether the vectors are the stand-in's."""
+        return bool(self.space["weights_sha256"] == STAND_IN_ALGORITHM)
+
+    @cached_property
+    def model(self) -> Model:
+        """Raises ModelError if it is not at hand."""
+        declared = ModelSpec(**(self.declared or table_meta(self.vectors)["model"]))
+        for model in self.known:
+            if model.space.id == self.space["id"] and model.spec.query_prompt == declared.query_prompt:
+                return model
+        model = resolve_model(declared)
+        if model.space.id != self.space["id"]:
+            raise ModelError(
+                f"expected the model of {self.generation}, of space {self.space['id']} ({model.spec.name}), found one of "
+                f"{model.space.id}: were its files replaced?"
+            )
+        return model
+
+
+def published_subject(store: Store, spec: CollectionSpec, row: Publication, known: tuple[Model, ...]) -> Subject:
+    """What a publication points to."""
+    return Subject(store, spec, row.generation, row.version, row.chunk_table, row.chunk_version, known, row.model_spec())
+
+
+def find_subject(store: Store, spec: CollectionSpec, collection: str, name: str, known: tuple[Model, ...]) -> Subject:
+    """What readers have (PUBLISHED), or the newest finished version of the generation called `name`; if none was, its newest of all.
+
+    `name`: as `status` lists it, or a beginning of its last part. Raises NotFound.
+    """
+    if name == PUBLISHED:
+        return published_subject(store, spec, published(store, collection), known)
+    generation = _named(store, collection, name)
+    finished = finished_versions(store, collection, generation)
+    if finished:
+        return published_subject(store, spec, max(finished, key=lambda row: row.version), known)
+    vectors = store.open(generation)
+    chunk_table = str(table_meta(vectors)["chunk_table"])
+    return Subject(store, spec, generation, vectors.version, chunk_table, store.open(chunk_table).version, known)
+
+
+def finished_versions(store: Store, collection: str, generation: str) -> list[Publication]:
+    """The versions of a generation that were published, oldest first, and then the one that a run finished last."""
+    built = find_built(store, collection, generation)
+    rows = [row for row in publications(store, collection) if row.generation == generation]
+    return [*rows, built.publication] if built else rows
+
+
+def _named(store: Store, collection: str, name: str) -> str:
+    names = [generation.name for generation in generations(store, collection)]
+    found = [each for each in names if name == each] or [each for each in names if each.rpartition(".")[2].startswith(name)]
+    if len(found) != 1:
+        what = f"{len(found)} generations" if found else "none"
+        raise NotFound(
+            f"expected the name of one generation of {collection} ({', '.join(names) or 'there is none'}), found {what} for {name!r}"
+        )
+    return found[0]
+
+
+def known_models(spec: CollectionSpec) -> tuple[Model, ...]:
+    """Those that the spec names and this machine has."""
+    found = []
+    for each in (spec.model, *spec.candidates):
+        with suppress(ModelError):
+            found.append(resolve_model(each))
+    return tuple(found)
