@@ -40,7 +40,7 @@ COMMAND_EVERY = 40
 QUERIES = 64
 SETTLED = 40
 """Answers from a publication after which the reader counts as having come to it."""
-PATIENCE = 120
+PATIENCE = 300
 """Seconds to wait for them."""
 
 Way = Literal["open_published", "search"]

@@ -29,7 +29,7 @@ from workers.embed import vector_rows
 from workers.encoders import Encoder, load_encoder
 from workers.encoding import Encoding
 from workers.gates import Judgement, judge
-from workers.subject import published_subject
+from workers.subject import Subject, published_subject
 from workers.target import Target, resolve_target
 
 TEXTS = 300
@@ -284,6 +284,7 @@ def test_dead_letters_excuse_rows_but_only_their_own(workplace: Workplace) -> No
 def indexed(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     monkeypatch.setattr(index, "INDEX_ROWS", 1000)
     monkeypatch.setattr(index, "PARTITION_ROWS", 100)
+    monkeypatch.setattr(Subject, "meaningless", False)  # as if these vectors were a model's
     workplace.write("a.parquet", documents(3000))
     assert workplace.apply().status == "published"
     return workplace
@@ -357,7 +358,7 @@ def test_a_document_that_went_is_no_drop_in_quality(labelled: Workplace) -> None
     done = labelled.apply()
     gate = {gate.name: gate for gate in done.gates}["ndcg@10"]
     assert (done.status, gate.value) == ("published", 1)
-    assert "5 of 10 labelled queries" in gate.detail
+    assert "the 5 of 10 labelled queries" in gate.detail
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ class _Application:
         session.tell("publish")
         session.fence.check()
         with session.profile.stage("publish"):
-            publish(target.store, replace(publication, epoch=self._epoch + 1, action=action))
+            publish(target.store, replace(publication, epoch=self._epoch + 1, action=action, at=now()))
         self._epoch += 1
         return "partial" if publication.dead_letters else "published"
 

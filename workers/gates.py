@@ -42,6 +42,7 @@ LENGTH_BAND = 10.0
 INDEX_QUERIES = 100
 GROWN = 0.05
 """The share of new rows from which on an update is judged like a new generation where that takes a look at the whole table."""
+MEANINGLESS = "not measured: the stand-in's vectors mean nothing"
 NDCG, RECALL = f"ndcg@{TOP}", f"recall@{TOP}"
 
 
@@ -189,11 +190,13 @@ class Judgement:
         least, vectors = self.subject.spec.gates.min_index_recall, self.subject.vectors
         if probes(vectors) is None:
             return _unmeasured("index recall", "promotion", least, "not measured: there is no index, every search is exact")
+        if self.subject.meaningless:
+            return _unmeasured("index recall", "promotion", least, MEANINGLESS)
         if self._settled and probes(self._passed) is not None:
             return _unmeasured("index recall", "promotion", least, self._settled)
         places = sample(vectors, INDEX_QUERIES)[ROW_ADDRESS].to_numpy()
         recall = search_recall(vectors, places, TOP)
-        detail = f"recall@{TOP} of {len(places)} stored vectors against exact search"
+        detail = f"recall@{TOP} {recall:.3f} against exact search, of {len(places)} stored vectors; at least {least:g}"
         return _gate("index recall", "promotion", recall, least, recall >= least, detail)
 
     def _overlap(self) -> Gate:
@@ -208,7 +211,8 @@ class Judgement:
         if found.mean is None:
             return _unmeasured("overlap", "promotion", least, f"not measured: nothing is shared with {self.served.generation}")
         what = "contents" if found.by == "content_hash" else "documents"
-        detail = f"overlap@{TOP} of {len(found.each)} {what} with version {self.served.version} of {self.served.generation}"
+        beside = f"version {self.served.version} of {self.served.generation}"
+        detail = f"overlap@{TOP} {found.mean:.3f} with {beside}, of {len(found.each)} {what}; at least {least:g}"
         return _gate("overlap", "promotion", found.mean, least, found.mean >= least, detail)
 
     @property
@@ -219,7 +223,7 @@ class Judgement:
         if self.served.generation == self.subject.generation:
             return "not measured: readers have this generation already"
         if self.served.meaningless or self.subject.meaningless:
-            return "not measured: the stand-in's vectors mean nothing"
+            return MEANINGLESS
         return ""
 
     def _labelled(self) -> list[Gate]:
@@ -235,11 +239,11 @@ class Judgement:
         ranking, before = rank(self.subject, labelled, labels, self.encoding), self._before(labelled, labels)
         allowed = None if isinstance(before, str) else before.mean("ndcg") - limits.max_ndcg_drop
         least = max((bound for bound in (limits.min_ndcg, allowed) if bound is not None), default=None)
-        ndcg = ranking.mean("ndcg")
-        told = f"{len(labels):,} of {len(labelled):,} labelled queries have a relevant document here; "
+        ndcg, recall = ranking.mean("ndcg"), ranking.mean("recall")
+        told = f" of the {len(labels):,} of {len(labelled):,} labelled queries that have a relevant document here; "
         return [
-            _gate(NDCG, "promotion", ndcg, least, least is None or ndcg >= least, told + _beside(before, "ndcg")),
-            _gate(RECALL, "information", ranking.mean("recall"), None, True, told + _beside(before, "recall")),
+            _gate(NDCG, "promotion", ndcg, least, least is None or ndcg >= least, f"{ndcg:.3f}{told}{_beside(before, 'ndcg')}"),
+            _gate(RECALL, "information", recall, None, True, f"{recall:.3f}{told}{_beside(before, 'recall')}"),
         ]
 
     def _before(self, labelled: Sequence[Labelled], labels: Mapping[int, frozenset[str]]) -> Ranking | str:
