@@ -13,7 +13,7 @@ from pipelines.errors import GateFailed, NotFound
 from storage.catalog import Publication, current, publications, publish, repoint
 from storage.ledger import folder, now, whoami
 from storage.tables import Store
-from storage.vectors import generations
+from storage.vectors import generations, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Built:
     gates: list[dict[str, Any]]
     """What it was judged by."""
     passed: bool
+    failed: list[str]
+    """Chunk ids that have no vector; the first so many as a run keeps."""
 
 
 def keep_built(store: Store, built: Built) -> None:
@@ -36,7 +38,7 @@ def keep_built(store: Store, built: Built) -> None:
 def find_built(store: Store, collection: str, generation: str) -> Built | None:
     """What the newest run that finished the generation left; None if there was none."""
     record = store.objects.get_json(_key(collection, generation))
-    return Built(Publication(**record["publication"]), record["gates"], record["passed"]) if record else None
+    return Built(**record | {"publication": Publication(**record["publication"])}) if record else None
 
 
 def forget_built(store: Store, collection: str, generation: str) -> None:
@@ -80,13 +82,7 @@ def _check(built: Built, here: Publication | None) -> None:
 
 
 def _named(store: Store, collection: str, name: str, history: Sequence[Publication]) -> str:
-    known = sorted({row.generation for row in history} | {generation.name for generation in generations(store, collection)})
-    if name in known:
-        return name
-    found = [each for each in known if each.rpartition(".")[2].startswith(name)]
-    if len(found) != 1:
-        raise NotFound(f"expected one generation of {collection} ({', '.join(known) or 'none'}), found {len(found)} for {name!r}")
-    return found[0]
+    return named(collection, {row.generation for row in history} | {generation.name for generation in generations(store, collection)}, name)
 
 
 def decided_against(history: Sequence[Publication], generation: str, built: Built | None) -> bool:

@@ -1,6 +1,6 @@
 """A generation: what separates it from its chunk table, and where a vector can be had without a forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from lance import LanceDataset
 
 from pipelines.chunks import HASH
 from pipelines.diff import member
+from pipelines.errors import NotFound
 from pipelines.models import Space
 from storage.catalog import publications
 from storage.tables import ROW_ADDRESS, Store, scan_batches, table_meta, take
@@ -48,6 +49,15 @@ class Generation:
 def generations(store: Store, collection: str) -> list[Generation]:
     """All generations of a collection that the store holds."""
     return [Generation(store, name) for name in store.tables(f"{collection}.vectors.")]
+
+
+def named(collection: str, known: Iterable[str], name: str) -> str:
+    """The one of `known` generations called `name`: in full, or by a beginning of its last part. Raises NotFound."""
+    names = sorted(known)
+    found = [each for each in names if name == each] or [each for each in names if each.rpartition(".")[2].startswith(name)]
+    if len(found) != 1:
+        raise NotFound(f"expected one generation of {collection} ({', '.join(names) or 'it has none'}), found {len(found)} for {name!r}")
+    return found[0]
 
 
 class Donors:

@@ -13,6 +13,7 @@ from pipelines.quality import Gate
 from pipelines.tokens import ModelTokenizer
 from storage.catalog import Publication, publish
 from storage.chunks import keep_tokenizer
+from storage.evaluations import keep_evaluation
 from storage.index import update_index
 from storage.ledger import Heartbeat, Run, new_run_id, now, take_fence, whoami
 from storage.promotion import Built, keep_built
@@ -188,9 +189,12 @@ class _Application:
                 failed=tally.failed,
                 dead=publication.dead_letters,
             )
-        built = Built(publication, [asdict(gate) for gate in gates], all(gate.passed for gate in gates))
+        failed = sorted(tally.failed)[:DEAD_LETTERS_KEPT]
+        built = Built(publication, [asdict(gate) for gate in gates], all(gate.passed for gate in gates), failed)
         session.fence.check()
         keep_built(target.store, built)
+        versions = (publication.version, publication.chunk_version)
+        keep_evaluation(target.store, publication.generation, *versions, publication.space, gates, session.run.run_id)
         return built
 
     def _publish(self, target: Target, built: Built) -> Status:

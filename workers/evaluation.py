@@ -5,6 +5,7 @@ from pipelines.spec import Spec
 from storage.catalog import current, publications
 from storage.evaluations import Evaluation, keep_evaluation
 from storage.ledger import Run
+from storage.promotion import find_built
 from storage.tables import Store
 from workers.encoding import Encoding
 from workers.gates import Judgement
@@ -31,6 +32,9 @@ def evaluate(spec: Spec, name: str | None, generation: str = PUBLISHED) -> Evalu
 
 def _dead_letters(subject: Subject) -> tuple[frozenset[str], int]:
     """The chunks that the run which made the version could not embed, and all its dead letters."""
+    built = find_built(subject.store, subject.collection, subject.generation)
+    if built and built.publication.version == subject.version:
+        return frozenset(built.failed), built.publication.dead_letters
     rows = [row for row in finished_versions(subject.store, subject.collection, subject.generation) if row.version == subject.version]
     if not rows or not rows[-1].dead_letters:
         return frozenset(), 0

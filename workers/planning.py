@@ -80,7 +80,9 @@ class State:
         name = target.generation.name
         if self.current is None or self.current.generation != name:
             return None
-        last = next((row for row in reversed(self.history) if row.generation == name and row.action != "rollback" and not row.removed), None)
+        last = next(
+            (row for row in reversed(self.history) if row.generation == name and row.action != "rollback" and not row.removed), None
+        )
         return last if last and _same_state(last, self._tables(target)) and _same_queries(last, target) else None
 
     def finished(self, target: Target) -> bool:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipelines.errors import ModelError, NotFound
+from pipelines.errors import ModelError
 from pipelines.models import STAND_IN_ALGORITHM, Model, resolve_model
 from pipelines.spec import CollectionSpec, ModelSpec
 from storage.catalog import Publication, publications, published
 from storage.promotion import find_built
 from storage.tables import Store, table_meta
-from storage.vectors import generations
+from storage.vectors import generations, named
 
 PUBLISHED = "published"
 """Names what readers have."""
@@ -85,7 +85,7 @@ def find_subject(store: Store, spec: CollectionSpec, collection: str, name: str,
     """
     if name == PUBLISHED:
         return published_subject(store, spec, published(store, collection), known)
-    generation = _named(store, collection, name)
+    generation = named(collection, [generation.name for generation in generations(store, collection)], name)
     finished = finished_versions(store, collection, generation)
     if finished:
         return published_subject(store, spec, max(finished, key=lambda row: row.version), known)
@@ -99,17 +99,6 @@ def finished_versions(store: Store, collection: str, generation: str) -> list[Pu
     built = find_built(store, collection, generation)
     rows = [row for row in publications(store, collection) if row.generation == generation]
     return [*rows, built.publication] if built else rows
-
-
-def _named(store: Store, collection: str, name: str) -> str:
-    names = [generation.name for generation in generations(store, collection)]
-    found = [each for each in names if name == each] or [each for each in names if each.rpartition(".")[2].startswith(name)]
-    if len(found) != 1:
-        what = f"{len(found)} generations" if found else "none"
-        raise NotFound(
-            f"expected the name of one generation of {collection} ({', '.join(names) or 'there is none'}), found {what} for {name!r}"
-        )
-    return found[0]
 
 
 def known_models(spec: CollectionSpec) -> tuple[Model, ...]:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 
-from pipelines.errors import NotFound, RevectorError, SpecError
+from pipelines.errors import RevectorError, SpecError
 from pipelines.spec import RetentionSpec
 from storage.catalog import Publication, current, publications, published
 from storage.ledger import Heartbeat, Run, new_run_id, now, take_fence, whoami
 from storage.maintenance import same_rows
 from storage.tables import Store
-from storage.vectors import generations
+from storage.vectors import generations, named
 from workers.chores import Chores, Upkeep
 from workers.live import live_generations
 from workers.planning import State, look
@@ -77,7 +77,7 @@ def drop(target: Target, name: str, force: bool = False, report: Report = silent
     Raises SpecError if readers have it, or if the spec declares it and `force` is not set: the next run would build it again.
     """
     store, collection = target.store, target.collection
-    table = _named(store, collection, name)
+    table = named(collection, [generation.name for generation in generations(store, collection)], name)
     _check_unread(store, collection, table)
     if not force and table in {each.generation.name for each in live_generations(target, publications(store, collection)).targets}:
         raise SpecError(
@@ -96,14 +96,6 @@ def _check_unread(store: Store, collection: str, table: str) -> None:
     here = current(store, collection)
     if here is not None and here.generation == table:
         raise SpecError(f"expected a generation that readers do not have, found {table}, which is published: promote another one first")
-
-
-def _named(store: Store, collection: str, name: str) -> str:
-    known = [generation.name for generation in generations(store, collection)]
-    found = [each for each in known if name == each or each.rpartition(".")[2].startswith(name)]
-    if len(found) != 1:
-        raise NotFound(f"expected one stored generation of {collection} ({', '.join(known) or 'none'}), found {len(found)} for {name!r}")
-    return found[0]
 
 
 def _check_newest(state: State, here: Publication) -> None:
