@@ -19,6 +19,7 @@ from storage.tables import table_meta
 from workers.cluster import run_inline
 from workers.corpus import CorpusPass, CorpusSummary
 from workers.ingest import Ingest, Ingested
+from workers.labelled import load_labelled
 from workers.live import Live, live_generations
 from workers.report import Change, Plan, PlannedGeneration, Progress, Report, silent
 from workers.target import Target, naming
@@ -123,7 +124,13 @@ def _same_queries(row: Publication, target: Target) -> bool:
 
 
 def look(target: Target) -> State:
-    """List the corpus and ask for the versions, of the generation that a spec declares and all that live beside it. Raises SourceError."""
+    """List the corpus and ask for the versions, of the generation that a spec declares and all that live beside it.
+
+    Raises SourceError, and SpecError for labelled queries that cannot be read: not after hours of embedding.
+    """
+    if target.spec.gates.queries:
+        with naming(target.collection):
+            load_labelled(target.spec.gates.queries)
     history = publications(target.store, target.collection)
     live = live_generations(target, history)
     tables: dict[str, TableState] = {}
