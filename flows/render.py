@@ -191,7 +191,7 @@ def history(found: Mapping[str, Any]) -> None:
     for row in found["published"]:
         shown = (
             row["epoch"],
-            row["action"],
+            f"{row['action']}, since removed" if row["removed"] else row["action"],
             row["version"],
             row["generation"].rpartition(".")[2],
             f"{row['chunks']:,}",

@@ -91,11 +91,11 @@ def published(store: Store, collection: str) -> Publication:
     return found
 
 
-def publish(store: Store, new: Publication, again: Publication | None = None) -> Publication:
+def publish(store: Store, new: Publication, again: Publication | None = None, check: Callable[[], None] = lambda: None) -> Publication:
     """Swap the pointer. `new.epoch` must follow the current epoch of its collection, else Conflict.
 
     Tags both tables first, so that a reader who resolves the pointer always finds what it points to. `again`: the publication whose
-    tables these are; NotFound if maintenance has taken them away.
+    tables these are; NotFound if maintenance has taken them away. `check` is called before each attempt, and raises if there must be none.
     """
     if again is not None:
         _check_kept(again)
@@ -108,8 +108,10 @@ def publish(store: Store, new: Publication, again: Publication | None = None) ->
         last = max(mine, default=0)
         if last != new.epoch - 1:
             raise Conflict(f"expected {new.collection} at epoch {new.epoch - 1}, found {last}: another run has published, run again")
+        # Now nobody can take the tables away any more without a swap of his own.
+        check()
         if again is not None:
-            _check_kept(mine[again.epoch])  # now that nobody can take them away any more without a swap of his own
+            _check_kept(mine[again.epoch])
         return [*rows, new]
 
     _change(store, follow)
@@ -130,6 +132,23 @@ def give_up(store: Store, collection: str, epochs: Collection[int]) -> None:
     _change(store, mark)
 
 
+def retire(store: Store, collection: str, generation: str) -> None:
+    """Record that a whole generation is about to go. Raises Conflict if readers have it.
+
+    Swaps the catalog in any case: who is about to publish the generation finds that out, and looks again.
+    """
+    at = now()
+
+    def mark(rows: list[Publication]) -> list[Publication]:
+        mine = [row for row in rows if row.collection == collection]
+        if mine and max(mine, key=lambda row: row.epoch).generation == generation:
+            raise Conflict(f"expected a generation that readers do not have, found {generation}, which was published meanwhile")
+        going = {row for row in mine if row.generation == generation and not row.removed}
+        return [replace(row, removed=at) if row in going else row for row in rows]
+
+    _change(store, mark, always=True)
+
+
 def _check_kept(row: Publication) -> None:
     if row.removed:
         raise NotFound(
@@ -138,13 +157,13 @@ def _check_kept(row: Publication) -> None:
         )
 
 
-def _change(store: Store, change: Callable[[list[Publication]], list[Publication]]) -> None:
-    """Swap the catalog for `change` of its rows, which changes nothing when it is done again."""
+def _change(store: Store, change: Callable[[list[Publication]], list[Publication]], always: bool = False) -> None:
+    """Swap the catalog for `change` of its rows, which changes nothing when it is done again; then it is swapped if `always`."""
     for _ in range(ATTEMPTS):
         catalog = _open(store) or _create(store)
         rows = [Publication(**row) for row in catalog.to_table().to_pylist()]
         changed = change(rows)
-        if changed == rows:
+        if changed == rows and not always:
             return
         try:
             _swap(store, catalog, changed)

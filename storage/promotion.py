@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from pipelines.errors import GateFailed, NotFound
+from pipelines.errors import Conflict, GateFailed, NotFound
 from storage.catalog import Publication, current, publications, publish, repoint
 from storage.ledger import folder, now, whoami
 from storage.tables import Store
@@ -56,7 +56,8 @@ def promote(store: Store, collection: str, name: str, why: str = "", force: bool
     Raises NotFound if no run has finished it; GateFailed if it did not pass its gates, or is behind what readers have, unless `force`.
     """
     here, history = current(store, collection), publications(store, collection)
-    generation = _named(store, collection, name, history)
+    known = {row.generation for row in history} | {generation.name for generation in generations(store, collection)}
+    generation = named(collection, known, name)
     built = find_built(store, collection, generation)
     earlier = [row for row in history if row.generation == generation and not row.removed]
     if here and earlier and (built is None or earlier[-1].version >= built.publication.version):
@@ -66,7 +67,13 @@ def promote(store: Store, collection: str, name: str, why: str = "", force: bool
     if not force:
         _check(built, here)
     epoch = here.epoch + 1 if here else 1
-    return publish(store, replace(built.publication, epoch=epoch, action="promote", at=now(), who=whoami(), why=why))
+    new = replace(built.publication, epoch=epoch, action="promote", at=now(), who=whoami(), why=why)
+
+    def check() -> None:
+        if find_built(store, collection, generation) != built:
+            raise Conflict(f"expected {generation} as it was finished, found that it was dropped or made anew meanwhile: run again")
+
+    return publish(store, new, check=check)
 
 
 def _check(built: Built, here: Publication | None) -> None:
@@ -79,10 +86,6 @@ def _check(built: Built, here: Publication | None) -> None:
             f"expected a generation as new as what readers have (chunks {here.chunk_version}), found {publication.generation} "
             f"of chunks {publication.chunk_version}: run `revector apply {publication.collection}` first, or --force"
         )
-
-
-def _named(store: Store, collection: str, name: str, history: Sequence[Publication]) -> str:
-    return named(collection, {row.generation for row in history} | {generation.name for generation in generations(store, collection)}, name)
 
 
 def decided_against(history: Sequence[Publication], generation: str, built: Built | None) -> bool:

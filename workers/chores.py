@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pipelines.spec import RetentionSpec
-from storage.catalog import Publication, current, give_up, publications, publish, published
+from storage.catalog import Publication, current, give_up, publications, publish, published, retire
 from storage.chunks import ChunkTable
 from storage.index import index_is_due, renew_index
 from storage.ledger import now, whoami
@@ -178,7 +178,9 @@ class Chores:
         """Remove a generation. Its publications are given up first, so that none is pointed to while it goes."""
         self._session.fence.check()
         forget_built(self._store, self._collection, generation)
-        self._give_up({row.epoch for row in self._history() if row.generation == generation and not row.removed})
+        going = {row.epoch for row in self._history() if row.generation == generation and not row.removed}
+        retire(self._store, self._collection, generation)
+        self._given_up = sorted({*self._given_up, *going})
         self._remove(generation)
 
     def remove_tables(self) -> None:

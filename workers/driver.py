@@ -2,20 +2,18 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines.chunks import chunk_schema, metadata_type, vector_schema
 from pipelines.documents import DeadLetter
-from pipelines.errors import RevectorError
 from pipelines.quality import Gate
 from pipelines.tokens import ModelTokenizer
 from storage.catalog import Publication, publish
 from storage.chunks import keep_tokenizer
 from storage.evaluations import keep_evaluation
 from storage.index import update_index
-from storage.ledger import Heartbeat, Run, new_run_id, now, take_fence, whoami
+from storage.ledger import now, whoami
 from storage.promotion import Built, keep_built
 from workers.cluster import ingest_on_ray, run_inline, start_ray
 from workers.corpus import CorpusPass, Step
@@ -36,7 +34,7 @@ from workers.planning import (
     pinned,
 )
 from workers.report import BuiltGeneration, Plan, Report, Result, Role, Status, silent
-from workers.session import Session, Tally
+from workers.session import Session, Tally, open_session
 from workers.target import Target
 
 DEAD_LETTERS_KEPT = 10_000
@@ -57,25 +55,11 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent) ->
         check_saved(saved, state)
     if state.settled:
         return _settled(state)
-    objects = target.store.objects
-    run = Run(objects, target.collection, new_run_id())
-    fence = take_fence(objects, target.collection, run.run_id)
-    try:
-        with Heartbeat(run), ExitStack() as closing:
-            state = look(target)
-            if saved is not None:
-                check_saved(saved, state)  # again, now that nobody else can change it
-            return _Application(Session(target.store, run, fence, report, closing), state).perform()
-    except BaseException as error:
-        with suppress(OSError):  # a store that is away must not hide why
-            if not objects.exists(run.key("result.json")):
-                run.write("result.json", {"run_id": run.run_id, "status": "failed", "error": _describe(error), "at": now()})
-        raise
-
-
-def _describe(error: BaseException) -> str:
-    """Only our own messages are known to hold neither texts nor secrets."""
-    return f"{type(error).__name__}: {error}" if isinstance(error, RevectorError) else type(error).__name__
+    with open_session(target.store, target.collection, report) as session:
+        state = look(target)
+        if saved is not None:
+            check_saved(saved, state)  # again, now that nobody else can change it
+        return _Application(session, state).perform()
 
 
 def _settled(state: State) -> Result:
@@ -324,6 +308,7 @@ def _ingest(session: Session, state: TableState) -> _Ingested:
 
 def _create_chunk_table(target: Target, corpus: CorpusPass) -> int:
     """With the tokenizer that its chunks are counted with: a table without it could not be kept current under another model."""
+    target.chunk_table.forget_files()  # of a table of that name that was dropped
     tokenizer = getattr(target.chunker, "tokenizer", None)
     if isinstance(tokenizer, ModelTokenizer):
         keep_tokenizer(target.store, target.collection, tokenizer.identity, tokenizer.content)

@@ -68,8 +68,12 @@ class Encoder(Protocol):
         """`forward(tokenize(texts))`."""
         ...
 
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of queries, (n, dimension), with the query prompt. Raises ModelError if one has none."""
+        ...
+
     def encode_query(self, text: str) -> NDArray[np.float32]:
-        """The vector of a query, (dimension,), with the query prompt. Raises ModelError if it has none."""
+        """The vector of a query, (dimension,)."""
         ...
 
 
@@ -118,8 +122,11 @@ class HashEncoder:
     def encode(self, texts: Sequence[str]) -> Encoded:
         return self.forward(self.tokenize(texts))
 
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return _hash_vectors([self.model.query_prompt + text for text in texts], self.model.space)
+
     def encode_query(self, text: str) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = _hash_vectors([self.model.query_prompt + text], self.model.space)[0]
+        vector: NDArray[np.float32] = self.encode_queries([text])[0]
         return vector
 
 

@@ -139,7 +139,7 @@ def encode(encoder: Encoder, kind: str, texts: Sequence[str]) -> NDArray[np.floa
     """The vectors of `texts`, (n, d); `kind`: "documents" or "queries"."""
     if kind == "documents":
         return encoder.encode(texts).vectors
-    return np.stack([encoder.encode_query(text) for text in texts])
+    return encoder.encode_queries(texts)
 
 
 def answer(ray: Any, call: Any, seconds: float) -> Any:

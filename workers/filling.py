@@ -112,7 +112,8 @@ class Filling:
         target, run = self._target, self._session.run
         workers = target.spec.workers
         earlier = [each for each in runs(target.store.objects, target.collection) if each.run_id < run.run_id]
-        last = earlier[-1].read("result.json") if earlier else {"status": "nothing"}
+        before = next((each for each in reversed(earlier) if "upkeep" not in (each.read("intent.json") or {})), None)
+        last = before.read("result.json") if before else {"status": "nothing"}
         well = last is not None and last["status"] != "failed"
         return well and not on_cluster() and not workers.gpus_per_actor and not workers.label
 

@@ -39,11 +39,15 @@ class SentenceEncoder:
     def encode(self, texts: Sequence[str]) -> Encoded:
         return self.forward(self.tokenize(texts))
 
-    def encode_query(self, text: str) -> NDArray[np.float32]:
-        encoded = self.forward(self._stack.tokenize([text], self.model.query_prompt))
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        encoded = self.forward(self._stack.tokenize(texts, self.model.query_prompt))
         if encoded.failed:
-            raise ModelError(f"expected a vector of the query, found none ({encoded.failed[0]}): ask in other words")
-        vector: NDArray[np.float32] = encoded.vectors[0]
+            place, reason = next(iter(encoded.failed.items()))
+            raise ModelError(f"expected a vector of query {place + 1}, found none ({reason}): ask in other words")
+        return encoded.vectors
+
+    def encode_query(self, text: str) -> NDArray[np.float32]:
+        vector: NDArray[np.float32] = self.encode_queries([text])[0]
         return vector
 
     def _use_threads(self) -> None:

@@ -1,12 +1,14 @@
 """A run while it goes on: its place in the ledger, its right to commit, and what it has done so far."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 
+from pipelines.errors import RevectorError
 from storage import tables
-from storage.ledger import Fence, Run
+from storage.ledger import Fence, Heartbeat, Run, new_run_id, now, take_fence
 from storage.tables import Store
 from workers.profile import Profile
 from workers.report import Progress, Report, Stage
@@ -77,3 +79,26 @@ class Session:
             left = elapsed / tally.embedded * (tally.total - done)
         shared = tally.reused + max(0, tally.embedded - tally.contents)
         self._report(Progress(stage, self.documents, done, tally.total, tally.tokens, rate, shared, left))
+
+
+@contextmanager
+def open_session(store: Store, collection: str, report: Report) -> Iterator[Session]:
+    """A run, with its right to commit and its heartbeat; a record of the error if it ends with one.
+
+    Raises Conflict while another run has the collection.
+    """
+    run = Run(store.objects, collection, new_run_id())
+    fence = take_fence(store.objects, collection, run.run_id)
+    try:
+        with Heartbeat(run), ExitStack() as closing:
+            yield Session(store, run, fence, report, closing)
+    except BaseException as error:
+        with suppress(OSError):  # a store that is away must not hide why
+            if not store.objects.exists(run.key("result.json")):
+                run.write("result.json", {"run_id": run.run_id, "status": "failed", "error": _describe(error), "at": now()})
+        raise
+
+
+def _describe(error: BaseException) -> str:
+    """Only our own messages are known to hold neither texts nor secrets."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, RevectorError) else type(error).__name__

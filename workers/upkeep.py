@@ -5,13 +5,13 @@ a crash at any line the same command goes on: whether rows are the same is read 
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 
 from pipelines.errors import RevectorError, SpecError
 from pipelines.spec import RetentionSpec
 from storage.catalog import Publication, current, publications, published
-from storage.ledger import Heartbeat, Run, new_run_id, now, take_fence, whoami
+from storage.ledger import now, whoami
 from storage.maintenance import same_rows
 from storage.tables import Store
 from storage.vectors import generations, named
@@ -19,7 +19,7 @@ from workers.chores import Chores, Upkeep
 from workers.live import live_generations
 from workers.planning import State, look
 from workers.report import Report, silent
-from workers.session import Session
+from workers.session import Session, open_session
 from workers.target import Target
 
 YOUNG = timedelta(hours=1)
@@ -120,16 +120,10 @@ def _check_newest(state: State, here: Publication) -> None:
 
 @contextmanager
 def _held(store: Store, collection: str, kind: str, report: Report) -> Iterator[Session]:
-    """A run with its fence, its heartbeat and its record. Raises Conflict while another run has the collection."""
-    run = Run(store.objects, collection, new_run_id())
-    fence = take_fence(store.objects, collection, run.run_id)
-    try:
-        with Heartbeat(run), ExitStack() as closing:
-            intent = {"run_id": run.run_id, "collection": collection, "upkeep": kind, "token": fence.token, "at": now(), "who": whoami()}
-            run.write("intent.json", intent)
-            yield Session(store, run, fence, report, closing)
-    except BaseException as error:
-        described = f"{type(error).__name__}: {error}" if isinstance(error, RevectorError) else type(error).__name__
-        with suppress(OSError):  # a store that is away must not hide why
-            run.write("result.json", {"run_id": run.run_id, "status": "failed", "error": described, "at": now()})
-        raise
+    """A run of upkeep. Raises Conflict while another run has the collection."""
+    with open_session(store, collection, report) as session:
+        run, token = session.run, session.fence.token
+        run.write(
+            "intent.json", {"run_id": run.run_id, "collection": collection, "upkeep": kind, "token": token, "at": now(), "who": whoami()}
+        )
+        yield session
