@@ -25,6 +25,7 @@ def plan(made: Plan) -> None:
     console = _console()
     if not made.pending:
         console.print(f"[bold]{made.collection}[/bold] is current: nothing to do.{_standing(made.dead_letters)}")
+        _notes(console, made.notes)
         return
     console.print(f"[bold]{made.collection}[/bold]  {made.change} change: {escape(made.reason)}")
     for name, (before, after) in made.identity.items():

@@ -250,7 +250,8 @@ def _describe(problem: Any) -> str:
         case _ if "[key]" in problem["loc"]:
             return f"{where}: expected a name of letters, digits, '_' and '-', at most 63, found {found}"
         case _:
-            expected = problem["msg"].removeprefix("Input should be ").partition(", unable")[0].replace("a valid", "a")
+            expected = problem["msg"].removeprefix("Input should be ").partition(", unable")[0]
+            expected = expected.replace("a valid", "a").replace("a tuple", "a list")
             return f"{where}: expected {expected}, found {found}"
 
 

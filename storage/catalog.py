@@ -14,7 +14,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import write_fragments
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound
-from storage.ledger import now, whoami
+from storage.ledger import declaration, now, whoami
 from storage.tables import Store
 
 CATALOG = "_revector/catalog"
@@ -54,6 +54,8 @@ class Publication:
     at: str
     who: str
     why: str
+    against: str = ""
+    """The generation that the spec declared when a person chose this one (`promote`, `rollback`)."""
     removed: str = ""
     """When its tables were taken away by maintenance, ISO 8601; empty while they are there."""
 
@@ -178,9 +180,23 @@ def _change(store: Store, change: Callable[[list[Publication]], list[Publication
 
 def repoint(store: Store, here: Publication, target: Publication, action: Action, why: str) -> Publication:
     """Publish the tables of an earlier publication again, under the epoch that follows `here`. Raises Conflict if `here` is not current."""
-    restores = target.origin if action == "rollback" else 0
-    values = asdict(target) | {"epoch": here.epoch + 1, "action": action, "restores": restores, "at": now(), "who": whoami(), "why": why}
-    return publish(store, Publication(**values), target)
+    new = replace(
+        target,
+        epoch=here.epoch + 1,
+        action=action,
+        restores=target.origin if action == "rollback" else 0,
+        at=now(),
+        who=whoami(),
+        why=why,
+        against=declared_generation(store, here.collection),
+    )
+    return publish(store, new, target)
+
+
+def declared_generation(store: Store, collection: str) -> str:
+    """What the spec declared at the newest run; "" before the first."""
+    told = declaration(store.objects, collection)
+    return told.declared if told else ""
 
 
 def rollback(store: Store, collection: str, why: str = "") -> Publication:
@@ -193,7 +209,8 @@ def rollback(store: Store, collection: str, why: str = "") -> Publication:
     before = [row for row in publications(store, collection) if row.epoch < here.origin]
     if not before:
         raise NotFound(f"expected a publication of {collection} before epoch {here.origin}, found none")
-    return repoint(store, here, before[-1], "rollback", why)
+    kept = [row for row in before if not row.removed]
+    return repoint(store, here, (kept or before)[-1], "rollback", why)
 
 
 def _open(store: Store) -> LanceDataset | None:

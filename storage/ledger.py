@@ -2,6 +2,7 @@
 
 _revector/<collection>/fence/<token>.json      who may commit: the highest token
 _revector/<collection>/runs/<run_id>/          intent.json, shards/<n>.json, heartbeat.json, result.json
+_revector/<collection>/live.json               which generations the newest run keeps current
 """
 
 import getpass
@@ -185,6 +186,31 @@ def newest_run(objects: Objects, collection: str) -> Run | None:
 def runs(objects: Objects, collection: str) -> list[Run]:
     """All runs of a collection, oldest first."""
     return [Run(objects, collection, name) for name in objects.names(f"{folder(collection)}/runs")]
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What the newest run was told."""
+
+    declared: str
+    """The generation of the spec's model."""
+    live: tuple[str, ...]
+    """The generations that it keeps current."""
+
+
+def declare(objects: Objects, collection: str, declaration: Declaration) -> None:
+    """Replace what `declaration` gives."""
+    objects.put(_live_key(collection), orjson.dumps(declaration))
+
+
+def declaration(objects: Objects, collection: str) -> Declaration | None:
+    """What the newest run was told; None before the first."""
+    record = objects.get_json(_live_key(collection))
+    return Declaration(record["declared"], tuple(record["live"])) if record else None
+
+
+def _live_key(collection: str) -> str:
+    return f"{folder(collection)}/live.json"
 
 
 class Heartbeat:

@@ -11,7 +11,7 @@ from pipelines.diff import diff_rows
 from storage.catalog import Publication, current, publications
 from storage.chunks import ChunkTable
 from storage.evaluations import Evaluation, evaluations
-from storage.ledger import folder, runs
+from storage.ledger import declaration, folder, runs
 from storage.promotion import Built, find_built
 from storage.spill import Spill, by_hash, matched
 from storage.tables import Store, table_meta
@@ -55,7 +55,8 @@ def _generation(store: Store, generation: Generation, publication: Publication |
     chunk_version = table.version
     built = find_built(store, generation.collection, generation.name)
     finished = built is not None and (built.publication.version, built.publication.chunk_version) == (dataset.version, chunk_version)
-    state = _state(generation, publication, built, finished)
+    told = declaration(store.objects, generation.collection)
+    state = _state(generation, publication, built, finished, kept=told is None or generation.name in told.live)
     settled = state == "superseded" or (finished and built is not None and not built.publication.dead_letters)
     backlog, stale = (0, 0) if settled else _lag(table.desired(chunk_version), generation.embedded(dataset.version))
     return {
@@ -73,14 +74,14 @@ def _generation(store: Store, generation: Generation, publication: Publication |
     }
 
 
-def _state(generation: Generation, publication: Publication | None, built: Built | None, finished: bool) -> str:
+def _state(generation: Generation, publication: Publication | None, built: Built | None, finished: bool, kept: bool) -> str:
     """`published`; `built` or `gates failed`: finished beside it; `superseded`: not kept current; `unfinished`: a run is in it, or was."""
     if publication is not None and publication.generation == generation.name:
         return "published"
-    if built is None:
-        return "unfinished"
-    if not finished:
+    if not kept:
         return "superseded"
+    if built is None or not finished:
+        return "unfinished"
     return "built" if built.passed else "gates failed"
 
 

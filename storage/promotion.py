@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from pipelines.errors import Conflict, GateFailed, NotFound
-from storage.catalog import Publication, current, publications, publish, repoint
-from storage.ledger import folder, now, whoami
+from storage.catalog import Publication, current, declared_generation, publications, publish, repoint
+from storage.ledger import declaration, folder, now, whoami
 from storage.tables import Store
 from storage.vectors import generations, named
 
@@ -27,6 +27,8 @@ class Built:
     passed: bool
     failed: list[str]
     """Chunk ids that have no vector; the first so many as a run keeps."""
+    thresholds: dict[str, Any]
+    """The `gates` of the spec that it was held against."""
 
 
 def keep_built(store: Store, built: Built) -> None:
@@ -60,14 +62,17 @@ def promote(store: Store, collection: str, name: str, why: str = "", force: bool
     generation = named(collection, known, name)
     built = find_built(store, collection, generation)
     earlier = [row for row in history if row.generation == generation and not row.removed]
+    if not force:
+        _check_current(store, collection, generation, built, here)
     if here and earlier and (built is None or earlier[-1].version >= built.publication.version):
         return repoint(store, here, earlier[-1], "promote", why)
     if built is None:
         raise NotFound(f"expected a finished generation, found none of {generation}: run `revector apply {collection}`")
     if not force:
-        _check(built, here)
+        _check_passed(built)
+    against = declared_generation(store, collection)
     epoch = here.epoch + 1 if here else 1
-    new = replace(built.publication, epoch=epoch, action="promote", at=now(), who=whoami(), why=why)
+    new = replace(built.publication, epoch=epoch, action="promote", at=now(), who=whoami(), why=why, against=against)
 
     def check() -> None:
         if find_built(store, collection, generation) != built:
@@ -76,25 +81,31 @@ def promote(store: Store, collection: str, name: str, why: str = "", force: bool
     return publish(store, new, check=check)
 
 
-def _check(built: Built, here: Publication | None) -> None:
-    publication = built.publication
+def _check_passed(built: Built) -> None:
     if not built.passed:
         failed = "; ".join(f"{gate['name']}: {gate['detail']}" for gate in built.gates if not gate["passed"])
-        raise GateFailed(f"expected a generation that passed its gates, found {publication.generation} with {failed}: --force publishes it")
-    if here and here.chunk_table == publication.chunk_table and here.chunk_version > publication.chunk_version:
+        generation = built.publication.generation
+        raise GateFailed(f"expected a generation that passed its gates, found {generation} with {failed}: --force publishes it")
+
+
+def _check_current(store: Store, collection: str, generation: str, built: Built | None, here: Publication | None) -> None:
+    """A switch of the model must not take readers back in time, unless they ask for that: it is what `rollback` is for."""
+    told = declaration(store.objects, collection)
+    left = told is not None and generation not in told.live
+    row = built.publication if built else None
+    behind = row is not None and here is not None and here.chunk_table == row.chunk_table and here.chunk_version > row.chunk_version
+    if left or behind:
         raise GateFailed(
-            f"expected a generation as new as what readers have (chunks {here.chunk_version}), found {publication.generation} "
-            f"of chunks {publication.chunk_version}: run `revector apply {publication.collection}` first, or --force"
+            f"expected a generation that is kept current, found {generation}, which lacks what came since: name its model in the spec, "
+            f"as `model` or in `candidates`, and run `revector apply {collection}`; or --force"
         )
 
 
-def decided_against(history: Sequence[Publication], generation: str, built: Built | None) -> bool:
-    """Whether a person chose what readers have, when they could have had `generation`: then only a person publishes that one again.
+def decided_against(history: Sequence[Publication], generation: str) -> Publication | None:
+    """A person's choice of what readers have, while the spec declared `generation` already: then only a person publishes that.
 
-    `history`: of its collection. `built`: what is kept of `generation`.
+    `history`: of its collection.
     """
     choice = next((row for row in reversed(history) if row.action != "update"), None)
-    if choice is None or choice.action == "publish" or choice.generation == generation:
-        return False
-    existed = built is not None and built.publication.at < choice.at
-    return existed or any(row.generation == generation for row in history if row.epoch < choice.epoch)
+    chosen = choice is not None and choice.action in {"promote", "rollback"} and choice.generation != generation
+    return choice if choice is not None and chosen and choice.against == generation else None

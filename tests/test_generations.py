@@ -10,7 +10,7 @@ import pytest
 
 from flows import history, promote, rollback, search, status
 from pipelines.documents import SourceFile
-from pipelines.errors import GateFailed, NotFound, SourceError, SpecError
+from pipelines.errors import GateFailed, ModelError, NotFound, SourceError, SpecError
 from pipelines.sources import FileCorpus
 from storage import open_published
 from tests.conftest import Workplace
@@ -229,7 +229,7 @@ def test_a_candidate_that_cannot_read_the_chunks_is_refused(workplace: Workplace
         model=f'name = "{models / "a"}"',
         rest=f'chunking = {{ size = 40 }}\ncandidates = [{{ name = "{models / "b"}", max_tokens = 16 }}]',
     )
-    with pytest.raises(SpecError, match=r"found .+b with 16"):
+    with pytest.raises(SpecError, match=r"found .+b with a window of 16"):
         workplace.plan()
 
 
@@ -258,3 +258,76 @@ def test_a_query_prompt_is_published_without_a_forward_pass(workplace: Workplace
     assert (done.change, done.status, done.embed["contents"]) == ("metadata", "published", 0)
     assert open_published(workplace.store, "docs").publication.model_spec()["query_prompt"] == "find: "
     assert workplace.update().status == "nothing"
+
+
+def test_a_choice_stands_while_the_spec_declares_what_it_was_made_against(workplace: Workplace) -> None:
+    candidates = f'candidates = [{{ {OTHER} }}, {{ name = "hash", dimensions = 40, prompt = "third: " }}]'
+    workplace.spec(rest=candidates)
+    workplace.write("a.parquet", documents(10))
+    main = workplace.apply().generation
+    chosen = names(workplace)[40]
+    promote("docs", chosen, workplace.config)
+    for count in (11, 12):
+        workplace.write("a.parquet", documents(count))
+        assert workplace.update().generation == chosen
+    assert open_published(workplace.store, "docs").table.count_rows() == 12
+    workplace.spec(model=OTHER)  # another model in the spec is another decision
+    assert workplace.update().generation not in {main, chosen}
+
+
+def test_a_chosen_model_that_is_gone_is_an_error_and_nothing_takes_its_place(workplace: Workplace, models: Path) -> None:
+    place = workplace.root / "model"
+    shutil.copytree(models / "b", place)
+    whole = 'chunking = { by = "document" }'
+    workplace.write("a.parquet", {"x": "a tide rises"})
+    workplace.spec(model=f'name = "{models / "a"}"', rest=f'{whole}\ncandidates = [{{ name = "{place}" }}]')
+    workplace.apply()
+    candidate = next(each for each in names_of(workplace) if each != open_published(workplace.store, "docs").publication.generation)
+    promote("docs", candidate, workplace.config)
+    shutil.rmtree(place)
+    workplace.spec(model=f'name = "{models / "a"}"', rest=whole)
+    with pytest.raises(ModelError, match="promote"):
+        workplace.apply()
+    assert open_published(workplace.store, "docs").publication.generation == candidate
+
+
+def names_of(workplace: Workplace) -> list[str]:
+    (found,) = status("docs", workplace.config)["collections"]
+    return [each["name"] for each in found["generations"]]
+
+
+def test_a_promotion_takes_nobody_back_in_time_unless_forced(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(10))
+    old = workplace.update().generation
+    workplace.spec(model=OTHER)
+    workplace.update()
+    workplace.write("a.parquet", documents(20))
+    workplace.update()
+    with pytest.raises(GateFailed, match="lacks what came since"):
+        promote("docs", old, workplace.config)
+    assert promote("docs", old, workplace.config, force=True).chunks == 10
+
+
+def test_a_candidate_is_judged_again_when_thresholds_or_the_query_prompt_change(workplace: Workplace) -> None:
+    (workplace.root / "queries.jsonl").write_text('{"query": "text of document 3", "relevant": ["d3"]}\n')
+    candidate = 'name = "hash", dimensions = 24, query_prompt = "'
+    strict = f'candidates = [{{ {candidate}find: " }}]\ngates = {{ queries = "queries.jsonl", max_ndcg_drop = 0 }}'
+    workplace.write("a.parquet", documents(30))
+    workplace.spec(rest=strict)
+    done = workplace.apply()
+    assert [each.objection[:7] for each in done.generations] == ["", "ndcg@10"]  # held against what the same run has published
+    with pytest.raises(GateFailed, match="ndcg"):
+        promote("docs", names(workplace)[24], workplace.config)
+    workplace.spec(rest=strict.replace("max_ndcg_drop = 0", "max_ndcg_drop = 1"))
+    assert workplace.update().change == "metadata"
+    workplace.spec(rest=strict.replace("find: ", ""))
+    assert workplace.update().embed["contents"] == 0
+    assert promote("docs", names(workplace)[24], workplace.config).model_spec()["query_prompt"] == ""
+
+
+def test_a_wider_candidate_goes_before_the_model_that_is_cut_from_it(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(10))
+    workplace.spec(rest='candidates = [{ name = "hash", dimensions = 32 }]')
+    assert workplace.update().embed["contents"] == 10
+    workplace.write("a.parquet", documents(11))
+    assert workplace.update().embed["contents"] == 1

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.errors import SpecError
 from pipelines.spec import load_spec, parse_spec
-from workers.planning import look
+from workers.state import look
 from workers.target import resolve_target
 
 SOURCE = {"uri": "data"}

@@ -13,28 +13,19 @@ from storage.catalog import Publication, publish
 from storage.chunks import keep_tokenizer
 from storage.evaluations import keep_evaluation
 from storage.index import update_index
-from storage.ledger import now, whoami
+from storage.ledger import Declaration, declare, now, whoami
 from storage.promotion import Built, keep_built
+from workers.changes import classify_change
 from workers.cluster import ingest_on_ray, run_inline, start_ray
 from workers.corpus import CorpusPass, Step
 from workers.encoding import Encoding
 from workers.filling import Filling
 from workers.gates import judge
 from workers.ingest import Ingested
-from workers.planning import (
-    State,
-    TableState,
-    begin_pass,
-    calibrate,
-    check_saved,
-    classify_change,
-    counts,
-    look,
-    missing_notes,
-    pinned,
-)
+from workers.planning import begin_pass, calibrate, counts, notes
 from workers.report import BuiltGeneration, Plan, Report, Result, Role, Status, silent
 from workers.session import Session, Tally, open_session
+from workers.state import State, TableState, check_saved, look, pinned, thresholds
 from workers.target import Target
 
 DEAD_LETTERS_KEPT = 10_000
@@ -81,7 +72,7 @@ def _settled(state: State) -> Result:
         dead_letters=0,
         seconds={"total": 0.0, "model": 0.0},
         tokens_per_second=0.0,
-        notes=list(state.live.notes),
+        notes=notes(state),
     )
 
 
@@ -100,7 +91,8 @@ class _Application:
         self._session = session
         self._state = state
         self._change = classify_change(state, True)
-        self._epoch = state.epoch
+        self._current = state.current
+        """What readers have by now."""
         self._tables: dict[str, _Ingested] = {}
         self._failed: dict[str, str] = {}
         """Chunks of the main generation that could not be embedded, and why."""
@@ -113,6 +105,8 @@ class _Application:
 
     def _write_intent(self) -> None:
         session, subject = self._session, self._state.live.subject
+        live = tuple(target.generation.name for target in self._state.live.targets)
+        declare(self._session.store.objects, subject.collection, Declaration(self._state.declared, live))
         session.run.write(
             "intent.json",
             {
@@ -161,25 +155,31 @@ class _Application:
         """Hold the version against its gates, and keep what came of it."""
         session = self._session
         session.tell("gates")
-        since = before.publication.version if before and before.passed else None
+        since = before.publication.version if before and before.passed and not self._never_compared(target, before) else None
         with session.profile.stage("gates"):
             gates = judge(
                 target,
                 publication.version,
                 publication.chunk_version,
                 encoding=encoding,
-                published=self._state.current,
+                published=self._current,
                 since=since,
                 failed=tally.failed,
                 dead=publication.dead_letters,
             )
         failed = sorted(tally.failed)[:DEAD_LETTERS_KEPT]
-        built = Built(publication, [asdict(gate) for gate in gates], all(gate.passed for gate in gates), failed)
+        told = [asdict(gate) for gate in gates]
+        built = Built(publication, told, all(gate.passed for gate in gates), failed, thresholds(target))
         session.fence.check()
         keep_built(target.store, built)
         versions = (publication.version, publication.chunk_version)
         keep_evaluation(target.store, publication.generation, *versions, publication.space, gates, session.run.run_id)
         return built
+
+    def _never_compared(self, target: Target, before: Built) -> bool:
+        """Whether it passed when there was no other generation to compare it with, and now there is one."""
+        compared = any(gate["name"] == "overlap" and gate["value"] is not None for gate in before.gates)
+        return not compared and self._current is not None and self._current.generation != target.generation.name
 
     def _publish(self, target: Target, built: Built) -> Status:
         """Move the pointer, unless the gates or a person object, or readers had this already."""
@@ -195,8 +195,8 @@ class _Application:
         session.tell("publish")
         session.fence.check()
         with session.profile.stage("publish"):
-            publish(target.store, replace(publication, epoch=self._epoch + 1, action=action, at=now()))
-        self._epoch += 1
+            epoch = self._current.epoch + 1 if self._current else 1
+            self._current = publish(target.store, replace(publication, epoch=epoch, action=action, at=now()))
         return "partial" if publication.dead_letters else "published"
 
     def _adds_nothing(self, announced: Publication, publication: Publication) -> bool:
@@ -235,7 +235,7 @@ class _Application:
             gates=main.gates,
             identity=self._change.identity,
             generations=generations,
-            notes=[*state.live.notes, *missing_notes(state)],
+            notes=notes(state),
         )
         session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})
         return result

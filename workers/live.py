@@ -9,7 +9,7 @@ from pipelines.models import Model, resolve_model
 from pipelines.spec import ModelSpec
 from storage.catalog import Publication
 from storage.corpus import open_corpus
-from storage.promotion import decided_against, find_built
+from storage.promotion import decided_against
 from storage.tables import table_meta
 from workers.report import Role
 from workers.target import Target, restored_chunker, tokenizer_of
@@ -30,8 +30,11 @@ class Live:
 
     @property
     def targets(self) -> list[Target]:
-        """All of them, in the order in which they are brought up to date."""
-        return [*([self.predecessor] if self.predecessor else []), self.subject, *self.candidates]
+        """All of them, in the order in which they are brought up to date: what others are cut from goes before them."""
+        wide_first = sorted((self.subject, *self.candidates), key=lambda target: -target.model.space.dimension)
+        wider = [each for each in wide_first if each != self.subject and self.subject.model.space.derives_from(each.model.space.to_dict())]
+        rest = [each for each in wide_first if each != self.subject and each not in wider]
+        return [*([self.predecessor] if self.predecessor else []), *wider, self.subject, *rest]
 
     def role(self, target: Target) -> Role:
         """What `target` is among them."""
@@ -44,13 +47,20 @@ def live_generations(target: Target, history: Sequence[Publication]) -> Live:
     here = history[-1] if history else None
     if here is None or here.generation == target.generation.name:
         return Live(target, None, _distinct(others, target))
+    choice = decided_against(history, target.generation.name)
+    if choice is not None:
+        try:
+            served = _served(target, here)
+        except RevectorError as error:  # nothing else may take its place
+            remedy = f"{choice.who} chose {here.generation}: `revector promote` another one if that cannot come back"
+            raise ModelError(f"{error} ({remedy})") from None
+        note = f"{here.generation} stays published, as {choice.who} chose; `revector promote` publishes {target.generation.name}"
+        return Live(served, None, _distinct([target, *others], served), (note,))
     try:
         served = _served(target, here)
     except RevectorError as error:
-        return Live(target, None, _distinct(others, target), (f"what readers have stays as it is until then: {error}",))
-    if decided_against(history, target.generation.name, find_built(target.store, target.collection, target.generation.name)):
-        note = f"{here.generation} stays published, as {here.who} chose; `revector promote` publishes {target.generation.name}"
-        return Live(served, None, _distinct([target, *others], served), (note,))
+        note = f"what readers have is served as it is, and not updated, until {target.generation.name} takes its place: {error}"
+        return Live(target, None, _distinct(others, target), (note,))
     return Live(target, served, _distinct(others, target, served))
 
 

@@ -3,161 +3,25 @@
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from pipelines.chunks import metadata_type
-from pipelines.diff import FileRecord, FilesDiff, diff_files
-from pipelines.documents import SourceFile, SourceShard
-from pipelines.errors import PlanStale, SourceMissing
-from pipelines.fingerprint import fingerprint
-from storage.catalog import Publication, publications
+from pipelines.documents import SourceShard
 from storage.ledger import runs
-from storage.promotion import Built, find_built
-from storage.tables import table_meta
+from workers.changes import classify_change
 from workers.cluster import run_inline
 from workers.corpus import CorpusPass, CorpusSummary
 from workers.ingest import Ingest, Ingested
-from workers.labelled import load_labelled
-from workers.live import Live, live_generations
-from workers.report import Change, Plan, PlannedGeneration, Progress, Report, silent
-from workers.target import Target, naming
+from workers.live import Live
+from workers.report import Plan, PlannedGeneration, Progress, Report, silent
+from workers.state import State, TableState, look, pinned
+from workers.target import Target
 from workers.work import CODE_POINTS_A_TOKEN, find_work
 
 SHARD_BYTES = 16 << 20
 """Of files as they are stored: Parquet may hold ten times as much text."""
 CALIBRATION_RUNS = 20
-
-
-@dataclass(frozen=True)
-class TableState:
-    """A chunk table before a run, and the corpus as listed."""
-
-    target: Target
-    """A generation over it: how it is read and cut."""
-    files: FilesDiff
-    listed: list[SourceFile]
-    known: dict[str, FileRecord]
-    version: int | None
-    missing: bool
-    """There is no corpus any more: what is stored stands for it."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What is there before a run."""
-
-    live: Live
-    tables: dict[str, TableState]
-    """By name: those of all live generations."""
-    vectors: dict[str, int | None]
-    """The latest version of each live generation, by name."""
-    built: dict[str, Built | None]
-    """What earlier runs finished of them."""
-    history: list[Publication]
-    """Of the collection, oldest first."""
-    declared: str
-    """The generation that the spec declares, whatever a person chose since."""
-
-    @property
-    def current(self) -> Publication | None:
-        """What readers have."""
-        return self.history[-1] if self.history else None
-
-    @property
-    def epoch(self) -> int:
-        """Of the current publication; 0 before the first."""
-        return self.history[-1].epoch if self.history else 0
-
-    def table(self, target: Target) -> TableState:
-        return self.tables[target.chunk_table.name]
-
-    def announced(self, target: Target) -> Publication | None:
-        """The newest publication but for rollbacks, if readers have the generation, and it is of exactly these tables and query prompt.
-
-        Then readers have had, or have, all there is: a rollback since then stands until there is something new.
-        """
-        name = target.generation.name
-        if self.current is None or self.current.generation != name:
-            return None
-        last = next(
-            (row for row in reversed(self.history) if row.generation == name and row.action != "rollback" and not row.removed), None
-        )
-        return last if last and _same_state(last, self._tables(target)) and _same_queries(last, target) else None
-
-    def finished(self, target: Target) -> bool:
-        """Whether a run has brought it to its end as it is now, published or not."""
-        built = self.built[target.generation.name]
-        return built is not None and _same_state(built.publication, self._tables(target))
-
-    def at_rest(self, target: Target) -> bool:
-        """Whether nothing of the generation is open, if the corpus did not change."""
-        return self.finished(target) and (target in self.live.candidates or self.announced(target) is not None)
-
-    @property
-    def new_candidates(self) -> list[Target]:
-        """Those that no run has begun yet."""
-        return [target for target in self.live.candidates if self.vectors[target.generation.name] is None]
-
-    @property
-    def settled(self) -> bool:
-        """Nothing to read, nothing to embed, nothing to try again: known without opening a table."""
-        quiet = all(table.files.empty and not any(record.dead for record in table.known.values()) for table in self.tables.values())
-        return quiet and all(self.at_rest(target) and self.complete(target) for target in self.live.targets)
-
-    def complete(self, target: Target) -> bool:
-        """Whether every row of the chunk table has its vector."""
-        built = self.built[target.generation.name]
-        return self.finished(target) and built is not None and not built.publication.dead_letters
-
-    def _tables(self, target: Target) -> tuple[int | None, int | None]:
-        return self.vectors[target.generation.name], self.table(target).version
-
-
-def _same_state(row: Publication, tables: tuple[int | None, int | None]) -> bool:
-    return (row.version, row.chunk_version) == tables
-
-
-def _same_queries(row: Publication, target: Target) -> bool:
-    return row.model_spec().get("query_prompt") == target.model.spec.query_prompt
-
-
-def look(target: Target) -> State:
-    """List the corpus and ask for the versions, of the generation that a spec declares and all that live beside it.
-
-    Raises SourceError, and SpecError for labelled queries that cannot be read: not after hours of embedding.
-    """
-    if target.spec.gates.queries:
-        with naming(target.collection):
-            load_labelled(target.spec.gates.queries)
-    history = publications(target.store, target.collection)
-    live = live_generations(target, history)
-    tables: dict[str, TableState] = {}
-    for each in live.targets:
-        if each.chunk_table.name not in tables:
-            tables[each.chunk_table.name] = _look_at_table(each, building=live.predecessor is not None)
-    names = [each.generation.name for each in live.targets]
-    vectors = {each.generation.name: each.generation.version for each in live.targets}
-    return State(
-        live, tables, vectors, {name: find_built(target.store, target.collection, name) for name in names}, history, target.generation.name
-    )
-
-
-def _look_at_table(target: Target, building: bool) -> TableState:
-    """`building`: a generation takes the place of another. For that, what is stored will do, if the corpus is gone."""
-    version = target.chunk_table.version
-    known = target.chunk_table.read_files(version, target.reading)
-    missing = False
-    try:
-        with naming(target.collection):
-            listed = target.corpus.files()
-    except SourceMissing:
-        missing = building and bool(known) and not any(record.retry for record in known.values())
-        if not missing:
-            raise
-        listed = sorted(record.file for record in known.values())
-    return TableState(target, diff_files(listed, known), listed, known, version, missing)
 
 
 def begin_pass(state: TableState, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
@@ -208,7 +72,7 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         pending,
         change.identity,
         planned,
-        [*state.live.notes, *missing_notes(state)],
+        [*notes(state), *_stopped(state)],
     )
 
 
@@ -249,12 +113,22 @@ def _derived(live: Live, target: Target) -> bool:
     return any(target.model.space.derives_from(each.model.space.to_dict()) for each in before if each.chunk_table == target.chunk_table)
 
 
-def missing_notes(state: State) -> list[str]:
-    return [
+def notes(state: State) -> list[str]:
+    """For a person: what is not as the spec and the corpus alone would have it."""
+    missing = [
         f"{table.target.spec.source.uri} is not there any more: built from the {len(table.known):,} files as they were read last"
         for table in state.tables.values()
         if table.missing
     ]
+    return [*state.live.notes, *missing]
+
+
+def _stopped(state: State) -> list[str]:
+    """What keeps a finished version from being published."""
+    built = state.built[state.live.subject.generation.name]
+    if built is None or not state.finished(state.live.subject):
+        return []
+    return [f"built before, and stopped by {gate['name']}: {gate['detail']}" for gate in built.gates if not gate["passed"]]
 
 
 def reported(done: Iterable[Ingested], report: Report) -> Iterator[Ingested]:
@@ -266,30 +140,6 @@ def reported(done: Iterable[Ingested], report: Report) -> Iterator[Ingested]:
         yield found
 
 
-def check_saved(saved: Plan, state: State) -> None:
-    """Raises PlanStale if the corpus, the store or the spec is not as it was when `saved` was made."""
-    now = pinned(state)
-    differing = [name for name in now if saved.pinned.get(name) != now[name]]
-    if differing:
-        raise PlanStale(f"expected the state that the plan was made for, found another {', '.join(differing)}: plan again")
-
-
-def pinned(state: State) -> dict[str, Any]:
-    """What a plan holds for, in JSON literals."""
-    tables = state.tables
-    return {
-        "listing": {name: _listing(table.listed) for name, table in tables.items()},
-        "chunk table version": {name: table.version for name, table in tables.items()},
-        "vectors version": state.vectors,
-        "generation": state.live.subject.generation.name,
-        "reading": {name: table.target.reading for name, table in tables.items()},
-    }
-
-
-def _listing(files: list[SourceFile]) -> str:
-    return fingerprint({"files": [[file.path, file.size, file.etag] for file in files]})
-
-
 def counts(summary: CorpusSummary) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """Documents, chunks and files, as the contract has them."""
     values = asdict(summary)
@@ -298,59 +148,6 @@ def counts(summary: CorpusSummary) -> tuple[dict[str, int], dict[str, int], dict
         return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
     return part("documents_"), part("chunks_"), part("files_")
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeFound:
-    """What kind of change it is."""
-
-    kind: Change
-    reason: str
-    """For a person."""
-    identity: dict[str, list[Any]]
-    """What differs from what readers have: its name, then before and after."""
-
-
-def classify_change(state: State, changed: bool) -> ChangeFound:
-    """Hold the subject against what is published. `changed`: there is something to do."""
-    published = state.current
-    if not changed:
-        return ChangeFound("none", "everything is current" if published else "the corpus is empty", {})
-    if published is None:
-        return ChangeFound("data", "nothing is published yet", {})
-    if published.generation == state.live.subject.generation.name:
-        return _change_in_place(state, published)
-    return _change_of_generation(state.live.subject, published)
-
-
-def _change_in_place(state: State, published: Publication) -> ChangeFound:
-    target = state.live.subject
-    if state.finished(target) and not _same_queries(published, target):
-        prompts = [published.model_spec().get("query_prompt"), target.model.spec.query_prompt]
-        return _change("metadata", "queries are encoded in another way", {"query_prompt": prompts})
-    if (new := state.new_candidates) and state.table(target).files.empty and state.at_rest(target):
-        return ChangeFound("model", f"candidates to build: {', '.join(each.model.spec.name for each in new)}", {})
-    return ChangeFound("data", "the corpus or the backlog", {})
-
-
-def _change_of_generation(target: Target, published: Publication) -> ChangeFound:
-    meta, own = table_meta(target.store.open(published.generation)), target.generation_meta()
-    if meta["space"]["id"] != target.model.space.id:
-        names = _differences(meta["model"], own["model"], ("name", "revision"))
-        return _change("model", "another space", _differences(meta["space"], own["space"], target.model.space.to_dict()) | names)
-    if meta["chunker"] != target.chunker.identity:
-        return _change("chunking", "another way to cut", _differences(meta["chunker"], own["chunker"], own["chunker"]))
-    before = metadata_type(target.store.open(published.chunk_table).schema) or []
-    fields = {"fields": [[field.name for field in before], list(target.spec.source.metadata)]}
-    return _change("metadata", "other metadata fields", fields)
-
-
-def _change(kind: Change, reason: str, identity: dict[str, list[Any]]) -> ChangeFound:
-    return ChangeFound(kind, f"{reason}: {', '.join(identity)}", identity)
-
-
-def _differences(before: dict[str, Any], after: dict[str, Any], names: Iterable[str]) -> dict[str, list[Any]]:
-    return {name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)}
 
 
 @dataclass(frozen=True, slots=True)

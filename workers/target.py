@@ -10,7 +10,7 @@ from pipelines.documents import Corpus
 from pipelines.errors import SpecError
 from pipelines.fingerprint import fingerprint
 from pipelines.models import Model, resolve_model
-from pipelines.spec import CollectionSpec, Spec
+from pipelines.spec import CollectionSpec, ModelSpec, Spec
 from pipelines.tokens import ModelTokenizer, Tokenizer, WordTokenizer
 from storage.catalog import publications
 from storage.chunks import ChunkTable, kept_tokenizer
@@ -40,7 +40,7 @@ class Target:
     @property
     def chunking(self) -> str:
         """Identity of how documents become chunk rows."""
-        return fingerprint({"chunker": self.chunker.identity, "metadata": list(self.spec.source.metadata)})
+        return _chunking(self.chunker, self.spec)
 
     @property
     def chunk_table(self) -> ChunkTable:
@@ -48,8 +48,7 @@ class Target:
 
     @property
     def generation(self) -> Generation:
-        identity = fingerprint({"chunking": self.chunking, "space": self.model.space.id})
-        return Generation(self.store, f"{self.collection}.vectors.{identity[:12]}")
+        return Generation(self.store, _generation_name(self.collection, self.chunking, self.model))
 
     def chunks_meta(self) -> dict[str, Any]:
         """What the chunk table records of itself."""
@@ -73,12 +72,19 @@ def resolve_target(spec: Spec, name: str | None) -> Target:
     store = Store(spec.store)
     with naming(collection):
         model = resolve_model(declared.model)
-        candidates = tuple(resolve_model(each) for each in declared.candidates)
+        candidates = tuple(_candidate(number, each) for number, each in enumerate(declared.candidates))
         tokenizer = tokenizer_of(model)
         chunker = _kept_chunker(store, collection, declared, model, tokenizer) or _new_chunker(declared, model, tokenizer)
         for candidate in candidates:
             _check_window(chunker, candidate)
         return Target(store, collection, declared, model, chunker, open_corpus(declared.source), candidates)
+
+
+def _candidate(number: int, spec: ModelSpec) -> Model:
+    try:
+        return resolve_model(spec)
+    except SpecError as error:
+        raise SpecError(f"candidates.{number}.{str(error).removeprefix('model.')}") from None
 
 
 @contextmanager
@@ -96,16 +102,28 @@ def _new_chunker(declared: CollectionSpec, model: Model, tokenizer: Tokenizer) -
 
 
 def _kept_chunker(store: Store, collection: str, declared: CollectionSpec, model: Model, tokenizer: Tokenizer) -> Chunker | None:
-    """The chunker of the newest published chunks that were declared alike: their borders and ids stay when the model changes.
+    """The chunker of published chunks that were declared alike: their borders and ids stay when the model changes.
 
-    None if there are none, or a chunk with what `model` adds might not fit its window.
+    Of several the newest that has vectors of this model, else the newest. None if there are none, or a chunk with what `model` adds might
+    not fit its window.
     """
+    fitting = []
     for table in dict.fromkeys(row.chunk_table for row in reversed(publications(store, collection))):
         meta = table_meta(store.open(table)) if store.has(table) else {}
         if meta.get("declared") == declared.chunking.model_dump(mode="json"):
             chunker = restored_chunker(store, collection, meta["chunker"], tokenizer)
-            return chunker if chunker and _fits(chunker, model, tokenizer) else None
-    return None
+            if chunker and _fits(chunker, model, tokenizer):
+                fitting.append(chunker)
+    embedded = (each for each in fitting if store.has(_generation_name(collection, _chunking(each, declared), model)))
+    return next(embedded, next(iter(fitting), None))
+
+
+def _chunking(chunker: Chunker, declared: CollectionSpec) -> str:
+    return fingerprint({"chunker": chunker.identity, "metadata": list(declared.source.metadata)})
+
+
+def _generation_name(collection: str, chunking: str, model: Model) -> str:
+    return f"{collection}.vectors.{fingerprint({'chunking': chunking, 'space': model.space.id})[:12]}"
 
 
 def restored_chunker(store: Store, collection: str, identity: dict[str, Any], tokenizer: Tokenizer) -> Chunker | None:
@@ -136,7 +154,12 @@ def _fits(chunker: Chunker, model: Model, tokenizer: Tokenizer) -> bool:
 
 def _check_window(chunker: Chunker, candidate: Model) -> None:
     size = chunker.identity.get("size")
-    if size and not _fits(chunker, candidate, tokenizer_of(candidate)):
+    if not size:
+        return
+    tokenizer = tokenizer_of(candidate)
+    if not _fits(chunker, candidate, tokenizer):
+        added = tokenizer.special_tokens + _prompt_tokens(candidate, tokenizer)
         raise SpecError(
-            f"candidates: expected models that read chunks of {size} tokens, found {candidate.spec.name} with {candidate.space.max_tokens}"
+            f"candidates: expected models that read chunks of {size} tokens and what they add themselves ({added}), found "
+            f"{candidate.spec.name} with a window of {candidate.space.max_tokens}"
         )

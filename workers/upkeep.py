@@ -17,9 +17,9 @@ from storage.tables import Store
 from storage.vectors import generations, named
 from workers.chores import Chores, Upkeep
 from workers.live import live_generations
-from workers.planning import State, look
 from workers.report import Report, silent
 from workers.session import Session, open_session
+from workers.state import State, look
 from workers.target import Target
 
 YOUNG = timedelta(hours=1)
