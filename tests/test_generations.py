@@ -331,3 +331,15 @@ def test_a_wider_candidate_goes_before_the_model_that_is_cut_from_it(workplace: 
     assert workplace.update().embed["contents"] == 10
     workplace.write("a.parquet", documents(11))
     assert workplace.update().embed["contents"] == 1
+
+
+def test_a_rollback_from_a_candidate_that_became_the_declared_model_stands(workplace: Workplace) -> None:
+    workplace.spec(rest=f"candidates = [{{ {OTHER} }}]")
+    workplace.write("a.parquet", documents(10))
+    main = workplace.apply().generation
+    promote("docs", names(workplace)[24], workplace.config)
+    workplace.spec(model=OTHER)
+    assert workplace.update().status == "nothing"
+    rollback("docs", workplace.config)
+    workplace.write("a.parquet", documents(11))
+    assert workplace.update().generation == main

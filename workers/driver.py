@@ -13,7 +13,7 @@ from storage.catalog import Publication, publish
 from storage.chunks import keep_tokenizer
 from storage.evaluations import keep_evaluation
 from storage.index import update_index
-from storage.ledger import Declaration, declare, now, whoami
+from storage.ledger import Declaration, declaration, declare, now, whoami
 from storage.promotion import Built, keep_built
 from workers.changes import classify_change
 from workers.cluster import ingest_on_ray, run_inline, start_ray
@@ -45,12 +45,22 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent) ->
     if saved is not None:
         check_saved(saved, state)
     if state.settled:
+        _declare(state)
         return _settled(state)
     with open_session(target.store, target.collection, report) as session:
         state = look(target)
         if saved is not None:
             check_saved(saved, state)  # again, now that nobody else can change it
         return _Application(session, state).perform()
+
+
+def _declare(state: State) -> None:
+    """Keep what the spec says now: a person who promotes or rolls back decides against that."""
+    subject = state.live.subject
+    objects = subject.store.objects
+    told = Declaration(state.declared, tuple(target.generation.name for target in state.live.targets))
+    if declaration(objects, subject.collection) != told:
+        declare(objects, subject.collection, told)
 
 
 def _settled(state: State) -> Result:
@@ -94,6 +104,7 @@ class _Application:
         self._current = state.current
         """What readers have by now."""
         self._tables: dict[str, _Ingested] = {}
+        self._filled: dict[str, tuple[int, Tally]] = {}
         self._failed: dict[str, str] = {}
         """Chunks of the main generation that could not be embedded, and why."""
 
@@ -101,12 +112,14 @@ class _Application:
         self._write_intent()
         for name, table in self._state.tables.items():
             self._tables[name] = _ingest(self._session, table)
+        for target in self._state.live.wider:
+            with Encoding(target) as encoding:
+                self._fill(target, encoding)
         return self._finish([self._bring_up(target) for target in self._state.live.targets])
 
     def _write_intent(self) -> None:
         session, subject = self._session, self._state.live.subject
-        live = tuple(target.generation.name for target in self._state.live.targets)
-        declare(self._session.store.objects, subject.collection, Declaration(self._state.declared, live))
+        _declare(self._state)
         session.run.write(
             "intent.json",
             {
@@ -128,22 +141,29 @@ class _Application:
     def _bring_up(self, target: Target) -> BuiltGeneration:
         """Fill, index, judge, and publish if that is its part. What is as it was is left alone."""
         state = self._state
-        table = self._tables[target.chunk_table.name]
-        tally = self._session.begin_generation()
         with Encoding(target) as encoding:
-            built = self._build(target, table, tally, encoding)
+            version, tally = self._filled.get(target.generation.name) or self._fill(target, encoding)
+            built = self._built(target, version, tally, encoding)
         if state.live.role(target) == "main":
             self._failed = tally.failed
         return _told(target, state.live.role(target), self._publish(target, built), built, tally)
 
-    def _build(self, target: Target, table: _Ingested, tally: Tally, encoding: Encoding) -> Built:
-        """Fill, index and judge."""
+    def _fill(self, target: Target, encoding: Encoding) -> tuple[int, Tally]:
+        """Fill and index. Gives the version of the vectors, and what it took."""
         state, name = self._state, target.generation.name
+        table, tally = self._tables[target.chunk_table.name], self._session.begin_generation()
         version = state.vectors[name]
         if version is None or table.version != state.table(target).version or not state.complete(target):
             began = time.monotonic()
             version = _index(self._session, target, _fill(self._session, target, tally, encoding, table.version))
             tally.seconds = time.monotonic() - began
+        self._filled[name] = version, tally
+        return version, tally
+
+    def _built(self, target: Target, version: int, tally: Tally, encoding: Encoding) -> Built:
+        """What becomes of the version: judged, unless it was, and nothing is new."""
+        state, name = self._state, target.generation.name
+        table = self._tables[target.chunk_table.name]
         dead = len(table.corpus.dead) + len(tally.failed)
         publication = _publication(self._session, target, version, table.version, dead)
         built = state.built[name]

@@ -30,11 +30,21 @@ class Live:
 
     @property
     def targets(self) -> list[Target]:
-        """All of them, in the order in which they are brought up to date: what others are cut from goes before them."""
-        wide_first = sorted((self.subject, *self.candidates), key=lambda target: -target.model.space.dimension)
-        wider = [each for each in wide_first if each != self.subject and self.subject.model.space.derives_from(each.model.space.to_dict())]
-        rest = [each for each in wide_first if each != self.subject and each not in wider]
-        return [*([self.predecessor] if self.predecessor else []), *wider, self.subject, *rest]
+        """All of them, in the order in which they are judged: what readers have first."""
+        return [*([self.predecessor] if self.predecessor else []), self.subject, *self.candidates]
+
+    @property
+    def wider(self) -> list[Target]:
+        """Candidates that the subject can be cut from. They are filled before it."""
+        space = self.subject.model.space
+        found = [each for each in self.candidates if space.derives_from(each.model.space.to_dict()) and each.model.space.id != space.id]
+        return sorted(found, key=lambda each: -each.model.space.dimension)
+
+    @property
+    def filled(self) -> list[Target]:
+        """All of them, in the order in which they are filled."""
+        wider = self.wider
+        return [*wider, *(target for target in self.targets if target not in wider)]
 
     def role(self, target: Target) -> Role:
         """What `target` is among them."""

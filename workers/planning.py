@@ -109,7 +109,7 @@ def _plan_generation(state: State, target: Target, corpus: CorpusPass) -> Planne
 
 def _derived(live: Live, target: Target) -> bool:
     """Whether a generation that is filled before this one gives it all its vectors."""
-    before = itertools.takewhile(lambda each: each != target, live.targets)
+    before = itertools.takewhile(lambda each: each != target, live.filled)
     return any(target.model.space.derives_from(each.model.space.to_dict()) for each in before if each.chunk_table == target.chunk_table)
 
 
