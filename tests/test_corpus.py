@@ -17,6 +17,7 @@ from storage import chunks, spill, tables
 from storage.ledger import Run, new_run_id, take_fence
 from workers import corpus, driver, planning, session
 from workers.report import silent
+from workers.state import look
 from workers.target import Target, resolve_target
 
 PATHS = [f"{letter}.jsonl" for letter in "abcd"]
@@ -51,7 +52,7 @@ def ingest(target: Target) -> None:
     fence = take_fence(target.store.objects, target.collection, run.run_id)
     try:
         with ExitStack() as closing:
-            driver._ingest(session.Session(target, run, fence, silent, closing), planning.look(target))
+            driver._ingest(session.Session(target.store, run, fence, silent, closing), look(target).table(target))
     finally:
         run.write("result.json", {})
 
@@ -99,7 +100,7 @@ class Place:
             self.check()
 
     def check(self) -> None:
-        state = planning.look(self.target)
+        state = look(self.target).table(self.target)
         rows = self.target.store.open(self.target.chunk_table.name).to_table(columns=["doc_id", "text", "file"]).to_pylist()
         pick = min if self.duplicates == "first" else max
         owners = {id: pick(path for path, held in self.files.items() if id in held) for held in self.files.values() for id in held}
