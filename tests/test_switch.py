@@ -101,7 +101,7 @@ def test_a_switch_that_dies_at_any_write_is_finished_by_the_same_command(
         check_readers(workplace)
         assert open_published(workplace.store, "docs").publication.model_spec()["prompt"] == "new: "
         (found,) = status("docs", workplace.config)["collections"]
-        assert sorted((each["state"], each["vectors"], each["backlog"]) for each in found["generations"])[-1] == ("published", 12, 0)
+        assert ("published", 12, 0) in {(each["state"], each["vectors"], each["backlog"]) for each in found["generations"]}
         assert workplace.apply().status == "nothing"
         shutil.rmtree(workplace.root)
     assert at > 20, writes
