@@ -24,6 +24,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.quality import unit
+
 Kind = Literal["identity", "procrustes", "affine", "mlp"]
 Matrix = NDArray[np.float32]
 
@@ -86,12 +88,6 @@ class Bridge:
 def identity(space: str) -> Bridge:
     """From a space to itself: leaves every vector as it is."""
     return Bridge("identity", space, space, False, {})
-
-
-def unit(vectors: Matrix) -> Matrix:
-    """Scaled to unit length; a zero vector stays zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
 def _map(kind: Kind, arrays: Mapping[str, Matrix], x: Matrix) -> Matrix:

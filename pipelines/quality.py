@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,3 +100,12 @@ def anisotropy(vectors: NDArray[np.float32]) -> float:
     count = len(vectors)
     total = vectors.sum(axis=0, dtype=np.float64)
     return float((total @ total - count) / (count * (count - 1)))
+
+
+def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """The directions of `vectors`, (n, d) float32. A row of zeros stays zero, one that is not finite is no number."""
+    numbers = vectors.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(numbers, axis=1, keepdims=True)
+        directions: NDArray[np.float32] = numbers / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return directions

@@ -129,12 +129,12 @@ def _count(winner: np.ndarray, code: np.ndarray, agrees: np.ndarray, seen: int, 
 
 
 def halves(hashes: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """16-byte hashes as two numbers each: uint64, shape (n, 2)."""
+    """16-byte hashes as two numbers each, in the order of the hashes: uint64, shape (n, 2)."""
     column = whole(hashes)
     if not len(column):
         return np.zeros((0, 2), dtype=np.uint64)
-    both = np.frombuffer(column.buffers()[1], dtype=np.uint64)
-    return both[2 * column.offset : 2 * (column.offset + len(column))].reshape(-1, 2)
+    both = np.frombuffer(column.buffers()[1], dtype=">u8")
+    return both[2 * column.offset : 2 * (column.offset + len(column))].reshape(-1, 2).astype(np.uint64)
 
 
 def file_numbers(paths: pa.Array | pa.ChunkedArray, numbers: Mapping[str, int]) -> np.ndarray:

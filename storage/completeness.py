@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from pipelines.chunks import HASH
 from pipelines.diff import diff_rows
-from storage.neighbours import halves, to_numpy, vector_blocks
+from pipelines.settling import halves
+from storage.neighbours import to_numpy, vector_blocks
 from storage.spill import Spill, by_hash, matched
-from storage.tables import ROW_ADDRESS, scan_batches, take
+from storage.tables import ROW_ADDRESS, data_file, scan_batches, take
 
 NORM_SAMPLE = 1000
 """Rows that the usual length of a vector is read off."""
@@ -71,12 +72,8 @@ def distinct_contents(dataset: LanceDataset) -> int:
 
 def fragments_since(dataset: LanceDataset, since: LanceDataset | None) -> list[Any]:
     """The fragments whose rows `since` does not have; all of them if that is None. A compaction makes new ones of old rows."""
-    known = {_data_file(fragment) for fragment in since.get_fragments()} if since else set()
-    return [fragment for fragment in dataset.get_fragments() if _data_file(fragment) not in known and fragment.count_rows()]
-
-
-def _data_file(fragment: Any) -> str:
-    return str(fragment.metadata.files[0].path)
+    known = {data_file(fragment) for fragment in since.get_fragments()} if since else set()
+    return [fragment for fragment in dataset.get_fragments() if data_file(fragment) not in known and fragment.count_rows()]
 
 
 def draw(fragments: list[Any], count: int, columns: list[str], seed: int) -> pa.Table:

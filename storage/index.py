@@ -25,6 +25,8 @@ from lance.fragment import LanceFragment
 from lance.util import KMeans
 from numpy.typing import NDArray
 
+from pipelines.quality import unit
+
 # Otherwise the statistics list every centre as text: 70 ms a search at a million rows instead of 1.
 os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
 
@@ -174,10 +176,7 @@ def _assign(dataset: LanceDataset, fragments: list[LanceFragment], centres: NDAr
 
 def _unit(vectors: pa.FixedSizeListArray) -> NDArray[np.float32]:
     """The directions of `vectors`, shape (n, d)."""
-    numbers = vectors.flatten().to_numpy().reshape(len(vectors), -1).astype(np.float32)
-    lengths = np.linalg.norm(numbers, axis=1, keepdims=True)
-    directions: NDArray[np.float32] = numbers / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return directions
+    return unit(vectors.flatten().to_numpy().reshape(len(vectors), -1))
 
 
 def probes(dataset: LanceDataset) -> int | None:

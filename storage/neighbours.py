@@ -10,6 +10,8 @@ from lance import LanceDataset
 from numpy.typing import NDArray
 
 from pipelines.chunks import HASH
+from pipelines.quality import unit
+from pipelines.settling import halves
 from storage.index import REFINE, probes
 from storage.tables import ROW_ADDRESS, scan_batches, take
 
@@ -59,13 +61,6 @@ def _smallest(rows: pa.Table, count: int) -> pa.Table:
     return rows.filter(pa.array(first)).slice(0, count)
 
 
-def halves(hashes: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
-    """128-bit hashes as two numbers each, (n, 2): their order is that of the hashes."""
-    whole = hashes.combine_chunks() if isinstance(hashes, pa.ChunkedArray) else hashes
-    numbers = np.frombuffer(whole.buffers()[1] or b"", ">u8").reshape(-1, 2)[whole.offset : whole.offset + len(whole)]
-    return numbers.astype(np.uint64)
-
-
 def exact(dataset: LanceDataset, queries: NDArray[np.floating[Any]], k: int) -> Neighbours:
     """Of `queries` (q, d), by cosine with every vector: one matrix product a block, memory independent of the table's size.
 
@@ -106,15 +101,6 @@ def to_numpy(vectors: pa.FixedSizeListArray) -> NDArray[np.float32]:
     """(n, d), whatever the stored type is."""
     numbers: NDArray[np.float32] = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     return numbers.reshape(len(vectors), vectors.type.list_size)
-
-
-def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """The directions of `vectors`, (n, d) float32. A row of zeros stays zero, one that is not finite is no number."""
-    numbers = vectors.astype(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.linalg.norm(numbers, axis=1, keepdims=True)
-        directions: NDArray[np.float32] = numbers / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return directions
 
 
 def _best(products: NDArray[np.float32], k: int) -> NDArray[np.intp]:

@@ -7,7 +7,6 @@ given up, so that nobody points to them again, then their tags go, and only then
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -23,15 +22,6 @@ from storage.vectors import generations
 KEPT_RECEIPTS = 5
 """Runs whose shard receipts stay: they are for whoever looks into what went wrong."""
 TAG = "published-"
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What may go."""
-
-    retention: RetentionSpec
-    young: timedelta
-    """Versions, and tags without a publication, that are younger stay: somebody may be about to use them."""
 
 
 def given_up(history: Sequence[Publication], retention: RetentionSpec, now: datetime) -> set[int]:

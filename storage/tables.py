@@ -88,6 +88,11 @@ def table_meta(dataset: LanceDataset) -> dict[str, Any]:
     return dict(orjson.loads(metadata[META_KEY]))
 
 
+def data_file(fragment: Any) -> str:
+    """The name of the file that a fragment's rows are in: rows of it are deleted, never added."""
+    return str(fragment.metadata.files[0].path)
+
+
 def scan_table(dataset: LanceDataset, columns: Sequence[str]) -> pa.Table:
     """`columns` and the row addresses (`_rowaddr`, uint64) of all live rows, in memory: for narrow columns only."""
     return _scanner(dataset, columns, None).to_table().combine_chunks()

@@ -13,7 +13,7 @@ from pipelines.diff import member
 from pipelines.errors import NotFound
 from pipelines.models import Space
 from storage.catalog import publications
-from storage.tables import ROW_ADDRESS, Store, scan_batches, table_meta, take
+from storage.tables import ROW_ADDRESS, Store, data_file, scan_batches, table_meta, take
 
 EMBEDDED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), (ROW_ADDRESS, pa.uint64())])
 DONOR_SCHEMA = pa.schema([("content_hash", HASH), ("source", pa.int32()), ("donor", pa.uint64())])
@@ -83,12 +83,12 @@ class Donors:
             if wanted is not None and not len(wanted):
                 return
             dataset = store.open(table, version)
-            unseen = [fragment for fragment in dataset.get_fragments() if _data_file(fragment) not in self._seen]
+            unseen = [fragment for fragment in dataset.get_fragments() if data_file(fragment) not in self._seen]
             if not unseen:
                 continue
             # The own table comes first, and is the latest: what was deleted from a fragment of it, an older version still has.
             whole = [fragment for fragment in unseen if self.sources or not own or fragment.metadata.deletion_file is None]
-            self._seen |= {_data_file(fragment) for fragment in whole}
+            self._seen |= {data_file(fragment) for fragment in whole}
             self.sources.append((table, version))
             yield from self._scan(dataset, unseen, wanted)
             if wanted is not None:
@@ -144,7 +144,3 @@ def _kept_versions(store: Store, collection: str, space: Space) -> Iterator[tupl
 
 def _space_of(dataset: LanceDataset) -> dict[str, Any]:
     return dict(table_meta(dataset)["space"])
-
-
-def _data_file(fragment: Any) -> str:
-    return str(fragment.metadata.files[0].path)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import apply, bridge, search
-from pipelines.bridge import Bridge, Kind, fit, identity, unit
+from pipelines.bridge import Bridge, Kind, fit, identity
 from pipelines.errors import ModelError, NotFound, RevectorError
+from pipelines.quality import unit
 from storage import open_published
 from storage.bridges import keep_bridge, read_bridge
 from storage.tables import Store

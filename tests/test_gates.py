@@ -17,11 +17,11 @@ import pytest
 
 from flows import apply
 from pipelines.errors import SpecError
-from pipelines.quality import Gate, anisotropy, drift, effective_rank, overlap, rank_quality
+from pipelines.quality import Gate, anisotropy, drift, effective_rank, overlap, rank_quality, unit
 from pipelines.spec import load_spec
 from storage import index, neighbours
 from storage.catalog import current
-from storage.neighbours import to_numpy, unit
+from storage.neighbours import to_numpy
 from storage.tables import ROW_ADDRESS, Change, commit, scan_table, table_meta
 from tests.conftest import Workplace
 from workers import embed, filling
@@ -242,7 +242,7 @@ def judged(workplace: Workplace, since: int | None, failed: Sequence[str] = ()) 
     assert chunk_version is not None
     here = current(target.store, "docs")
     with Counting(target) as encoding:
-        gates = judge(target, version, chunk_version, encoding=encoding, published=here, since=since, failed=failed)
+        gates = judge(target, version, chunk_version, encoding=encoding, published=here, since=since, failed=failed, dead=len(failed))
     return {gate.name: gate for gate in gates}, encoding.made
 
 

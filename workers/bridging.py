@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.bridge import Bridge, Kind, fit, unit
+from pipelines.bridge import Bridge, Kind, fit
 from pipelines.errors import RevectorError
+from pipelines.quality import unit
 from storage.bridges import keep_bridge, refuse_bridge
 from storage.catalog import Publication, published
 from storage.ledger import now, whoami

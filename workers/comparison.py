@@ -98,7 +98,7 @@ def compare(spec: Spec, name: str | None, a: str, b: str) -> Comparison:
     Raises NotFound if there is no such thing, ModelError if there are labelled queries and a model is not at hand.
     """
     collection, declared = spec.collection(name)
-    known = known_models(declared)
+    known = tuple(known_models((declared.model, *declared.candidates)))
     first, second = (find_subject(Store(spec.store), declared, collection, each, known) for each in (a, b))
     pairs = compare_neighbourhoods(first.vectors, second.vectors)
     queries, rankings = _rankings(declared, first, second)

@@ -19,7 +19,7 @@ def evaluate(spec: Spec, name: str | None, generation: str = PUBLISHED) -> Evalu
     What they found is kept. Raises NotFound if there is no such version, ModelError if its model is not at hand.
     """
     collection, declared = spec.collection(name)
-    store, known = Store(spec.store), known_models(declared)
+    store, known = Store(spec.store), tuple(known_models((declared.model, *declared.candidates)))
     subject = find_subject(store, declared, collection, generation, known)
     here = current(store, collection)
     served = published_subject(store, declared, here, known) if here else None

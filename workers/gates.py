@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from pipelines.errors import ModelError, NotFound
 from pipelines.fingerprint import digests
-from pipelines.quality import NAMED_ROWS, TOP, Gate, GateKind
+from pipelines.quality import NAMED_ROWS, TOP, Gate, GateKind, unit
 from storage.catalog import Publication
 from storage.completeness import Health, checksum, chunk_ids, differences, draw, examine, fragments_since, usual_length
 from storage.index import probes
 from storage.neighbourhoods import compare_neighbourhoods
-from storage.neighbours import sample, search_recall, to_numpy, unit
+from storage.neighbours import sample, search_recall, to_numpy
 from storage.tables import ROW_ADDRESS, SCAN_ROWS
 from workers.encoding import Encoding
 from workers.labelled import Labelled, Ranking, held_labels, load_labelled, rank
@@ -55,18 +55,18 @@ def judge(
     published: Publication | None,
     since: int | None,
     failed: Collection[str],
-    dead: int | None = None,
+    dead: int,
 ) -> list[Gate]:
     """Hold `version` of the target's vectors table against its gates.
 
     `chunk_version`: of the chunk table, which it should match row by row but for `failed`, the chunk ids that have no vector.
     `published`: what readers have now. `since`: the version of this generation that passed last; None: all is new.
-    `dead`: dead letters of all kinds; None: one for each of `failed`. Raises SpecError for a file of queries that cannot be read.
+    `dead`: dead letters of all kinds. Raises SpecError for a file of queries that cannot be read.
     """
     name, chunks = target.generation.name, target.chunk_table.name
     subject = Subject(target.store, target.spec, name, version, chunks, chunk_version, (target.model,), target.model.spec.model_dump())
     served = published_subject(target.store, target.spec, published, (target.model, *target.candidates)) if published else None
-    return Judgement(subject, served, encoding, since, frozenset(failed), len(failed) if dead is None else dead).gates()
+    return Judgement(subject, served, encoding, since, frozenset(failed), dead).gates()
 
 
 @dataclass(frozen=True)

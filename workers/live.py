@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 from pipelines.chunks import metadata_type
 from pipelines.errors import ModelError, RevectorError
-from pipelines.models import Model, resolve_model
 from pipelines.spec import ModelSpec
 from storage.catalog import Publication
 from storage.corpus import open_corpus
 from storage.promotion import decided_against
 from storage.tables import table_meta
 from workers.report import Role
+from workers.subject import model_of
 from workers.target import Target, restored_chunker, tokenizer_of
 
 
@@ -83,7 +83,7 @@ def _distinct(targets: list[Target], *taken: Target) -> tuple[Target, ...]:
 
 def _served(target: Target, here: Publication) -> Target:
     """The published generation, resolved. Raises ModelError if its model or its way to cut cannot be had any more."""
-    model = published_model(here, (target.model, *target.candidates))
+    model = model_of(here.space, ModelSpec(**here.model_spec()), (target.model, *target.candidates))
     if here.chunk_table == target.chunk_table.name:
         return replace(target, model=model, candidates=())
     dataset = target.store.open(here.chunk_table)
@@ -95,16 +95,3 @@ def _served(target: Target, here: Publication) -> Target:
     if served is None or served.chunk_table.name != here.chunk_table:
         raise ModelError(f"expected the way in which {here.chunk_table} was cut, found another")
     return served
-
-
-def published_model(publication: Publication, known: tuple[Model, ...]) -> Model:
-    """The model of what is published, from `known` ones or where it was then. Raises ModelError if it is not there any more."""
-    for model in known:
-        if model.space.id == publication.space:
-            return model
-    model = resolve_model(ModelSpec(**publication.model_spec()))
-    if model.space.id != publication.space:
-        raise ModelError(
-            f"expected the model of space {publication.space} ({model.spec.name}), found one of {model.space.id}: were its files replaced?"
-        )
-    return model

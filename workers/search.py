@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.errors import ModelError, SpecError
-from pipelines.models import Model, resolve_model
+from pipelines.models import resolve_model
 from pipelines.spec import ModelSpec
 from storage.bridges import read_bridge
-from storage.catalog import Publication, published
+from storage.catalog import published
 from storage.published import Condition, search_vectors
 from storage.tables import Store
 from workers.encoders import load_encoder
+from workers.subject import known_models, model_of
 
 
 def search(
@@ -31,29 +31,7 @@ def search(
     publication = published(store, collection)
     model = resolve_model(models[0]) if bridge else None
     if model is None or model.space.id == publication.space:
-        model = _model_of(publication, models)
+        model = model_of(publication.space, ModelSpec(**publication.model_spec()), known_models(models))
     way = read_bridge(store, collection, model.space.id, publication.space)
     vector = way.apply(load_encoder(model).encode_query(query)[None])[0]
     return search_vectors(store, publication, vector, k, where)
-
-
-def _model_of(publication: Publication, models: Sequence[ModelSpec]) -> Model:
-    """The model of what is published: where it was, or else a model of the spec that makes the same space."""
-    recorded = ModelSpec(**publication.model_spec())
-    try:
-        model = resolve_model(recorded)
-        if model.space.id == publication.space:
-            return model
-        problem = ModelError(
-            f"expected the model of space {publication.space} ({model.spec.name}), found one of {model.space.id}: were its files replaced?"
-        )
-    except ModelError as error:
-        problem = error
-    for other in models:
-        try:
-            model = resolve_model(other.model_copy(update={"query_prompt": recorded.query_prompt}))
-        except (ModelError, SpecError):
-            continue  # not this one, then
-        if model.space.id == publication.space:
-            return model
-    raise problem

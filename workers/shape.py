@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.quality import Drift, anisotropy, drift, effective_rank
+from pipelines.quality import Drift, anisotropy, drift, effective_rank, unit
 from storage.completeness import distinct_contents
-from storage.neighbours import sample, unit, vectors_at
+from storage.neighbours import sample, vectors_at
 from storage.tables import ROW_ADDRESS
 from workers.subject import Subject
 

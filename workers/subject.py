@@ -1,11 +1,12 @@
 """One version of a generation as something to be judged: its two tables, and the model that made it."""
 
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pipelines.errors import ModelError
+from pipelines.errors import ModelError, SpecError
 from pipelines.models import STAND_IN_ALGORITHM, Model, resolve_model
 from pipelines.spec import CollectionSpec, ModelSpec
 from storage.catalog import Publication, publications, published
@@ -60,17 +61,7 @@ class Subject:
     @cached_property
     def model(self) -> Model:
         """Raises ModelError if it is not at hand."""
-        declared = ModelSpec(**(self.declared or table_meta(self.vectors)["model"]))
-        for model in self.known:
-            if model.space.id == self.space["id"] and model.spec.query_prompt == declared.query_prompt:
-                return model
-        model = resolve_model(declared)
-        if model.space.id != self.space["id"]:
-            raise ModelError(
-                f"expected the model of {self.generation}, of space {self.space['id']} ({model.spec.name}), found one of "
-                f"{model.space.id}: were its files replaced?"
-            )
-        return model
+        return model_of(str(self.space["id"]), ModelSpec(**(self.declared or table_meta(self.vectors)["model"])), self.known)
 
 
 def published_subject(store: Store, spec: CollectionSpec, row: Publication, known: tuple[Model, ...]) -> Subject:
@@ -101,10 +92,25 @@ def finished_versions(store: Store, collection: str, generation: str) -> list[Pu
     return [*rows, built.publication] if built else rows
 
 
-def known_models(spec: CollectionSpec) -> tuple[Model, ...]:
-    """Those that the spec names and this machine has."""
-    found = []
-    for each in (spec.model, *spec.candidates):
-        with suppress(ModelError):
-            found.append(resolve_model(each))
-    return tuple(found)
+def known_models(specs: Iterable[ModelSpec]) -> Iterator[Model]:
+    """Those of `specs` that this machine has, found one by one."""
+    for each in specs:
+        with suppress(ModelError, SpecError):
+            yield resolve_model(each)
+
+
+def model_of(space: str, recorded: ModelSpec, known: Iterable[Model]) -> Model:
+    """The model of a space, with the query prompt that is `recorded`: one of `known`, wherever it lies by now, or where it was.
+
+    Raises ModelError if it is not there any more.
+    """
+    for model in known:
+        if model.space.id == space:
+            same = model.spec.query_prompt == recorded.query_prompt
+            return model if same else resolve_model(model.spec.model_copy(update={"query_prompt": recorded.query_prompt}))
+    model = resolve_model(recorded)
+    if model.space.id != space:
+        raise ModelError(
+            f"expected the model of space {space} ({model.spec.name}), found one of {model.space.id}: were its files replaced?"
+        )
+    return model
