@@ -64,6 +64,11 @@ class Publication:
         """The epoch that first had these rows."""
         return self.restores or self.epoch
 
+    @property
+    def tables(self) -> tuple[str, int, str, int]:
+        """What it points to: both tables, each with its version."""
+        return self.generation, self.version, self.chunk_table, self.chunk_version
+
     def model_spec(self) -> dict[str, Any]:
         return dict(orjson.loads(self.model))
 
@@ -127,7 +132,7 @@ def give_up(store: Store, collection: str, epochs: Collection[int]) -> None:
     def mark(rows: list[Publication]) -> list[Publication]:
         kept = {row for row in rows if row.collection == collection and not row.removed}
         going = {row for row in kept if row.epoch in epochs}
-        if {(row.generation, row.version) for row in going} & {(row.generation, row.version) for row in kept - going}:
+        if {row.tables for row in going} & {row.tables for row in kept - going}:
             raise Conflict(f"expected the publications of {collection} as they were, found that one was published again: run again")
         return [replace(row, removed=at) if row in going else row for row in rows]
 

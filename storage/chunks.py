@@ -8,11 +8,14 @@ A file list belongs to a version of the table. Before each commit one is written
 marked to be read again, and after the last one that which holds. So no row is ever from a file that the newest list does not know,
 and after a crash at any point the next run finds what is new, what moved, and what is gone.
 
+One commit can escape that: of a run that was paused between the check of its fencing token and the commit, while another run took over
+and found nothing to commit itself. A list has the token of its run, and so has a commit. Where they differ the list is in doubt.
+
 The tokenizer that chunks were counted with is kept, too: they stay as they are when the model changes, and so do their ids.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +28,7 @@ from pipelines.chunks import DESIRED_COLUMNS, DIFF_COLUMNS, HASH
 from pipelines.diff import FileRecord
 from pipelines.documents import DeadLetter, SourceFile
 from storage.ledger import folder
-from storage.tables import ROW_ADDRESS, Store, scan_batches
+from storage.tables import ROW_ADDRESS, Store, commit_tokens, scan_batches
 
 KEPT_LISTS = 3
 _LIST_SCHEMA = pa.schema(
@@ -39,6 +42,8 @@ _LIST_SCHEMA = pa.schema(
         ("retry", pa.bool_()),
     ]
 )
+_READING, _TOKEN = b"reading", b"token"
+"""In a list's metadata: how its files were read, and the fencing token of the run that wrote it."""
 _DOCUMENT_SCHEMA = pa.schema([("doc_hash", HASH), ("file", pa.dictionary(pa.int32(), pa.string()))])
 DESIRED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), ("length", pa.int64()), (ROW_ADDRESS, pa.uint64())])
 
@@ -114,24 +119,55 @@ class ChunkTable:
         """The newest file list that is not newer than `version`, by path.
 
         Files that were read in another way than `reading` are all to be read again. They stay in the list: one that is gone by then
-        must be known to take its documents along.
+        must be known to take its documents along. So it is where the list is in doubt, and files that only the table knows are added.
         """
-        names = [name for name in self._lists() if version is not None and int(name.removesuffix(".parquet")) <= version]
+        if version is None:
+            return {}
+        known, listed = self._newest_list(version)
+        found = listed.schema.metadata
+        records = {row["path"]: _record(row) for row in listed.to_pylist()}
+        if self._escaped(known, version, found[_TOKEN].decode()):
+            unknown = [path for path in self._paths(version) if path not in records]
+            records |= {path: FileRecord(SourceFile(path, 0, "")) for path in unknown}
+        elif found[_READING] == reading.encode():
+            return records
+        return {path: replace(record, retry=True) for path, record in records.items()}
+
+    def _newest_list(self, version: int) -> tuple[int, pa.Table]:
+        """The newest list that is not newer than `version`, and the version that it is of; an empty one of version 0 if there is none."""
+        names = [name for name in self._lists() if int(name.removesuffix(".parquet")) <= version]
         data = self.store.objects.get(f"{self._folder}/{names[-1]}") if names else None
         if data is None:
-            return {}
-        listed = pq.read_table(pa.BufferReader(data))
-        other = listed.schema.metadata[b"reading"] != reading.encode()
-        return {row["path"]: _record(row | {"retry": row["retry"] or other}) for row in listed.to_pylist()}
+            return 0, _LIST_SCHEMA.with_metadata({_READING: b"", _TOKEN: b""}).empty_table()
+        return int(names[-1].removesuffix(".parquet")), pq.read_table(pa.BufferReader(data))
 
-    def write_files(self, version: int, reading: str, records: Iterable[FileRecord]) -> None:
-        """Keep the file list of `version`; older lists but a few are removed."""
-        schema = _LIST_SCHEMA.with_metadata({b"reading": reading.encode()})
+    def _escaped(self, known: int, version: int, token: str) -> bool:
+        """Whether a commit between the version `known` and `version` is of another run than the one of `token`."""
+        return known < version and not commit_tokens(self.store.open(self.name, version), known) <= {token}
+
+    def _paths(self, version: int) -> list[str]:
+        """The files that the rows at `version` are from."""
+        paths: set[str] = set()
+        for rows in scan_batches(self.store.open(self.name, version), ["file"]):
+            paths.update(pc.unique(rows["file"]).to_pylist())
+        return sorted(paths)
+
+    def write_files(self, version: int, reading: str, records: Iterable[FileRecord], token: int) -> None:
+        """Keep the file list of `version`, as the run with fencing token `token` has it; older lists but a few are removed."""
+        schema = _LIST_SCHEMA.with_metadata({_READING: reading.encode(), _TOKEN: str(token).encode()})
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist([_row(record) for record in records], schema=schema), sink, compression="zstd")
         self.store.objects.put(f"{self._folder}/{version:012d}.parquet", sink.getvalue().to_pybytes())
         for name in self._lists()[:-KEPT_LISTS]:
             self.store.objects.delete(f"{self._folder}/{name}")
+
+    def carry_files(self, version: int, to: int) -> None:
+        """Let the list of `version` be that of version `to`, too, which has the same rows. One that is in doubt stays behind."""
+        known, listed = self._newest_list(version)
+        if known and not self._escaped(known, version, listed.schema.metadata[_TOKEN].decode()):
+            data = self.store.objects.get(f"{self._folder}/{known:012d}.parquet")
+            if data is not None:
+                self.store.objects.put(f"{self._folder}/{to:012d}.parquet", data)
 
     def forget_files(self) -> None:
         """Remove all file lists: those of a table that is no more would be taken for those of one that is made anew."""

@@ -34,8 +34,8 @@ def given_up(history: Sequence[Publication], retention: RetentionSpec, now: date
     stay = set(newest[-retention.publications :])
     stay |= {row.epoch for row in kept if row.epoch not in ends or datetime.fromisoformat(ends[row.epoch]) > since}
     # what was published again, by a rollback, has the same tables
-    tables = {(row.generation, row.version) for row in kept if row.epoch in stay}
-    return {row.epoch for row in kept if (row.generation, row.version) not in tables}
+    tables = {row.tables for row in kept if row.epoch in stay}
+    return {row.epoch for row in kept if row.tables not in tables}
 
 
 def needed_versions(store: Store, collection: str) -> tuple[dict[str, set[int]], dict[str, set[int]]]:

@@ -23,6 +23,8 @@ from storage.objects import Objects, object_store_options
 ROW_ADDRESS = "_rowaddr"
 SCAN_ROWS = 65_536
 META_KEY = b"revector"
+TOKEN = "token"  # noqa: S105  no secret
+"""The property of a commit that holds the fencing token of its run."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _landed(store: Store, dataset: LanceDataset, commit_id: str, error: OSError)
     try:
         latest = lance.dataset(dataset.uri, storage_options=store.options)
         for version in range(dataset.version + 1, latest.version + 1):
-            if _commit_id(latest, version) == commit_id:
+            if _properties(latest, version).get("commit_id") == commit_id:
                 return latest.checkout_version(version)
     except OSError as second:
         raise CommitUnknown(f"expected an answer from {dataset.uri}, found {second}: run again") from error
@@ -210,9 +212,18 @@ def _landed(store: Store, dataset: LanceDataset, commit_id: str, error: OSError)
     raise StorageError(f"expected a commit to {dataset.uri}, found {error}: nothing was written, run again") from error
 
 
-def _commit_id(dataset: LanceDataset, version: int) -> str | None:
+def commit_tokens(dataset: LanceDataset, after: int) -> set[str]:
+    """The fencing tokens of the commits from version `after` to that of `dataset`; "?" for those that clean-up has removed since."""
+    there = {version["version"] for version in dataset.versions()}
+    made = range(after + 1, dataset.version + 1)
+    tokens = {_properties(dataset, version).get(TOKEN) if version in there else "?" for version in made}
+    return {token for token in tokens if token is not None}
+
+
+def _properties(dataset: LanceDataset, version: int) -> dict[str, str]:
+    """What `commit` put on the transaction that made `version`; empty if that was none of ours."""
     try:
         transaction = dataset.read_transaction(version)
     except TypeError:  # pylance 14 cannot read a compaction that moved an index along; no commit of ours is one
-        return None
-    return transaction.transaction_properties.get("commit_id") if transaction is not None else None
+        return {}
+    return dict(transaction.transaction_properties) if transaction is not None else {}

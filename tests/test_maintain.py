@@ -24,14 +24,14 @@ from lance.optimize import Compaction
 from flows import drop, history, maintain, promote, rollback, search
 from pipelines.errors import Conflict, NotFound, RevectorError, SpecError
 from pipelines.spec import RetentionSpec
-from storage import index, ledger, maintenance, open_published
+from storage import ledger, maintenance, open_published
 from storage.catalog import Publication, current, publications
 from storage.ledger import take_fence
 from storage.objects import Objects
 from storage.retention import given_up
 from storage.tables import Change, Store, commit
 from tests.conftest import Workplace
-from workers import upkeep
+from tests.faults import small_scale
 
 FOREVER = "retention = { publications = 10, days = 30 }"
 SHORT = "retention = { publications = 1, days = 0 }"
@@ -41,13 +41,6 @@ SHORT = "retention = { publications = 1, days = 0 }"
 def _soon() -> Iterator[None]:
     """Little must pile up before something is done, and nothing is too young to go."""
     with small_scale():
-        yield
-
-
-@contextmanager
-def small_scale() -> Iterator[None]:
-    parts = patch.multiple(index, INDEX_ROWS=30, PARTITION_ROWS=12, SMALL_PARTS=2)
-    with parts, patch.object(maintenance, "SMALL_FRAGMENTS", 2), patch.object(upkeep, "YOUNG", timedelta(0)):
         yield
 
 

@@ -123,6 +123,8 @@ class Chores:
             if _is_generation(table):
                 dataset = renew_index(dataset)
             dataset = compact(dataset, self._session.fence.check, self._worn)
+            if not _is_generation(table):
+                _chunk_table(self._store, self._collection, table).carry_files(before[0], int(dataset.version))
             self._tables.append(TableUpkeep(table, *zip(before, _shape(dataset), strict=True)))
 
     def move(self) -> None:
@@ -264,7 +266,11 @@ class Chores:
         self._freed += remove_table(self._store, table)
         self._removed.append(table)
         if not _is_generation(table):
-            ChunkTable(self._store, self._collection, table.rpartition(".")[2]).forget_files()
+            _chunk_table(self._store, self._collection, table).forget_files()
+
+
+def _chunk_table(store: Store, collection: str, table: str) -> ChunkTable:
+    return ChunkTable(store, collection, table.rpartition(".")[2])
 
 
 def _is_generation(table: str) -> bool:

@@ -299,7 +299,8 @@ def _ingest(session: Session, state: TableState) -> _Ingested:
     if version is None:
         version = _create_chunk_table(target, corpus)
     large = sum(file.size for file in state.files.read) > RAY_BYTES
-    done = ingest_on_ray(start_ray(session.closing), corpus.ingest, shards) if large else run_inline(corpus.ingest, shards)
+    label = target.spec.workers.label
+    done = ingest_on_ray(start_ray(session.closing), corpus.ingest, shards, label) if large else run_inline(corpus.ingest, shards)
 
     def told() -> Iterator[Ingested]:
         for found in done:
@@ -309,7 +310,7 @@ def _ingest(session: Session, state: TableState) -> _Ingested:
 
     def write(version: int, step: Step) -> int:
         session.fence.check()
-        table.write_files(version, target.reading, step.records)
+        table.write_files(version, target.reading, step.records, session.fence.token)
         return session.commit(table.name, version, step.change)
 
     with session.profile.stage("read"):
@@ -322,7 +323,7 @@ def _ingest(session: Session, state: TableState) -> _Ingested:
     corpus.end()
     if not state.files.empty:
         session.fence.check()
-        table.write_files(version, target.reading, corpus.records)
+        table.write_files(version, target.reading, corpus.records, session.fence.token)
     return _Ingested(corpus, version)
 
 

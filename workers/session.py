@@ -65,7 +65,7 @@ class Session:
         """One fenced commit on top of `version`. Gives the version that it made."""
         self.fence.check()
         dataset = self.store.open(table, version)
-        properties = {"run_id": self.run.run_id, "token": str(self.fence.token)}
+        properties = {"run_id": self.run.run_id, tables.TOKEN: str(self.fence.token)}
         return int(tables.commit(self.store, dataset, change, properties).version)
 
     def tell(self, stage: Stage) -> None:
