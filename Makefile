@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check wheel bench bench-peers bench-edits bench-kills clean
+.PHONY: install demo test nightly check wheel bench bench-peers bench-edits bench-kills clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/installed
@@ -60,6 +60,12 @@ bench-edits: install
 
 bench-kills: install
 	$(BIN)/python benchmarks/kills.py
+
+# What takes minutes: every crash point in real processes, faults of nodes and of the store, and a soak.
+nightly: install
+	$(BIN)/python -m pytest -m nightly --timeout 1800
+	$(BIN)/python -m benchmarks.faults --out $(REPORT)/faults.md
+	$(BIN)/python -m benchmarks.soak --seconds 300
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,6 +1,7 @@
 """The command line. One object on stdout with --json, progress and logs on stderr; heavy libraries only when a command needs them."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -8,13 +9,17 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import orjson
 import typer
 from typer.exceptions import TyperException
 
 from pipelines.errors import RevectorError, SpecError
+from pipelines.redaction import redact
+
+if TYPE_CHECKING:
+    from storage.filters import Condition
 
 STOP_AT_EOF = "REVECTOR_STOP_AT_EOF"
 """Set to `1` by a parent that holds stdin as a pipe: when the parent dies, however it dies, the pipe closes and the run stops."""
@@ -109,12 +114,14 @@ def status(name: Name = None, config: Config = None, store: StoreOption = None, 
     _put(json, found, lambda: render.status(found))
 
 
-@app.command(epilog="Example: revector search docs 'how do I undo a release' -k 5 --where lang=en")
+@app.command(epilog="Example: revector search docs 'how do I undo a release' -k 5 --where lang=en --where 'year>=2020'")
 def search(
     name: NameRequired,
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results.")] = 10,
-    where: Annotated[list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="Metadata that results must have.")] = None,
+    where: Annotated[
+        list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="What results must have; also != < <= > >=.")
+    ] = None,
     bridge: Annotated[bool, typer.Option("--bridge", help="Encode the query with the spec's model, whichever is published.")] = False,
     config: Config = None,
     store: StoreOption = None,
@@ -308,11 +315,14 @@ def demo(
     _put(json, story, lambda: None)
 
 
-def _condition(text: str) -> tuple[str, str]:
-    field, equals, value = text.partition("=")
-    if not field or not equals:
-        raise SpecError(f"expected --where field=value, found {text!r}")
-    return field, value
+def _condition(text: str) -> "Condition":
+    from storage.filters import Condition
+
+    found = re.fullmatch(r"(?s)(.+?)(!=|<=|>=|=|<|>)(.*)", text)
+    if not found:
+        raise SpecError(f"expected --where field=value, or another of != < <= > >=, found {text!r}")
+    field, operator, value = found.groups()
+    return Condition(field, value, operator)  # type: ignore[arg-type]
 
 
 def _put(json: bool, value: Any, show: Callable[[], None]) -> None:
@@ -358,15 +368,17 @@ def _run(arguments: list[str], debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail("stopped; the same command goes on from here", 130, debug)
     except Exception as error:  # noqa: BLE001  the outermost edge
+        from storage.s3 import store_failure
+
         # The message of a foreign error may quote a document; that of the system names a file or an address.
         told = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
-        return _fail(f"{told} (--debug shows where)", 1, debug)
+        return _fail(str(store_failure(error) or f"{told} (--debug shows where)"), 1, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    sys.stderr.write(f"revector: {' '.join(message.split())}\n")
+        sys.stderr.write(redact(traceback.format_exc()))
+    sys.stderr.write(f"revector: {redact(' '.join(message.split()))}\n")
     return code
 
 

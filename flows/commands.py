@@ -11,7 +11,8 @@ from pipelines.errors import ModelError, RevectorError, SpecError
 from pipelines.spec import Spec, load_spec
 from storage import catalog, overview, promotion
 from storage.evaluations import Evaluation
-from storage.published import Condition, compare_versions
+from storage.filters import Condition
+from storage.published import compare_versions
 from storage.tables import Store
 from workers import bridging, comparison, driver, evaluation, planning, upkeep
 from workers import search as searching
@@ -71,18 +72,18 @@ def search(
     *,
     store: str | None = None,
     k: int = 10,
-    where: Iterable[tuple[str, str]] = (),
+    where: Iterable[Condition | tuple[str, str]] = (),
     bridge: bool = False,
 ) -> list[dict[str, Any]]:
     """The nearest chunks of the published version, best first.
 
-    `where`: fields of the metadata, or `doc_id`, and the value that each must have. `bridge`: the spec's model encodes the query, also
-    while another's vectors are published.
+    `where`: conditions on fields of the metadata, or on `doc_id`; a pair is a field and the value that it must have. `bridge`: the
+    spec's model encodes the query, also while another's vectors are published.
     """
     spec = load_spec(config, store)
     declared = spec.collection(name)[1] if bridge else spec.collections.get(name)
     models = (declared.model, *declared.candidates) if declared else ()
-    conditions = [Condition(field, value) for field, value in where]
+    conditions = [each if isinstance(each, Condition) else Condition(*each) for each in where]
     return searching.search(Store(spec.store), name, query, k, conditions, models, bridge)
 
 

@@ -1,74 +1,31 @@
 """Checks by trying, not by asking: what `apply` relies on, before it does."""
 
-import shutil
-import uuid
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import platform
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from os import PathLike
-from pathlib import Path
+from typing import Any
 
-from pipelines.errors import RevectorError
+from pipelines.errors import WorkerError
 from pipelines.spec import load_spec
+from storage.examination import LARGEST_SKEW, Check, attempt, examine_store
 from storage.tables import Store
+from workers.nodes import PACKAGES, Node, survey
 from workers.target import Target, resolve_target
-
-WRITERS = 8
-ROUNDS = 10
-LITTLE_SPACE = 5 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was tried."""
-
-    name: str
-    ok: bool
-    detail: str
 
 
 def examine(name: str | None, config: str | PathLike[str] | None, store: str | None) -> list[Check]:
     """All checks. Raises SpecError only: what else is wrong is in the answer."""
     spec = load_spec(config, store)
     names = [spec.collection(name)[0]] if name else list(spec.collections)
-    where = Store(spec.store)
-    checks = [_try("store writes", lambda: _race(where)), _try("free space", lambda: _space(where))]
+    checks = examine_store(Store(spec.store))
     for each in names:
-        checks.append(_try(f"model of {each}", lambda each=each: _model(resolve_target(spec, each))))  # type: ignore[misc]
-        checks.append(_try(f"corpus of {each}", lambda each=each: _corpus(resolve_target(spec, each))))  # type: ignore[misc]
-    return [*checks, _try("ray", _ray)]
-
-
-def _try(name: str, check: Callable[[], str]) -> Check:
-    try:
-        return Check(name, True, check())
-    except (RevectorError, OSError) as error:
-        return Check(name, False, str(error))
-
-
-def _race(store: Store) -> str:
-    """Of writers that put one object only if it is absent, exactly one must win: commits rest on it."""
-    objects = store.objects
-    with ThreadPoolExecutor(WRITERS) as threads:
-        for _ in range(ROUNDS):
-            key = f"_revector/_doctor/{uuid.uuid4().hex}"
-            won = list(threads.map(lambda writer, key=key: objects.put_if_absent(key, b"%d" % writer), range(WRITERS)))
-            kept = objects.get(key)
-            objects.delete(key)
-            if sum(won) != 1 or kept != b"%d" % won.index(True):
-                raise RevectorError(f"expected one of {WRITERS} racing writers to win, found {sum(won)}: this store would lose commits")
-    return f"conditional writes hold: {ROUNDS} races of {WRITERS} writers in {store.root}"
-
-
-def _space(store: Store) -> str:
-    if store.objects.remote:
-        return "an object store: not limited by this machine"
-    folder = Path(store.root)
-    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
-    if free < LITTLE_SPACE:
-        raise RevectorError(f"expected at least {LITTLE_SPACE >> 30} GiB free, found {free / (1 << 30):.1f}")
-    return f"{free / (1 << 30):.0f} GiB"
+        checks.append(attempt(f"model of {each}", lambda each=each: _model(resolve_target(spec, each))))  # type: ignore[misc]
+        checks.append(attempt(f"corpus of {each}", lambda each=each: _corpus(resolve_target(spec, each))))  # type: ignore[misc]
+    with ExitStack() as closing:
+        return [*checks, *_cluster(closing)]
 
 
 def _model(target: Target) -> str:
@@ -81,9 +38,39 @@ def _corpus(target: Target) -> str:
     return f"{len(files):,} files, {sum(file.size for file in files) / (1 << 20):,.1f} MiB"
 
 
-def _ray() -> str:
+def _cluster(closing: ExitStack) -> Iterator[Check]:
+    nodes: list[Node] = []
+    yield attempt("ray", partial(_ray, closing, nodes))
+    if nodes:
+        yield attempt("versions", partial(_versions, nodes))
+        yield attempt("clocks", partial(_clocks, nodes))
+
+
+def _ray(closing: ExitStack, nodes: list[Node]) -> str:
+    """Start or join it, and fill `nodes`."""
     from workers.cluster import start_ray
 
-    with ExitStack() as closing:
-        resources = start_ray(closing).cluster_resources()
-        return f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU"
+    ray: Any = start_ray(closing)
+    nodes += survey(ray)
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}, {cpus:g} CPU, {gpus:g} GPU"
+
+
+def _versions(nodes: list[Node]) -> str:
+    """The same on every node as on this machine, or else what is exchanged may not be understood, and vectors may differ."""
+    ours = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+    for node in nodes:
+        for package, found in node.versions.items():
+            if found != ours[package]:
+                raise WorkerError(
+                    f"expected {package} {ours[package]} on every node, as here, found {found} on {node.host}: install it there"
+                )
+    return ", ".join(f"{package} {number}" for package, number in ours.items())
+
+
+def _clocks(nodes: list[Node]) -> str:
+    worst = max(nodes, key=lambda node: abs(node.clock))
+    if abs(worst.clock) > LARGEST_SKEW.total_seconds():
+        far = f"{worst.clock:+.0f} s from this machine's"
+        raise WorkerError(f"expected clocks within {LARGEST_SKEW.seconds} s, found that of {worst.host} {far}: set it by NTP")
+    return f"within {abs(worst.clock):.1f} s of this machine's"

@@ -30,6 +30,7 @@ from prefect.states import Completed, Failed
 from flows.cli import STOP_AT_EOF
 from flows.progress import JSON_LINES, describe
 from pipelines.errors import RevectorError
+from pipelines.redaction import redact
 from pipelines.spec import load_spec
 from workers.report import Progress
 
@@ -153,7 +154,7 @@ def _follow(lines: Iterable[str], artifact: UUID) -> str:
     for line in lines:
         moment = _moment(line)
         if moment is None:
-            last = line.strip()
+            last = redact(line.strip())
             log.info(last)
         elif time.monotonic() - updated >= UPDATE_SECONDS:
             _show(artifact, 100.0 * moment.chunks / moment.total if moment.total else 0.0, describe(moment))

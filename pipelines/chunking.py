@@ -8,6 +8,7 @@ the space before it. So the pieces of every text that is cut are counted once mo
 What may still exceed it is what cannot be cut: one character, and whitespace to a model that has tokens for it.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +20,14 @@ from pipelines.spec import ChunkingSpec
 from pipelines.stable import fitting_borders, stable_borders
 from pipelines.tokens import BATCH, Offsets, Tokenizer, separable
 
-VERSION = 1
+VERSION = 2
 """To be raised with every change that moves a border."""
 SMALLEST_BUDGET = 4
 """Tokens."""
 BATCH_CHARACTERS = 4_000_000
-"""After so many, a batch of texts is full: it bounds the memory for encodings, a single text being the least."""
+"""After so many, a batch of texts is full, and a longer text is cut section by section: it bounds the memory for encodings."""
+
+INK = re.compile(r"\S")
 
 Span = tuple[int, int]
 """Start and end in code points."""
@@ -103,6 +106,16 @@ class TokenChunker:
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
         """The chunks of each text, in order."""
+        if all(len(text) <= BATCH_CHARACTERS for text in texts):
+            return self._spans(texts)
+        return [self._spans([text])[0] if len(text) <= BATCH_CHARACTERS else list(self._by_sections(text)) for text in texts]
+
+    def _by_sections(self, text: str) -> Iterator[Span]:
+        for start, end in pairwise(_sections(text)):
+            [spans] = self._spans([text[start:end]])
+            yield from ((start + first, start + last) for first, last in spans)
+
+    def _spans(self, texts: Sequence[str]) -> list[list[Span]]:
         spans = [[(0, len(text))] for text in texts]
         long = (index for index, text in enumerate(texts) if not self._surely_fits(text))
         for batch in _batches(texts, long):
@@ -137,6 +150,20 @@ class TokenChunker:
         for start, end in pairwise([0, *borders, len(piece)]):
             part = (span[0] + start, span[0] + end)
             yield from self._refit(text, part) if borders else (part,)
+
+
+def _sections(text: str) -> list[int]:
+    """Borders that cut `text` into sections of about BATCH_CHARACTERS, at a line or a word if there is one. None is blank unless it is."""
+    borders = [0]
+    while content := INK.search(text, borders[-1]):
+        full = content.start() + BATCH_CHARACTERS
+        low = full - BATCH_CHARACTERS // 4
+        ended = next((place for mark in "\n " if (place := text.rfind(mark, low, full)) >= 0), full - 1)
+        following = INK.search(text, ended + 1)
+        if not following:
+            break
+        borders.append(following.start())
+    return [*borders, len(text)]
 
 
 def _ordered(spans: Iterable[Span]) -> list[Span]:

@@ -8,7 +8,7 @@
 | `row_hash` | chunk id, content, offsets, metadata | whether a stored row is still what the corpus says |
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,11 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.fingerprint import DIGEST_BYTES, digests
+from pipelines.fingerprint import DIGEST_BYTES, digests, whole
+from pipelines.sizes import row_bytes
 
 HASH = pa.binary(DIGEST_BYTES)
 DIFF_COLUMNS = ("doc_key", "doc_hash", "row_hash", "file")
 DESIRED_COLUMNS = ("row_hash", "content_hash", "start", "end")
+PART_BYTES = 16 << 20
+"""Of chunk rows that are made at a time, about."""
 
 
 class Spans(Protocol):
@@ -81,18 +84,32 @@ def hash_documents(documents: pa.Table) -> Documents:
     return Documents(documents.append_column("doc_key", keys).append_column("doc_hash", hashes))
 
 
-def chunk_rows(documents: Documents, chunker: Spans) -> pa.Table:
-    """Cut documents into rows of `chunk_schema`, in document order."""
-    columns = documents.columns
-    texts = columns["text"].to_pylist()
+def chunk_rows(documents: Documents, chunker: Spans) -> Iterator[pa.Table]:
+    """Cut documents into rows of `chunk_schema`, in document order, some at a time: each chunk repeats the metadata of its document."""
+    texts = documents.columns["text"].to_pylist()
     spans = chunker.spans(texts)
     counts = np.fromiter(map(len, spans), dtype=np.int64, count=len(spans))
     owner = np.repeat(np.arange(len(texts)), counts)
-    ordinal = pa.array(np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts), pa.int32())
+    ordinal = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     borders = np.array([span for document in spans for span in document], dtype=np.int64).reshape(-1, 2)
+    repeated = documents.columns.drop_columns(["text"])
+    sizes = sum((row_bytes(whole(column)) for column in repeated.columns), np.zeros(len(texts), dtype=np.int64))
+    ends = np.cumsum(borders[:, 1] - borders[:, 0] + sizes[owner])
+    first = 0
+    while first < len(owner):
+        before = ends[first - 1] if first else 0
+        stop = max(first + 1, int(np.searchsorted(ends, before + PART_BYTES, side="right")))
+        part = slice(first, stop)
+        yield _rows(repeated, texts, owner[part], ordinal[part], borders[part])
+        first = stop
+
+
+def _rows(columns: pa.Table, texts: Sequence[str], owner: np.ndarray, ordinals: np.ndarray, borders: np.ndarray) -> pa.Table:
+    """The chunks of documents (`columns`, without their texts): whose each is, its number in there, and its borders."""
+    ordinal = pa.array(ordinals, pa.int32())
     start, end = pa.array(borders[:, 0]), pa.array(borders[:, 1])
     pieces = pa.array([texts[document][a:b] for document, (a, b) in zip(owner.tolist(), borders.tolist(), strict=True)], pa.string())
-    of_document = columns.drop_columns(["text"]).take(pa.array(owner)).combine_chunks()
+    of_document = columns.take(pa.array(owner)).combine_chunks()
     chunk_ids = pc.binary_join_element_wise(of_document["doc_id"].combine_chunks(), ordinal.cast(pa.string()), "#")
     contents = digests(pieces)
     offsets = (start.cast(pa.string()), end.cast(pa.string()))

@@ -1,10 +1,13 @@
 """What travels from a corpus to the chunker: files, shards, documents, and the letters that could not be delivered."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import pyarrow as pa
+
+LETTERS_KEPT = 100
+"""Dead letters of a file that are kept one by one."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,6 +47,33 @@ class DeadLetter:
     id: str
     """The document's or chunk's id where there is one, else the place in the file ("line 17", "row 4")."""
     reason: str
+    count: int = 1
+    """Inputs that it stands for."""
+
+    @property
+    def capped(self) -> bool:
+        """Whether a limit of the spec stopped it: to read it again under the same limit would not help."""
+        return self.reason.startswith("limits.")
+
+
+def gathered(letters: Iterable[DeadLetter]) -> tuple[DeadLetter, ...]:
+    """Letters of one file: what was said of the file, each once; the first of its documents; and one that counts all others."""
+    of_file: dict[DeadLetter, None] = {}
+    of_documents: list[DeadLetter] = []
+    others: DeadLetter | None = None
+    for letter in letters:
+        if letter.stage == "file":
+            of_file[letter] = None
+        elif len(of_documents) < LETTERS_KEPT and letter.count == 1:
+            of_documents.append(letter)
+        else:
+            others = DeadLetter(letter.stage, letter.file, "", "others of this file", letter.count + (others.count if others else 0))
+    return (*of_file, *of_documents, *([others] if others else []))
+
+
+def count_inputs(letters: Iterable[DeadLetter]) -> int:
+    """How many inputs they stand for."""
+    return sum(letter.count for letter in letters)
 
 
 @dataclass(frozen=True, slots=True)

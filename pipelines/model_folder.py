@@ -8,11 +8,12 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ModelError
 from pipelines.fingerprint import fingerprint
+from pipelines.model_files import check_inside, check_links, code_in, count_tensors, read_json, read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Contents:
     """What its authors put before a query."""
     tokenizer_file: Path
     """Its `tokenizer.json`."""
+    vocabulary: int | None
+    """Token ids that it knows, where it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,11 @@ class _Module:
         return self.type.rpartition(".")[2]
 
 
+_KINDS = {"Transformer", "Pooling", "WeightedLayerPooling", "WordWeights", "Dense", "LayerNorm", "CNN", "LSTM", "Dropout", "Normalize"}
+"""What a text encoder is made of. Others load files of their own, some of them pickles."""
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+LARGEST_NUMBER = 100_000_000
+"""Of any number that decides a size."""
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 _VOLATILE = {"_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 """Keys of `config.json` that change no vector: who wrote it, how it was stored, how decoding would cache."""
@@ -105,11 +113,32 @@ def read_folder(root: Path, trust_remote_code: bool = False) -> Contents:
 
     Raises ModelError if it is not a whole text encoder, has no safetensors, or brings code although `trust_remote_code` is off.
     """
+    try:
+        contents = _read(root, trust_remote_code)
+    except (AttributeError, TypeError, LookupError, ValueError, OverflowError) as error:
+        raise ModelError(
+            f"{root}: expected the configs of a text encoder, found a value of another kind in one of them ({error})"
+        ) from None
+    _check_values(root, contents)
+    return contents
+
+
+def _check_values(root: Path, contents: Contents) -> None:
+    numbers = {name: getattr(contents, name) for name in ("dimension", "truncated", "max_tokens", "most_tokens", "vocabulary")}
+    for name, number in numbers.items():
+        if number is not None and (not isinstance(number, int) or not 0 < number < LARGEST_NUMBER):
+            raise ModelError(f"{root}: expected a {name} from 1 to {LARGEST_NUMBER:,} in its configs, found {str(number)[:40]}")
+    if not isinstance(contents.document_prompt, str) or not isinstance(contents.query_prompt, str):
+        raise ModelError(f"{root / 'config_sentence_transformers.json'}: expected prompts of text, found another kind")
+
+
+def _read(root: Path, trust_remote_code: bool) -> Contents:
+    check_links(root)
     modules = _modules(root)
     base = modules[0].folder
-    config, tokenizer = _json(base / "config.json"), _json(base / "tokenizer_config.json")
-    settings = _json(root / "config_sentence_transformers.json")
-    code = _code_references(modules, config, tokenizer)
+    config, tokenizer = read_object(base / "config.json"), read_object(base / "tokenizer_config.json")
+    settings = read_object(root / "config_sentence_transformers.json")
+    code = _code_references(root, modules)
     if code and not trust_remote_code:
         raise ModelError(
             f"{root}: expected a model without code of its own, found {code[0]}: read that code, then set trust_remote_code = true"
@@ -119,8 +148,10 @@ def read_folder(root: Path, trust_remote_code: bool = False) -> Contents:
     stack = modules[:-1] if modules[-1].kind == "Normalize" else modules
     prompts = settings.get("prompts") or {}
     longest = _longest_inputs(config, modules[0].config, tokenizer)
+    weights = _weight_files(stack)
+    _check_layers(base, config, weights)
     return Contents(
-        weights_sha256=_hash_files(root, _weight_files(stack)),
+        weights_sha256=_hash_files(root, weights),
         tokenizer_sha256=_hash_tokenizer(base, tokenizer),
         modules=_fingerprint_modules(root, config, stack, code),
         pooling="+".join(mode for module in stack if module.kind == "Pooling" for mode in _pooling_modes(module.config)),
@@ -133,31 +164,15 @@ def read_folder(root: Path, trust_remote_code: bool = False) -> Contents:
         document_prompt=prompts.get("document") or "",
         query_prompt=prompts.get("query") or "",
         tokenizer_file=base / "tokenizer.json",
+        vocabulary=config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size"),
     )
 
 
 # The stack of modules
 
 
-def _any_json(path: Path) -> Any:
-    """What a JSON file holds; an empty object if there is no such file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ModelError(f"{path}: expected JSON, found {error}") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    value = _any_json(path)
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
 def _modules(root: Path) -> list[_Module]:
-    listed = _any_json(root / "modules.json")
+    listed = read_json(root / "modules.json")
     try:
         modules = [_module(root, entry["type"], entry["path"], first=place == 0) for place, entry in enumerate(listed)]
     except (KeyError, TypeError):
@@ -169,28 +184,24 @@ def _modules(root: Path) -> list[_Module]:
 
 
 def _module(root: Path, type_name: str, path: str, first: bool) -> _Module:
-    _check_inside(root, path)
-    configs = (_json(root / path / name) for name in (_TRANSFORMER_CONFIGS if first else ["config.json"]))
+    check_inside(root, path)
+    configs = (read_object(root / path / name) for name in (_TRANSFORMER_CONFIGS if first else ["config.json"]))
     return _Module(type_name, root / path, next(filter(None, configs), {}))
-
-
-def _check_inside(folder: Path, name: str) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ModelError(f"{folder}: expected paths inside the model's folder, found {name!r}: do not use it")
 
 
 def _default_pooling(root: Path) -> _Module:
     """What SentenceTransformer adds to a plain transformer: mean pooling, or the last token of a causal one."""
-    config = _json(root / "config.json")
+    config = read_object(root / "config.json")
     causal = (config.get("architectures") or [""])[0].endswith("ForCausalLM") and config.get("is_causal", True)
     return _Module("sentence_transformers.models.Pooling", root / "1_Pooling", {"pooling_mode": "lasttoken" if causal else "mean"})
 
 
-def _code_references(modules: list[_Module], config: dict[str, Any], tokenizer: dict[str, Any]) -> list[str]:
+def _code_references(root: Path, modules: list[_Module]) -> list[str]:
     """What would make the loader run code that comes with the model."""
     custom = [module.type for module in modules if not module.type.startswith("sentence_transformers.")]
-    return [*custom, *("auto_map" for holder in (config, tokenizer) if "auto_map" in holder)]
+    # without leave the library takes another one, and the vectors are others
+    custom += [name for module in modules if not (name := module.config.get("activation_function", "torch.")).startswith("torch.")]
+    return [*custom, *(found for folder in sorted({root, *(module.folder for module in modules)}) for found in code_in(folder))]
 
 
 def _refuse_unsupported(root: Path, modules: list[_Module], settings: dict[str, Any]) -> None:
@@ -198,6 +209,8 @@ def _refuse_unsupported(root: Path, modules: list[_Module], settings: dict[str, 
     family = settings.get("model_type", "SentenceTransformer")
     if family != "SentenceTransformer" or base.kind != "Transformer":
         raise ModelError(f"{root}: expected a text encoder that starts with a Transformer, found a {family} that starts with {base.kind}")
+    if strange := [module.kind for module in modules if module.type.startswith("sentence_transformers.") and module.kind not in _KINDS]:
+        raise ModelError(f"{root}: expected modules of {', '.join(sorted(_KINDS))}, found {strange[0]}")
     if (base.folder / "adapter_config.json").is_file():
         raise ModelError(f"{root}: expected whole weights, found an adapter for another model: merge it and save the result")
     if other := base.config.get("tokenizer_name_or_path"):
@@ -212,12 +225,22 @@ def _weight_files(stack: list[_Module]) -> list[Path]:
     return [*_transformer_weights(stack[0].folder), *(file for module in stack[1:] for file in _module_weights(module.folder))]
 
 
+def _check_layers(folder: Path, config: dict[str, Any], weights: Iterable[Path]) -> None:
+    """A loader makes the layers first, and looks for their weights then."""
+    tensors = sum([count_tensors(file) for file in weights])
+    layers = max((config[key] for key in _LAYERS if isinstance(config.get(key), int)), default=0)
+    if layers > tensors:
+        raise ModelError(f"{folder / 'config.json'}: expected layers that have weights, found {layers} layers and {tensors} tensors")
+
+
 def _transformer_weights(folder: Path) -> list[Path]:
     if (single := folder / "model.safetensors").is_file():
         return [single]
-    shards = sorted(set(_json(folder / "model.safetensors.index.json").get("weight_map", {}).values()))
+    shards = sorted(set(read_object(folder / "model.safetensors.index.json").get("weight_map", {}).values()))
     for shard in shards:
-        _check_inside(folder, shard)
+        check_inside(folder, shard)
+        if not shard.endswith(".safetensors"):
+            raise _no_safetensors(folder, shard)
         if not (folder / shard).is_file():
             raise ModelError(f"{folder}: expected {shard}, which model.safetensors.index.json names, found none: the model is not whole")
     if not shards:
@@ -237,8 +260,8 @@ def _pickles(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
 
 
-def _no_safetensors(folder: Path) -> ModelError:
-    found = ", ".join(_pickles(folder)) or "no weights"
+def _no_safetensors(folder: Path, found: str = "") -> ModelError:
+    found = found or ", ".join(_pickles(folder)) or "no weights"
     return ModelError(f"{folder}: expected safetensors, found {found}: convert the weights (save_pretrained writes safetensors)")
 
 

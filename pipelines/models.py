@@ -10,6 +10,7 @@ from pipelines.errors import ModelError, SpecError
 from pipelines.fingerprint import fingerprint
 from pipelines.model_folder import Contents, read_folder
 from pipelines.spec import ModelSpec
+from pipelines.tokens import ModelTokenizer
 
 STAND_IN = "hash"
 """The name of the model that needs none: its vectors are computed from the content alone."""
@@ -187,6 +188,7 @@ def _from_folder(spec: ModelSpec, folder: Path, revision: str | None = None) -> 
     if not folder.is_dir():
         raise ModelError(f"expected a folder with a model at {folder}, found none: give another path, or a model's name")
     contents = read_folder(folder, spec.trust_remote_code)
+    _check_tokenizer(contents)
     space = Space(
         weights_sha256=contents.weights_sha256,
         tokenizer_sha256=contents.tokenizer_sha256,
@@ -207,6 +209,15 @@ def _from_folder(spec: ModelSpec, folder: Path, revision: str | None = None) -> 
         query_prompt=query_prompt,
         tokenizer_file=str(contents.tokenizer_file),
     )
+
+
+def _check_tokenizer(contents: Contents) -> None:
+    """An id beyond the embeddings ends a forward pass; on a GPU, the process."""
+    largest, known = ModelTokenizer.at(contents.tokenizer_file).largest_id, contents.vocabulary
+    if known is not None and largest >= known:
+        raise ModelError(
+            f"{contents.tokenizer_file}: expected token ids below {known}, as the model has, found {largest}: is it another's?"
+        )
 
 
 def _max_tokens(spec: ModelSpec, contents: Contents) -> int:

@@ -2,14 +2,17 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import SpecError
+from pipelines.places import check_store, check_uri
+from pipelines.redaction import redact
 
 DEFAULT_CONFIG = "revector.toml"
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -42,6 +45,14 @@ class SourceSpec(_Table):
     """The columns that are embedded, joined by a blank line, in order."""
     metadata: Fields = ()
     """The columns that are kept beside the text."""
+
+    @field_validator("metadata")
+    @classmethod
+    def _usable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names) or not all(names) or "\0" in "".join(names):
+            raise ValueError(f"expected the names of columns, each once and without NUL, found {_shorten(list(names))}")
+        return names
+
     format: Format | None = None
     """None: by suffix."""
     duplicates: Literal["first", "last", "error"] = "first"
@@ -92,6 +103,12 @@ class ModelSpec(_Table):
     trust_remote_code: bool = False
 
 
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = re.compile(rf"(?:[a-z0-9.-]{{1,253}}/)?{_WORD}")
+LABEL_VALUE = re.compile(rf"!?(?:{_WORD}|in\({_WORD}(?:,{_WORD})*\))")
+"""What Ray takes of a label selector."""
+
+
 class WorkersSpec(_Table):
     """Who does it. Nothing here changes a vector."""
 
@@ -107,7 +124,22 @@ class WorkersSpec(_Table):
     deadline: float = Field(default=600, gt=0)
     """Seconds after which a shard's actor counts as hung."""
     ready: float = Field(default=300, gt=0)
-    """Seconds that the actors may take to start."""
+    """Seconds that an actor may take to find a place, and to load the model."""
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _part_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"expected a part of one GPU or whole ones, found {gpus:g}")
+        return gpus
+
+    @field_validator("label")
+    @classmethod
+    def _selectable(cls, label: dict[str, str]) -> dict[str, str]:
+        for key, value in label.items():
+            if not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
+                raise ValueError(f"expected a Ray label and \"a\", \"!a\", \"in(a,b)\" or \"!in(a,b)\", found {key!r} = {value!r}")
+        return label
 
 
 class GatesSpec(_Table):
@@ -142,6 +174,28 @@ class RetentionSpec(_Table):
     """Those stay that readers had within so many days."""
 
 
+class LimitsSpec(_Table):
+    """What one input may cost. What exceeds it is a dead letter that names the limit; everything else is embedded.
+
+    A corpus is read again when one of them changes.
+    """
+
+    document_bytes: int = Field(default=64 << 20, ge=1, le=1 << 30)
+    """Of a document: its text, and the line, record or file that it is in."""
+    metadata_bytes: int = Field(default=64 << 10, ge=1)
+    """Of a document's metadata, which each of its chunks repeats."""
+    id_bytes: int = Field(default=4096, ge=1)
+    """Of a document's id, which each of its chunks repeats."""
+    file_rows: int = Field(default=100_000_000, ge=1)
+    """Of one file; of JSON lines that are read in pieces, of each piece."""
+    file_bytes: int = Field(default=1 << 40, ge=1)
+    """Of one file, decompressed and decoded."""
+    expansion: int = Field(default=200, ge=1)
+    """Bytes of a file, decompressed and decoded, for each one that is stored. Judged above 128 MiB only."""
+    markup_seconds: int = Field(default=20, ge=1)
+    """Processor time to read one document of Markdown or HTML: deep nesting takes parsers quadratic time."""
+
+
 class CollectionSpec(_Table):
     """A corpus, a chunking and a model under a name."""
 
@@ -153,6 +207,7 @@ class CollectionSpec(_Table):
     workers: WorkersSpec = WorkersSpec()
     gates: GatesSpec = GatesSpec()
     retention: RetentionSpec = RetentionSpec()
+    limits: LimitsSpec = LimitsSpec()
 
 
 class Spec(_Table):
@@ -183,10 +238,10 @@ def load_spec(path: str | os.PathLike[str] | None = None, store: str | None = No
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SpecError(f"expected a spec at {file}, found none: `revector init` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"expected a readable spec at {file}, found {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{file}: expected TOML, found {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SpecError(f"expected a readable spec at {str(file)!r}, found {error}") from None
     base = file.resolve().parent
     if chosen := store or environ.get("REVECTOR_STORE"):
         raw["store"] = absolute(chosen, Path.cwd())
@@ -198,9 +253,8 @@ def parse_spec(raw: dict[str, Any], base: Path, origin: str = DEFAULT_CONFIG) ->
     try:
         spec = Spec.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(f"{origin}: {_first_problem(error)}") from None
-    if "://" in spec.store and not spec.store.startswith("s3://"):
-        raise SpecError(f"{origin}: store: expected a path or s3://bucket/prefix, found {spec.store!r}")
+        raise SpecError(redact(f"{origin}: {_first_problem(error)}")) from None
+    check_store(f"{origin}: store", spec.store)
     collections = {name: _resolved(name, collection, base, origin) for name, collection in spec.collections.items()}
     return spec.model_copy(update={"store": absolute(spec.store, base), "collections": collections})
 
@@ -213,9 +267,11 @@ def absolute(uri: str, base: Path) -> str:
 def _resolved(name: str, collection: CollectionSpec, base: Path, origin: str) -> CollectionSpec:
     source = collection.source.model_copy(update={"uri": absolute(collection.source.uri, base)})
     place = f"{origin}: collections.{name}"
+    check_uri(f"{place}.source.uri", source.uri)
     model = _located(collection.model, base, f"{place}.model")
     candidates = tuple(_located(each, base, f"{place}.candidates.{number}") for number, each in enumerate(collection.candidates))
     queries = collection.gates.queries
+    check_uri(f"{place}.gates.queries", queries or "")
     gates = collection.gates.model_copy(update={"queries": absolute(queries, base)}) if queries else collection.gates
     return collection.model_copy(update={"source": source, "model": model, "candidates": candidates, "gates": gates})
 
@@ -223,6 +279,7 @@ def _resolved(name: str, collection: CollectionSpec, base: Path, origin: str) ->
 def _located(model: ModelSpec, base: Path, place: str) -> ModelSpec:
     if model.name == "hash" and model.dimensions is None:
         raise SpecError(f"{place}.dimensions: expected a number with name = 'hash', found none")
+    check_uri(f"{place}.name", model.name)
     if model.name.startswith((".", "~", "/")) or (base / model.name).is_dir():
         return model.model_copy(update={"name": absolute(model.name, base)})
     return model

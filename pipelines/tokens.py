@@ -16,6 +16,10 @@ from pipelines.errors import ModelError
 Offsets = npt.NDArray[np.int64]
 """Shape (n, 2): the start and the end of each token in code points."""
 
+LARGEST = 128 << 20
+"""Bytes of a `tokenizer.json`: those of 260,000 tokens have 35 million."""
+UNKNOWN = "\U0010ffff \x01 zqxj"
+"""What no vocabulary has: without a token for the unknown the library raises an error in the middle of a corpus."""
 BATCH = 1000
 """The most texts whose encodings are held at once: an encoding takes several hundred bytes a token."""
 
@@ -46,20 +50,35 @@ class ModelTokenizer:
     """A `tokenizer.json`."""
 
     def __init__(self, content: bytes) -> None:
+        """Raises ModelError if `content` is none, or cannot deal with a character that it does not know."""
         self.content = content
         self.identity = hashlib.blake2b(content, digest_size=16).hexdigest()
-        self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self.special_tokens = len(self._tokenizer.encode("", add_special_tokens=True))
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            self._tokenizer.encode(UNKNOWN)
+            self._special = self._tokenizer.encode("", add_special_tokens=True).ids
+        except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+            raise ModelError(f"expected a tokenizer that reads any text, found {str(error)[:200]}: save the model again") from None
+        self.special_tokens = len(self._special)
 
     @classmethod
     def at(cls, path: str | Path) -> "ModelTokenizer":
         """The tokenizer in a file. Raises ModelError if there is no readable one at `path`."""
         try:
+            if (size := Path(path).stat().st_size) > LARGEST:
+                raise ModelError(f"{path}: expected a tokenizer of at most {LARGEST >> 20} MiB, found {size >> 20}: do not use this model")
             return cls(Path(path).read_bytes())
         except OSError as error:
             raise ModelError(f"expected a tokenizer at {path}, found {error.strerror}") from None
+        except ModelError as error:
+            raise ModelError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+    @property
+    def largest_id(self) -> int:
+        """Of the vocabulary and of what is put around an input. Added tokens, which a text would have to name, do not count."""
+        return max([*self._tokenizer.get_vocab(with_added_tokens=False).values(), *self._special], default=0)
 
     def __reduce__(self) -> tuple[Callable[[bytes], "ModelTokenizer"], tuple[bytes]]:
         return ModelTokenizer, (self.content,)
@@ -89,11 +108,14 @@ class WordTokenizer:
 
     def offsets(self, texts: Sequence[str]) -> list[Offsets]:
         """Where the words of each text lie."""
-        return [_pairs([match.span() for match in self._pattern.finditer(text)]) for text in texts]
+        return [
+            np.fromiter((place for match in self._pattern.finditer(text) for place in match.span()), dtype=np.int64).reshape(-1, 2)
+            for text in texts
+        ]
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """How many words each text has."""
-        return [len(self._pattern.findall(text)) for text in texts]
+        return [sum(1 for _ in self._pattern.finditer(text)) for text in texts]
 
 
 def separable(tokens: Offsets) -> npt.NDArray[np.bool_]:

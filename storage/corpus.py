@@ -13,24 +13,29 @@ from fsspec.implementations.local import LocalFileSystem
 from pipelines.documents import Corpus, DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
 from pipelines.errors import SourceMissing, SpecError
 from pipelines.fingerprint import fingerprint
-from pipelines.sources import FileCorpus, check_tabular, layout_of, listing, rows, tabular
-from pipelines.spec import SourceSpec, absolute
-from storage.objects import S3FileSystem, object_store_options
+from pipelines.sources import FileCorpus, check_tabular, layout_of, listing, rows
+from pipelines.sources.limits import Budget, Unreadable
+from pipelines.spec import LimitsSpec, SourceSpec, absolute
+from storage.s3 import S3FileSystem, clear_errors, object_store_options
 
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-def open_corpus(source: SourceSpec) -> Corpus:
-    """The corpus at `source.uri`. S3 is reached as the AWS variables say, `AWS_ENDPOINT_URL` among them.
+DEFAULT_LIMITS = LimitsSpec()
 
+
+def open_corpus(source: SourceSpec, limits: LimitsSpec = DEFAULT_LIMITS) -> Corpus:
+    """The corpus at `source.uri`, of which nothing is read beyond `limits`.
+
+    S3 is reached as the AWS variables say, `AWS_ENDPOINT_URL` among them.
     Raises SpecError for a uri that is neither a path nor `s3://`, SourceMissing for a Lance table that is not there.
     """
     uri = _checked(source.uri)
     if source.format == "lance" or uri.endswith(".lance"):
-        return LanceCorpus.latest(source.model_copy(update={"uri": uri}))
+        return LanceCorpus.latest(source.model_copy(update={"uri": uri}), limits)
     if uri.startswith("s3://"):
-        return FileCorpus.at(S3FileSystem(), uri.removeprefix("s3://"), source)
-    return FileCorpus.at(StrictLocalFileSystem(), uri, source)
+        return FileCorpus.at(S3FileSystem(), uri.removeprefix("s3://"), source, limits)
+    return FileCorpus.at(StrictLocalFileSystem(), uri, source, limits)
 
 
 def _checked(uri: str) -> str:
@@ -59,13 +64,14 @@ class LanceCorpus:
     """A `Corpus` of the rows of one version of a Lance table. Its files are the table's fragments."""
 
     source: SourceSpec
+    limits: LimitsSpec
     version: int
 
     @classmethod
-    def latest(cls, source: SourceSpec) -> "LanceCorpus":
+    def latest(cls, source: SourceSpec, limits: LimitsSpec) -> "LanceCorpus":
         """The table as it is now. Raises SourceMissing if there is none, SpecError if `source` lacks an id or text."""
         check_tabular("lance", source)
-        return cls(source, _open_table(source.uri).version)
+        return cls(source, limits, _open_table(source.uri).version)
 
     def files(self) -> list[SourceFile]:
         """The fragments in the order of the table."""
@@ -84,20 +90,22 @@ class LanceCorpus:
 
     def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
         """Stream the documents of some fragments. Raises OSError if the store fails."""
-        table, layout = self._table(), layout_of(self.source, metadata)
-        for piece in shard.pieces:
-            try:
-                yield from self._read(table, piece.file, layout)
-            except rows.Unreadable as error:
-                yield rows.only_letters(piece.file, layout, [DeadLetter("file", piece.file.path, "", str(error))])
+        table, layout = self._table(), layout_of(self.source, metadata, self.limits)
+        with clear_errors():
+            for piece in shard.pieces:
+                try:
+                    yield from self._read(table, piece.file, layout)
+                except Unreadable as error:
+                    yield rows.only_letters(piece.file, layout, [DeadLetter("file", piece.file.path, "", str(error))])
 
     def _read(self, table: Any, file: SourceFile, layout: rows.Layout) -> Iterator[DocumentBatch]:
         columns = layout.check(table.schema.names)
         fragment = table.get_fragment(int(file.path))
         step = rows.rows_in_batch(fragment.physical_rows, file.size)
         first = 1
+        budget = Budget(self.limits, file.size)
         for batch in fragment.to_batches(columns=columns, batch_size=step):
-            yield from tabular.row_batches(file, batch, layout, first)
+            yield from rows.row_batches(file, batch, layout, first, budget)
             first += len(batch)
 
     def _table(self) -> Any:
@@ -106,7 +114,8 @@ class LanceCorpus:
 
 def _open_table(uri: str, version: int | None = None) -> Any:
     try:
-        return lance.dataset(uri, version=version, storage_options=object_store_options())
+        with clear_errors():
+            return lance.dataset(uri, version=version, storage_options=object_store_options(uri))
     except ValueError as error:
         raise SourceMissing(f"expected a Lance table at {uri}, found none: check source.uri") from error
 

@@ -21,11 +21,14 @@ import lance
 import numpy as np
 import pyarrow as pa
 from lance import LanceDataset
+from lance.commit import CommitConflictError
 from lance.fragment import LanceFragment
 from lance.util import KMeans
 from numpy.typing import NDArray
 
+from pipelines.errors import Conflict
 from pipelines.quality import unit
+from storage.spill import on_scratch_disk
 
 # Otherwise the statistics list every centre as text: 70 ms a search at a million rows instead of 1.
 os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
@@ -77,7 +80,11 @@ def _index(dataset: LanceDataset, fragments: list[LanceFragment]) -> LanceDatase
     """Commit parts over `fragments`. Those that covered some of them before go with the same commit."""
     if not fragments:
         return dataset
-    dataset.commit_existing_index_segments(INDEX_NAME, "vector", [_index_part(dataset, group) for group in _groups(fragments)])
+    made = [_index_part(dataset, group) for group in _groups(fragments)]
+    try:
+        dataset.commit_existing_index_segments(INDEX_NAME, "vector", made)
+    except CommitConflictError as error:
+        raise Conflict(f"expected {dataset.uri} at version {dataset.version}, found that another run has changed it: run again") from error
     return dataset.checkout_version(dataset.latest_version)
 
 
@@ -123,7 +130,8 @@ def _index_part(dataset: LanceDataset, fragments: list[LanceFragment]) -> Any:
     centres = _train(fragments, max(rows // PARTITION_ROWS, 1), rows)
     with TemporaryDirectory() as folder:
         assigned = str(Path(folder) / "assigned.lance")
-        lance.write_dataset(_assign(dataset, fragments, centres), assigned, max_rows_per_file=rows)
+        with on_scratch_disk():
+            lance.write_dataset(_assign(dataset, fragments, centres), assigned, max_rows_per_file=rows)
         return dataset.create_index_uncommitted(
             "vector",
             name=INDEX_NAME,

@@ -2,8 +2,8 @@
 
 import os
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,35 +11,7 @@ from typing import Any
 import fsspec
 import orjson
 
-
-def object_store_options(environ: dict[str, str] | os._Environ[str] = os.environ) -> dict[str, str]:
-    """What Lance's own S3 client must be told beyond the AWS variables that it reads itself."""
-    endpoint = environ.get("AWS_ENDPOINT_URL", "")
-    return {"aws_endpoint": endpoint, "allow_http": "true"} if endpoint.startswith("http://") else {}
-
-
-class S3FileSystem:
-    """An s3fs that raises ConnectionError where the store cannot be reached: botocore's own error is not even an OSError."""
-
-    def __init__(self) -> None:
-        # A cached listing would hide the objects that another process has just put.
-        self._fs = fsspec.filesystem("s3", use_listings_cache=False)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
-
-        method = getattr(self._fs, name)
-
-        def call(*args: Any, **options: Any) -> Any:
-            try:
-                return method(*args, **options)
-            except BotoCoreError as error:
-                raise ConnectionError(f"expected an answer from the object store, found {error}") from error
-
-        return call
-
-    def __reduce__(self) -> tuple[type["S3FileSystem"], tuple[()]]:
-        return S3FileSystem, ()
+from storage.s3 import S3FileSystem
 
 
 @dataclass(frozen=True)
@@ -88,7 +60,8 @@ class Objects:
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None if there is none."""
         try:
-            return bytes(self._fs.cat_file(self.path(key)))
+            # One at a time: else s3fs asks for the size before.
+            return bytes(self._fs.cat_file(self.path(key), **({"max_concurrency": 1} if self.remote else {})))
         except FileNotFoundError:
             return None
 
@@ -98,14 +71,22 @@ class Objects:
         return None if data is None else orjson.loads(data)
 
     def exists(self, key: str) -> bool:
-        return bool(self._fs.exists(self.path(key)))
+        return self.size(key) is not None
 
     def size(self, key: str) -> int | None:
         """Bytes of the object, or None if there is none."""
         try:
+            if self.remote:  # s3fs' own question goes on to ask for a folder of that name
+                bucket, _, name = self.path(key).partition("/")
+                return int(self._fs.call_s3("head_object", Bucket=bucket, Key=name)["ContentLength"])
             return int(self._fs.info(self.path(key))["size"])
         except FileNotFoundError:
             return None
+
+    def modified(self, key: str) -> datetime:
+        """When the object was written, by the clock of the store. Raises FileNotFoundError."""
+        written: datetime = self._fs.modified(self.path(key))
+        return written
 
     def names(self, folder: str) -> list[str]:
         """The names right under `folder`, sorted; empty if there is no such folder."""
@@ -113,7 +94,9 @@ class Objects:
             found = self._fs.ls(self.path(folder), detail=False)
         except FileNotFoundError:
             return []
-        names = {str(name).rstrip("/").rpartition("/")[2] for name in found}
+        # Some object stores list a folder that was emptied, or that their console made, as an object in itself.
+        inside = (str(name).rstrip("/") for name in found)
+        names = {name.rpartition("/")[2] for name in inside if name != self.path(folder).rstrip("/")}
         return sorted(name for name in names if name and not name.startswith("."))
 
     def walk(self, folder: str) -> dict[str, int]:

@@ -20,7 +20,8 @@ from storage.vectors import Generation, generations
 
 def collections(store: Store) -> list[str]:
     """The names of all collections that the store knows."""
-    return [name for name in store.objects.names("_revector") if store.objects.names(f"{folder(name)}/runs")]
+    known = [name for name in store.objects.names("_revector") if "." not in name]  # others are no folders of a collection
+    return [name for name in known if store.objects.names(f"{folder(name)}/runs")]
 
 
 def collection_status(store: Store, name: str) -> dict[str, Any]:

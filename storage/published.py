@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lance import LanceDataset
 
 from pipelines.bridge import Bridge
 from pipelines.chunks import metadata_type
-from pipelines.errors import NotFound, SpecError
-from pipelines.spec import nearest
+from pipelines.errors import NotFound
 from storage.bridges import read_bridge
 from storage.catalog import Publication, published
+from storage.filters import Condition, filter_of
 from storage.index import REFINE, probes
 from storage.tables import Store, scan_table, table_meta
 
@@ -63,14 +62,6 @@ def space_of(store: Store, publication: Publication) -> dict[str, Any]:
     return dict(table_meta(store.open(publication.generation))["space"])
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A field of the metadata, or `doc_id`, that must have a value."""
-
-    field: str
-    value: str
-
-
 def search_vectors(
     store: Store, publication: Publication, query: np.ndarray, k: int, where: Sequence[Condition] = ()
 ) -> list[dict[str, Any]]:
@@ -80,7 +71,8 @@ def search_vectors(
     nearest_to: dict[str, Any] = {"column": "vector", "q": query.astype(np.float32), "k": k, "metric": "cosine"}
     if partitions := probes(dataset):
         nearest_to |= {"nprobes": partitions, "refine_factor": REFINE}
-    rows = dataset.scanner(columns=[*columns, "_distance"], nearest=nearest_to, prefilter=True, filter=_filter(dataset, where)).to_table()
+    chosen = filter_of(where, metadata_type(dataset.schema))
+    rows = dataset.scanner(columns=[*columns, "_distance"], nearest=nearest_to, prefilter=True, filter=chosen).to_table()
     return [_hit(row) for row in rows.to_pylist()]
 
 
@@ -92,34 +84,6 @@ def _hit(row: dict[str, Any]) -> dict[str, Any]:
         "text": row["text"],
         "metadata": row.get("metadata") or {},
     }
-
-
-def _filter(dataset: LanceDataset, where: Sequence[Condition]) -> str | None:
-    """Lance cannot take expressions over nested fields, so this writes SQL: of known names and quoted literals only."""
-    kinds = {field.name: field.type for field in metadata_type(dataset.schema) or []}
-    return " AND ".join(_equals(condition, kinds) for condition in where) or None
-
-
-def _equals(condition: Condition, kinds: dict[str, pa.DataType]) -> str:
-    if condition.field == "doc_id":
-        return f"doc_id = {_literal(condition.value)}"
-    if condition.field not in kinds:
-        known = ["doc_id", *kinds]
-        raise SpecError(f"expected a field of {', '.join(known)}, found {condition.field!r}{nearest(condition.field, known)}")
-    kind = kinds[condition.field]
-    try:
-        value = str(pa.scalar(condition.value).cast(kind).as_py())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise SpecError(f"expected {kind} for {condition.field}, found {condition.value!r}") from None
-    literal = value if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) else _literal(value)
-    if pa.types.is_temporal(kind):
-        literal = f"CAST({literal} AS {'DATE' if pa.types.is_date(kind) else 'TIMESTAMP'})"
-    return f"metadata.`{condition.field}` = {literal}"
-
-
-def _literal(value: str) -> str:
-    """A SQL string: only the quote has a meaning in it."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def compare_versions(store: Store, publications: Sequence[Publication], a: int, b: int) -> dict[str, Any]:

@@ -6,12 +6,14 @@ by part in this way: a partitioned hash join (Grace; Kitsuregawa, Tanaka and Mot
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
 
+from pipelines.errors import StorageError
 from pipelines.fingerprint import DIGEST_BYTES
 
 PARTS = 256
@@ -41,6 +43,18 @@ def _first_bytes(column: str, rows: pa.Table) -> np.ndarray:
 def _fragment_parts(column: str, fragments: np.ndarray, rows: pa.Table) -> np.ndarray:
     place = np.searchsorted(fragments, rows[column].to_numpy() >> np.uint64(32))
     return np.asarray(np.minimum(place * PARTS // max(1, len(fragments)), PARTS - 1), dtype=np.uint8)
+
+
+@contextmanager
+def on_scratch_disk() -> Iterator[None]:
+    """Temporary files are written: an error names their folder. Raises StorageError."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        raise StorageError(
+            f"expected room for temporary files in {folder}, found {error}: free some or set TMPDIR, then run again"
+        ) from error
 
 
 class Spill:
@@ -82,7 +96,11 @@ class Spill:
         return (part for (part,) in matched(self))
 
     def flush(self) -> None:
-        """Put what is in memory on disk."""
+        """Put what is in memory on disk. Raises StorageError if there is no room."""
+        with on_scratch_disk():
+            self._flush()
+
+    def _flush(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it goes with this object, and with the process
             self._writer = pa.ipc.new_file(pa.PythonFile(self._file, "w"), self.schema)
@@ -110,7 +128,8 @@ class Spill:
         if self._waiting or self._file is None:
             self.flush()
         if self._writer is not None:
-            self._writer.close()
+            with on_scratch_disk():
+                self._writer.close()
             self._writer = None
         return self._written
 

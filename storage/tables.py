@@ -18,7 +18,8 @@ from lance import LanceDataset, LanceOperation, Transaction
 from lance.fragment import FragmentMetadata, write_fragments
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound, StorageError
-from storage.objects import Objects, object_store_options
+from storage.objects import Objects
+from storage.s3 import clear_errors, object_store_options, store_failure
 
 ROW_ADDRESS = "_rowaddr"
 SCAN_ROWS = 65_536
@@ -39,7 +40,7 @@ class Store:
 
     @cached_property
     def options(self) -> dict[str, str]:
-        return object_store_options()
+        return object_store_options(self.root)
 
     def uri(self, table: str) -> str:
         return f"{self.root}/{table}.lance"
@@ -60,11 +61,13 @@ class Store:
     def open(self, table: str, version: int | None = None) -> LanceDataset:
         """The table at `version`, or its latest. Raises NotFound."""
         try:
-            return lance.dataset(self.uri(table), version=version, storage_options=self.options)
+            with clear_errors():
+                return lance.dataset(self.uri(table), version=version, storage_options=self.options)
         except (ValueError, FileNotFoundError) as error:
             at = "" if version is None else f" at version {version}"
             raise NotFound(f"expected a table {table}{at} in {self.root}, found none") from error
 
+    @clear_errors()
     def create(self, table: str, schema: pa.Schema, meta: dict[str, Any]) -> LanceDataset:
         """The table, made empty with `meta` in its schema if it is not there yet. Of two makers one wins, both get it."""
         if not self.has(table):
@@ -77,6 +80,7 @@ class Store:
                     raise
         return self.open(table)
 
+    @clear_errors()
     def stage(self, table: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[str]:
         """Write rows to the table's folder without committing them. Gives the fragments as JSON, for `commit`."""
         reader = pa.RecordBatchReader.from_batches(schema, batches)
@@ -95,6 +99,7 @@ def data_file(fragment: Any) -> str:
     return str(fragment.metadata.files[0].path)
 
 
+@clear_errors()
 def scan_table(dataset: LanceDataset, columns: Sequence[str]) -> pa.Table:
     """`columns` and the row addresses (`_rowaddr`, uint64) of all live rows, in memory: for narrow columns only."""
     return _scanner(dataset, columns, None).to_table().combine_chunks()
@@ -102,13 +107,16 @@ def scan_table(dataset: LanceDataset, columns: Sequence[str]) -> pa.Table:
 
 def scan_batches(dataset: LanceDataset, columns: Sequence[str], *, fragments: Sequence[Any] | None = None) -> Iterator[pa.Table]:
     """`columns` and the row addresses of all live rows, or of those in `fragments`, in the order of the table, some at a time."""
-    return (pa.Table.from_batches([batch]) for batch in _scanner(dataset, columns, fragments).to_batches())
+    with clear_errors():
+        for batch in _scanner(dataset, columns, fragments).to_batches():
+            yield pa.Table.from_batches([batch])
 
 
 def _scanner(dataset: LanceDataset, columns: Sequence[str], fragments: Sequence[Any] | None) -> Any:
     return dataset.scanner(columns=list(columns), fragments=fragments, with_row_address=True, batch_size=SCAN_ROWS, scan_in_order=True)
 
 
+@clear_errors()
 def take(dataset: LanceDataset, addresses: np.ndarray, columns: Sequence[str]) -> pa.Table:
     """The rows at `addresses` (uint64, any order, repeats allowed), in that order. Raises StorageError if one was deleted."""
     unique, back = np.unique(addresses, return_inverse=True)
@@ -201,15 +209,17 @@ def _check_staged(store: Store, dataset: LanceDataset, fragments: list[FragmentM
 def _landed(store: Store, dataset: LanceDataset, commit_id: str, error: OSError) -> LanceDataset:
     """After a failure: first look whether the commit is in the history, then decide."""
     try:
-        latest = lance.dataset(dataset.uri, storage_options=store.options)
-        for version in range(dataset.version + 1, latest.version + 1):
-            if _properties(latest, version).get("commit_id") == commit_id:
-                return latest.checkout_version(version)
+        with clear_errors():
+            latest = lance.dataset(dataset.uri, storage_options=store.options)
+            for version in range(dataset.version + 1, latest.version + 1):
+                if _properties(latest, version).get("commit_id") == commit_id:
+                    return latest.checkout_version(version)
     except OSError as second:
         raise CommitUnknown(f"expected an answer from {dataset.uri}, found {second}: run again") from error
     if latest.version > dataset.version:
         raise Conflict(f"expected {dataset.uri} at version {dataset.version}, found {latest.version}: plan again") from error
-    raise StorageError(f"expected a commit to {dataset.uri}, found {error}: nothing was written, run again") from error
+    found = store_failure(error) or error
+    raise StorageError(f"expected a commit to {dataset.uri}, found {found}: nothing was written, run again") from error
 
 
 def commit_tokens(dataset: LanceDataset, after: int) -> set[str]:

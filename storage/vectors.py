@@ -54,7 +54,7 @@ def generations(store: Store, collection: str) -> list[Generation]:
 def named(collection: str, known: Iterable[str], name: str) -> str:
     """The one of `known` generations called `name`: in full, or by a beginning of its last part. Raises NotFound."""
     names = sorted(known)
-    found = [each for each in names if name == each] or [each for each in names if each.rpartition(".")[2].startswith(name)]
+    found = [each for each in names if name == each] or [each for each in names if name and each.rpartition(".")[2].startswith(name)]
     if len(found) != 1:
         raise NotFound(f"expected one generation of {collection} ({', '.join(names) or 'it has none'}), found {len(found)} for {name!r}")
     return found[0]

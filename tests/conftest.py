@@ -1,5 +1,8 @@
-"""One Ray cluster a session; corpora and specs in a folder of the test's own."""
+"""One Ray cluster and one object store a session; corpora and specs in a folder of the test's own."""
 
+import os
+import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,8 +15,15 @@ import pytest
 
 from flows import apply, plan
 from storage import open_published
+from tests.objectstore import BUCKET, ObjectStore, serve
 from workers.cluster import start_ray
 from workers.report import Plan, Result
+
+LOOPBACK_STORE = ObjectStore()
+# At import: Ray, whose processes keep the environment that they were started with, may start before the object store does.
+os.environ.update(LOOPBACK_STORE.environment())
+for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+    os.environ.pop(variable, None)
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +31,25 @@ def ray_cluster() -> Iterator[Any]:
     """Ray on this machine; the product joins it instead of starting its own."""
     with ExitStack() as closing:
         yield start_ray(closing)
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """A real S3 server, to which the AWS variables lead from the beginning."""
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder), LOOPBACK_STORE) as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore) -> str:
+    """A fresh prefix on the object store."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["disk", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh place for a store: the same test on a disk and on S3."""
+    return str(tmp_path / "store") if request.param == "disk" else str(request.getfixturevalue("bucket"))
 
 
 @dataclass(frozen=True)

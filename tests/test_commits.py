@@ -1,11 +1,9 @@
 """Every commit is all or nothing, on exactly the version that it was planned against, whatever fails and whoever else commits."""
 
 import json
-import shutil
-import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,7 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from lance import LanceDataset
 from lance.commit import CommitConflictError
 
@@ -54,9 +52,9 @@ def content(dataset: LanceDataset) -> Model:
     return {row["key"]: row for row in rows}
 
 
-def table_of(folder: Path, *fragments: Iterable[int]) -> tuple[Store, LanceDataset]:
+def table_of(root: str, *fragments: Iterable[int]) -> tuple[Store, LanceDataset]:
     """A table with a fragment of each of the given lists of keys."""
-    store = Store(str(folder))
+    store = Store(root)
     empty = store.create("t", SCHEMA, {"made": "here"})
     staged = [fragment for keys in fragments for fragment in stage(store, (row(key, key) for key in keys))]
     return store, commit(store, empty, Change(NOTHING, staged), {})
@@ -79,19 +77,18 @@ class Commits(RuleBasedStateMachine):
 
     keys = st.lists(st.integers(0, 11), max_size=6, unique=True)
 
+    def __init__(self, root: str) -> None:
+        super().__init__()
+        self.store = Store(root)
+
     @initialize()
     def begin(self) -> None:
-        self.folder = tempfile.mkdtemp()
-        self.store = Store(self.folder)
         self.dataset = self.store.create("t", SCHEMA, {})
         self.model: Model = {}
         self.addresses: dict[int, int] = {}
         self.values = iter(range(1_000_000))
         self.versions: dict[int, Model] = {self.dataset.version: {}}
         self.commits: dict[int, str] = {}
-
-    def teardown(self) -> None:
-        shutil.rmtree(getattr(self, "folder", ""), ignore_errors=True)
 
     def plan(self, upserted: list[int], deleted: list[int], cut: int) -> tuple[Change, Model]:
         """Take out and put in by what is known of addresses, without a look at the table: as a run does."""
@@ -159,8 +156,10 @@ class Commits(RuleBasedStateMachine):
             assert self.dataset.read_transaction(version).transaction_properties["name"] == name
 
 
-Commits.TestCase.settings = settings(max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
-test_any_sequence_of_commits_leaves_what_a_dict_would_hold = Commits.TestCase
+def test_any_sequence_of_commits_leaves_what_a_dict_would_hold(root: str) -> None:
+    examples = 3 if Store(root).objects.remote else 20
+    checked = settings(max_examples=examples, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(lambda: Commits(f"{root}/{uuid.uuid4().hex}"), settings=checked)
 
 
 KINDS: dict[str, tuple[slice, int]] = {
@@ -178,10 +177,11 @@ KINDS: dict[str, tuple[slice, int]] = {
 
 
 @pytest.mark.parametrize("first", KINDS)
-def test_of_two_commits_planned_against_one_version_one_lands(tmp_path: Path, first: str) -> None:
-    store = Store(str(tmp_path))
+def test_of_two_commits_planned_against_one_version_one_lands(root: str, first: str) -> None:
+    store = Store(root)
     base = store.create("t", SCHEMA, {})
-    for second in KINDS:
+    kinds = list(KINDS)
+    for second in [kinds[kinds.index(first) - 3]] if store.objects.remote else kinds:
         left = address_array(addresses(base).values())
         base = commit(store, base, Change(left, [f for n in (0, 3, 6) for f in stage(store, (row(n + i, 1) for i in range(3)))]), {})
         live = np.sort(address_array(addresses(base).values()))
@@ -194,8 +194,8 @@ def test_of_two_commits_planned_against_one_version_one_lands(tmp_path: Path, fi
         assert len(content(base)) == 9 - len(changes[0].deleted) + len(changes[0].fragments)
 
 
-def test_of_many_committers_at_once_one_lands(tmp_path: Path) -> None:
-    store, base = table_of(tmp_path, range(3), range(3, 6))
+def test_of_many_committers_at_once_one_lands(root: str) -> None:
+    store, base = table_of(root, range(3), range(3, 6))
     live = np.sort(address_array(addresses(base).values()))
     changes = [Change(live[n : n + 1] if n % 2 else NOTHING, stage(store, [row(100 + n, 1)])) for n in range(6)]
     outcomes = at_once(
@@ -229,17 +229,17 @@ def at_once(tasks: list[Callable[[], Any]]) -> list[Any]:
     return outcomes
 
 
-def test_of_many_makers_one_lands_so_none_overwrites_what_another_has_put_in(tmp_path: Path) -> None:
-    for attempt in range(20):
-        root = str(tmp_path / str(attempt))
-        made = at_once([lambda n=n, root=root: Store(root).create("t", SCHEMA, {"maker": n}) for n in range(8)])
+def test_of_many_makers_one_lands_so_none_overwrites_what_another_has_put_in(root: str) -> None:
+    for attempt in range(4 if Store(root).objects.remote else 20):
+        place = f"{root}/{attempt}"
+        made = at_once([lambda n=n, place=place: Store(place).create("t", SCHEMA, {"maker": n}) for n in range(8)])
         assert len({table_meta(dataset)["maker"] for dataset in made}) == 1
-        assert {dataset.version for dataset in [*made, Store(root).open("t")]} == {1}
+        assert {dataset.version for dataset in [*made, Store(place).open("t")]} == {1}
 
 
 @pytest.mark.parametrize("error", LOST_REPLIES)
-def test_commit_whose_reply_was_lost_is_found_under_later_ones(tmp_path: Path, error: type[OSError]) -> None:
-    store, base = table_of(tmp_path, range(3))
+def test_commit_whose_reply_was_lost_is_found_under_later_ones(root: str, error: type[OSError]) -> None:
+    store, base = table_of(root, range(3))
     real: Callable[..., Any] = LanceDataset.commit
 
     def commit_then_let_another_one_in(*args: Any, **options: Any) -> None:
@@ -256,8 +256,8 @@ def test_commit_whose_reply_was_lost_is_found_under_later_ones(tmp_path: Path, e
     assert set(content(store.open("t"))) == {0, 1, 2, 50, 51}
 
 
-def test_failed_commit_is_a_conflict_only_if_another_one_came_first(tmp_path: Path) -> None:
-    store, base = table_of(tmp_path, range(3))
+def test_failed_commit_is_a_conflict_only_if_another_one_came_first(root: str) -> None:
+    store, base = table_of(root, range(3))
     with failing(OSError, applied=False), pytest.raises(StorageError, match="nothing was written") as failure:
         commit(store, base, Change(NOTHING, []), {})
     assert not isinstance(failure.value, Conflict | CommitUnknown)
@@ -266,34 +266,34 @@ def test_failed_commit_is_a_conflict_only_if_another_one_came_first(tmp_path: Pa
         commit(store, base, Change(NOTHING, []), {})
 
 
-def test_outcome_that_cannot_be_looked_up_is_unknown(tmp_path: Path) -> None:
-    store, base = table_of(tmp_path, range(3))
+def test_outcome_that_cannot_be_looked_up_is_unknown(root: str) -> None:
+    store, base = table_of(root, range(3))
     with failing(OSError, applied=True), patch.object(lance, "dataset", side_effect=OSError("away")), pytest.raises(CommitUnknown):
         commit(store, base, Change(NOTHING, []), {})
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short"])
 @pytest.mark.parametrize("deleted", [0, 2])
-def test_staged_file_that_is_damaged_does_not_get_into_the_table(tmp_path: Path, damage: str, deleted: int) -> None:
-    store, base = table_of(tmp_path, range(3))
+def test_staged_file_that_is_damaged_does_not_get_into_the_table(root: str, damage: str, deleted: int) -> None:
+    store, base = table_of(root, range(3))
     staged = [*stage(store, [row(50, 1)]), *stage(store, [row(51, 1)])]
-    file = tmp_path / "t.lance" / "data" / json.loads(staged[1])["files"][0]["path"]
+    file = f"t.lance/data/{json.loads(staged[1])['files'][0]['path']}"
     if damage == "gone":
-        file.unlink()
+        store.objects.delete(file)
     else:
-        file.write_bytes(file.read_bytes()[:-1])
+        store.objects.put(file, (store.objects.get(file) or b"")[:-1])
     with pytest.raises(StorageError, match="staged file"):
         commit(store, base, Change(address_array(addresses(base).values())[:deleted], staged), {})
     assert set(content(store.open("t"))) == {0, 1, 2}
 
 
-def test_nothing_to_write_stages_nothing(tmp_path: Path) -> None:
-    store, _ = table_of(tmp_path, range(3))
+def test_nothing_to_write_stages_nothing(root: str) -> None:
+    store, _ = table_of(root, range(3))
     assert store.stage("t", SCHEMA, []) == stage(store, []) == []
 
 
-def test_address_of_a_deleted_row_is_refused_and_never_means_another_row(tmp_path: Path) -> None:
-    store, base = table_of(tmp_path, range(3), range(3, 6))
+def test_address_of_a_deleted_row_is_refused_and_never_means_another_row(root: str) -> None:
+    store, base = table_of(root, range(3), range(3, 6))
     live = np.sort(address_array(addresses(base).values()))
     emptied = commit(store, base, Change(live[2:], []), {})
     refilled = commit(store, emptied, Change(NOTHING, stage(store, [row(key, 9) for key in range(2, 6)])), {})
@@ -305,8 +305,8 @@ def test_address_of_a_deleted_row_is_refused_and_never_means_another_row(tmp_pat
     assert take(refilled, live[[1, 0, 1]], ["key"])["key"].to_pylist() == [1, 0, 1]
 
 
-def test_compaction_never_lets_an_old_address_delete_another_row(tmp_path: Path) -> None:
-    store, base = table_of(tmp_path, range(3), range(3, 6))
+def test_compaction_never_lets_an_old_address_delete_another_row(root: str) -> None:
+    store, base = table_of(root, range(3), range(3, 6))
     store.open("t").optimize.compact_files()
     compacted = store.open("t")
     assert compacted.version > base.version
@@ -316,7 +316,7 @@ def test_compaction_never_lets_an_old_address_delete_another_row(tmp_path: Path)
     assert set(content(store.open("t"))) == set(range(6))
 
 
-def test_search_stays_exact_through_commits_on_an_indexed_table(tmp_path: Path) -> None:
+def test_search_stays_exact_through_commits_on_an_indexed_table(root: str) -> None:
     """With all partitions probed an IVF_FLAT index is exact, so every miss is a row that a commit hid, doubled or brought back."""
     dimension, rng = 16, np.random.default_rng(0)
     schema = pa.schema([("key", pa.int64()), pa.field("nested", NESTED), pa.field("vector", pa.list_(pa.float32(), dimension))])
@@ -336,7 +336,7 @@ def test_search_stays_exact_through_commits_on_an_indexed_table(tmp_path: Path) 
             exact = np.argsort(((vectors - query) ** 2).sum(axis=1), kind="stable")[:20]
             assert found == rows["key"].take(pa.array(exact)).to_pylist()
 
-    store = Store(str(tmp_path))
+    store = Store(root)
     table = commit(store, store.create("t", schema, {}), Change(NOTHING, [*staged(range(1000)), *staged(range(1000, 2000))]), {})
     table.create_index("vector", "IVF_FLAT", name="index", metric="l2", num_partitions=8)
     table = store.open("t")

@@ -1,6 +1,5 @@
 """The ledger: of any number of writers one is first, and only the run that holds the last token commits."""
 
-import errno
 import multiprocessing
 import os
 import subprocess
@@ -33,8 +32,8 @@ SOON = 0.2
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> Objects:
-    return Objects(str(tmp_path))
+def objects(root: str) -> Objects:
+    return Objects(root)
 
 
 @pytest.fixture
@@ -170,36 +169,6 @@ def test_of_any_number_of_writers_of_a_key_one_wins(objects: Objects, pool: str)
     assert objects.names("keys") == sorted(map(str, range(50)))  # nothing half-written lies beside them
 
 
-class ConditionalStore:
-    """An object store as s3fs shows it: a condition that does not hold is an error like any other."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
-        self.away = False
-
-    def pipe_file(self, path: str, data: bytes, mode: str) -> None:
-        if self.away or path in self.held:
-            raise OSError(errno.EINVAL, "At least one of the pre-conditions you specified did not hold")
-        self.held[path] = data
-
-    def cat_file(self, path: str) -> bytes:
-        if path not in self.held:
-            raise FileNotFoundError(path)
-        return self.held[path]
-
-
-def test_writer_on_an_object_store_that_is_second_is_told_so() -> None:
-    objects, store = Objects("s3://bucket/prefix"), ConditionalStore()
-    objects.__dict__["_fs"] = store
-    assert objects.put_if_absent("key", b"first")
-    assert not objects.put_if_absent("key", b"second")
-    assert objects.put_if_absent("key", b"first")  # a retry whose reply was lost
-    assert objects.get("key") == b"first"
-    store.away = True
-    with pytest.raises(OSError, match="pre-conditions"):
-        objects.put_if_absent("another key", b"first")
-
-
 def test_first_receipt_of_a_shard_is_kept_and_one_whose_reply_was_lost_counts_as_first(objects: Objects) -> None:
     run = Run(objects, "c", new_run_id())
     assert run.receipt(1, {"by": "first"})
@@ -217,12 +186,3 @@ def test_records_are_replaced_whole_and_runs_listed_in_order(objects: Objects) -
     assert [run.run_id for run in runs(objects, "c")] == names
     assert [run.read("intent.json") for run in runs(objects, "c")] == [{"n": 2}] * 3
     assert runs(objects, "c")[0].read("result.json") is None
-
-
-def test_store_that_cannot_be_reached_is_an_oserror(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The heartbeat goes on after one, and a command ends with one line."""
-    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:9", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "MAX_ATTEMPTS": "1"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
-    with pytest.raises(OSError, match="object store"):
-        Objects("s3://bucket/prefix").get("key")

@@ -11,7 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from pipelines.errors import ModelError, SpecError
 from pipelines.models import Model, Space, resolve_model
@@ -24,6 +28,8 @@ MODULES = [
     {"type": "sentence_transformers.models.Dense", "path": "2_Dense"},
     {"type": "sentence_transformers.models.Normalize", "path": "3_Normalize"},
 ]
+WEIGHTS, OTHER_WEIGHTS, DENSE, OTHER_DENSE = (save({"a": np.array([number], np.float32)}) for number in range(4))
+TOKENIZER, OTHER_TOKENIZER = (Tokenizer(WordLevel(words, unk_token="[UNK]")).to_str().encode() for words in ({"[UNK]": 0}, {"[UNK]": 1}))
 PROMPTS = {"query": "ask: ", "document": "read: "}
 
 
@@ -34,18 +40,18 @@ def write(file: Path, content: Any) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model folder whose weights and tokenizer are any bytes: nothing here may load them."""
+    """A model folder whose weights fit nothing: nothing here may load them."""
     root = tmp_path / "model"
     write(root / "config.json", CONFIG)
-    write(root / "tokenizer.json", b"{}")
+    write(root / "tokenizer.json", TOKENIZER)
     write(root / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "model_max_length": 512})
     write(root / "sentence_bert_config.json", {"max_seq_length": 32, "do_lower_case": False})
     write(root / "config_sentence_transformers.json", {"prompts": PROMPTS})
-    write(root / "model.safetensors", b"weights")
+    write(root / "model.safetensors", WEIGHTS)
     write(root / "modules.json", MODULES)
     write(root / "1_Pooling/config.json", {"word_embedding_dimension": 8, "pooling_mode_mean_tokens": True})
     write(root / "2_Dense/config.json", {"in_features": 8, "out_features": 6})
-    write(root / "2_Dense/model.safetensors", b"dense")
+    write(root / "2_Dense/model.safetensors", DENSE)
     return root
 
 
@@ -85,7 +91,7 @@ def remove(*files: str) -> Callable[[Path], None]:
 @pytest.mark.usefixtures("no_sockets")
 def test_a_folder_says_everything_that_decides_its_vectors(folder: Path) -> None:
     model = resolve(folder)
-    lines = f"2_Dense/model.safetensors {sha(b'dense')}\nmodel.safetensors {sha(b'weights')}\n"
+    lines = f"2_Dense/model.safetensors {sha(DENSE)}\nmodel.safetensors {sha(WEIGHTS)}\n"
     assert model.space.weights_sha256 == sha(lines.encode())
     assert (model.space.pooling, model.space.dimension, model.space.max_tokens, model.space.normalize) == ("mean", 6, 32, True)
     assert (model.space.prompt, model.query_prompt) == ("read: ", "ask: ")
@@ -95,18 +101,20 @@ def test_a_folder_says_everything_that_decides_its_vectors(folder: Path) -> None
 
 def test_weights_in_one_file_are_named_by_its_sha256(folder: Path) -> None:
     write(folder / "modules.json", MODULES[:2])
-    assert resolve(folder).space.weights_sha256 == sha(b"weights")
+    assert resolve(folder).space.weights_sha256 == sha(WEIGHTS)
 
 
 def test_shards_are_hashed_together(folder: Path) -> None:
     write(folder / "modules.json", MODULES[:2])
     remove("model.safetensors")(folder)
     write(folder / "model.safetensors.index.json", {"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors"}})
-    write(folder / "model-1.safetensors", b"one")
+    write(folder / "model-1.safetensors", WEIGHTS)
     with pytest.raises(ModelError, match=r"expected model-2\.safetensors"):
         resolve(folder)
-    write(folder / "model-2.safetensors", b"two")
-    assert resolve(folder).space.weights_sha256 == sha(f"model-1.safetensors {sha(b'one')}\nmodel-2.safetensors {sha(b'two')}\n".encode())
+    write(folder / "model-2.safetensors", OTHER_WEIGHTS)
+    assert resolve(folder).space.weights_sha256 == sha(
+        f"model-1.safetensors {sha(WEIGHTS)}\nmodel-2.safetensors {sha(OTHER_WEIGHTS)}\n".encode()
+    )
 
 
 def test_a_plain_transformer_is_pooled_by_the_mean(folder: Path) -> None:
@@ -126,9 +134,9 @@ SAME = {
     "a pickle beside the safetensors": replace("pytorch_model.bin", b"pickle"),
 }
 OTHER = {
-    "a byte of the weights": replace("model.safetensors", b"Weights"),
-    "a byte of another module's weights": replace("2_Dense/model.safetensors", b"Dense"),
-    "the tokenizer": replace("tokenizer.json", b"{ }"),
+    "a byte of the weights": replace("model.safetensors", OTHER_WEIGHTS),
+    "a byte of another module's weights": replace("2_Dense/model.safetensors", OTHER_DENSE),
+    "the tokenizer": replace("tokenizer.json", OTHER_TOKENIZER),
     "lower casing": edit("tokenizer_config.json", do_lower_case=True),
     "the architecture": edit("config.json", hidden_act="relu"),
     "the pooling": edit("1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_cls_token=True),

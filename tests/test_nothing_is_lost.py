@@ -233,6 +233,15 @@ class Platform(RuleBasedStateMachine):
         self.settle()
 
 
+class OnS3(Platform):
+    """The same on an object store."""
+
+    bucket: str
+
+    def place(self) -> str:
+        return f"{self.bucket}/{self.folder.name}"
+
+
 def lives(machine: type[Platform], examples: int) -> None:
     """Failures are not shrunk: that takes longer than reading them."""
     run_state_machine_as_test(
@@ -254,3 +263,9 @@ def test_any_life_under_faults_ends_where_an_undisturbed_one_does() -> None:
 @pytest.mark.nightly
 def test_any_long_life_under_faults_ends_where_an_undisturbed_one_does() -> None:
     lives(Platform, 150)
+
+
+@pytest.mark.nightly
+def test_any_life_under_faults_on_s3_ends_where_an_undisturbed_one_does(bucket: str) -> None:
+    OnS3.bucket = bucket
+    lives(OnS3, 25)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipelines.documents import Corpus, DeadLetter
 from pipelines.errors import SourceError, SpecError
-from pipelines.sources.textual import html_text
+from pipelines.markup import html_text
 from pipelines.spec import SourceSpec
 from storage.corpus import open_corpus
 

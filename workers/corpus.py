@@ -7,13 +7,15 @@ then the table may hold a document twice; nobody reads it before it is published
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.chunks import HASH
 from pipelines.diff import FileRecord, FilesDiff, member
-from pipelines.documents import DeadLetter, SourceFile, SourceShard
+from pipelines.documents import LETTERS_KEPT, DeadLetter, SourceFile, SourceShard, gathered
 from pipelines.errors import SourceError
 from pipelines.settling import Settled, Standing, State, file_numbers, settle
 from storage.chunks import DESIRED_SCHEMA
@@ -221,21 +223,29 @@ class CorpusPass:
         self._added += int((settled.hold & new).sum())
         self._gone += int((~settled.hold & ~new).sum())
         self._again += settled.again
-        for doc_id, file, holder in zip(*(column.to_pylist() for column in settled.losers.columns), strict=True):
-            self._displace(doc_id, self._paths[file], self._paths[holder])
+        losers = settled.losers.take(pa.array(np.argsort(settled.losers["file"].to_numpy(), kind="stable")))
+        _, starts = np.unique(losers["file"].to_numpy(), return_index=True)
+        for start, stop in pairwise([*starts.tolist(), len(losers)]):
+            self._displace(losers.slice(start, stop - start))
 
-    def _displace(self, doc_id: str, path: str, holder: str) -> None:
-        """A document lost its id to one that goes before it."""
+    def _displace(self, losers: pa.Table) -> None:
+        """Documents of one `file` lost their ids (`doc_id`) to those of others (`holder`), or of its own."""
+        path = self._paths[losers["file"][0].as_py()]
+        named = [(doc_id.as_py(), self._paths[holder.as_py()]) for doc_id, holder in zip(*_first(losers, "doc_id", "holder"), strict=True)]
         if self._refuse:
+            doc_id, holder = named[0]
             raise SourceError(f"expected every document id once (duplicates = 'error'), found {doc_id!r} in {path} and in {holder}")
+        letters = [DeadLetter("document", path, doc_id, f"duplicate id: in {path}, kept the one in {holder}") for doc_id, holder in named]
+        if more := len(losers) - len(letters):
+            letters.append(DeadLetter("document", path, "", "duplicate ids", more))
         record = self._records[path]
-        letter = DeadLetter("document", path, doc_id, f"duplicate id: in {path}, kept the one in {holder}")
+        holders = {self._paths[number] for number in pc.unique(losers["holder"]).to_pylist()}
         self._doubt.add(path)
         self._records[path] = replace(
             record,
-            documents=record.documents - 1,
-            dead=tuple(dict.fromkeys((*record.dead, letter))),
-            partners=record.partners | ({holder} - {path}),
+            documents=record.documents - len(losers),
+            dead=gathered((*record.dead, *letters)),
+            partners=record.partners | (holders - {path}),
         )
 
     def _without_deleted(self, rows: pa.Table) -> pa.Table:
@@ -248,19 +258,27 @@ class CorpusPass:
     def _record(self, shard: SourceShard, found: Ingested) -> None:
         """Note the files of a shard. One of several pieces counts as read with its last."""
         read = {count["values"]: count["counts"] for count in found.seen["file"].value_counts().to_pylist()}
+        dead: dict[str, list[DeadLetter]] = {}
+        for letter in found.dead:
+            dead.setdefault(letter.file, []).append(letter)
         for file, pieces in Counter(piece.file for piece in shard.pieces).items():
-            letters = [letter for letter in found.dead if letter.file == file.path]
-            failed = any(letter.stage == "file" for letter in letters)
+            letters = dead.get(file.path, [])
+            failed = [letter for letter in letters if letter.stage == "file"]
             if failed:
                 self._mark([file.path], Standing.FAILED)
             record = self._open.get(file, FileRecord(file))
             self._open[file] = replace(
                 record,
                 documents=record.documents + read.get(file.path, 0),
-                dead=tuple(dict.fromkeys((*record.dead, *letters))),  # each piece of a bad file may complain
-                # A row that is bad in an unchanged file stays bad; a file that could not be read may be readable now.
-                retry=record.retry or failed,
+                dead=gathered((*record.dead, *letters)),  # each piece of a bad file may complain
+                # A row that is bad in an unchanged file stays bad, and so does a file above a limit; any other may be readable next time.
+                retry=record.retry or any(not letter.capped for letter in failed),
             )
             self._pieces[file] -= pieces
             if not self._pieces[file]:
                 self._records[file.path] = self._open.pop(file)
+
+
+def _first(rows: pa.Table, *columns: str) -> list[pa.Array]:
+    """Columns of as many rows as are kept one by one."""
+    return [rows[name].slice(0, LETTERS_KEPT) for name in columns]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines.chunks import chunk_schema, metadata_type, vector_schema
-from pipelines.documents import DeadLetter
+from pipelines.documents import DeadLetter, count_inputs
 from pipelines.quality import Gate
 from pipelines.tokens import ModelTokenizer
 from storage.catalog import Publication, publish
@@ -164,7 +164,7 @@ class _Application:
         """What becomes of the version: judged, unless it was, and nothing is new."""
         state, name = self._state, target.generation.name
         table = self._tables[target.chunk_table.name]
-        dead = len(table.corpus.dead) + len(tally.failed)
+        dead = count_inputs(table.corpus.dead) + len(tally.failed)
         publication = _publication(self._session, target, version, table.version, dead)
         built = state.built[name]
         if built is not None and built.passed and state.at_rest(target) and _same(built.publication, publication):
@@ -247,7 +247,7 @@ class _Application:
             run_id=session.run.run_id,
             status=main.status,
             version=main.version,
-            dead_letters=len(dead),
+            dead_letters=count_inputs(dead),
             seconds={"total": total, "model": sum(worker["model"] for worker in session.profile.workers.values())},
             tokens_per_second=tokens / total,
             reason=main.objection,

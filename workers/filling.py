@@ -111,7 +111,7 @@ class Filling:
         """Whether nothing asks for an actor: no cluster, no GPU, and no run before this one that ended badly, maybe by an input."""
         target, run = self._target, self._session.run
         workers = target.spec.workers
-        earlier = [each for each in runs(target.store.objects, target.collection) if each.run_id < run.run_id]
+        earlier = [each for each in runs(target.store.objects, target.collection) if each.run_id != run.run_id]
         before = next((each for each in reversed(earlier) if "upkeep" not in (each.read("intent.json") or {})), None)
         last = before.read("result.json") if before else {"status": "nothing"}
         well = last is not None and last["status"] != "failed"
@@ -133,9 +133,9 @@ class Filling:
     def _on_ray(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
         target = self._target
         most = cutter.tokens // ACTOR_TOKENS + 1
-        pool = Pool(start_ray(self._session.closing), self._embedding, target.model, target.spec.workers, most)
+        pool = Pool(start_ray(self._session.closing), target.model, target.spec.workers, most)
         self._encoding.keep(pool)
-        yield from pool.run(lambda: cutter.cut(self._shard_tokens), cutter.numbers)
+        yield from pool.run(self._embedding, lambda: cutter.cut(self._shard_tokens), cutter.numbers)
         self._session.profile.how = pool.how
 
     def _accept(self, receipt: Receipt) -> None:

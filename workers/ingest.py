@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.chunks import HASH, Spans, chunk_rows, chunk_schema, hash_documents
-from pipelines.documents import Corpus, DeadLetter, DocumentBatch, SourceShard
+from pipelines.documents import Corpus, DeadLetter, DocumentBatch, SourceShard, gathered
 from pipelines.settling import file_numbers, halves
 from storage.chunks import ChunkTable
 
@@ -71,7 +71,7 @@ def ingest_shard(ingest: Ingest, shard: SourceShard) -> Ingested:
             pass
     seen = pa.concat_tables([SEEN.empty_table(), *work.seen]).combine_chunks()
     rows = pa.concat_tables([ROWS.empty_table(), *work.narrow]).combine_chunks()
-    return Ingested(seen, rows, fragments, work.fresh, work.dead)
+    return Ingested(seen, rows, fragments, work.fresh, [letter for letters in work.dead.values() for letter in letters])
 
 
 class _StoredDocuments:
@@ -109,7 +109,8 @@ class _ShardWork:
     """Collects the narrow columns of a shard while its rows stream by."""
 
     def __init__(self, ingest: Ingest, stored: _StoredDocuments) -> None:
-        self.dead: list[DeadLetter] = []
+        self.dead: dict[str, tuple[DeadLetter, ...]] = {}
+        """By file."""
         self.seen: list[pa.Table] = []
         self.narrow: list[pa.Table] = []
         self.fresh = 0
@@ -124,15 +125,16 @@ class _ShardWork:
             noted = documents.columns.append_column("fresh", pa.array(fresh, pa.bool_()))
             self.seen.append(noted.select(SEEN.names).cast(SEEN))
             if fresh.any():
-                rows = chunk_rows(documents.select(fresh), self._ingest.chunker)
-                if self._ingest.narrow:
-                    self.narrow.append(_narrow(rows))
-                self.fresh += len(rows)
-                yield from rows.to_batches()
+                for rows in chunk_rows(documents.select(fresh), self._ingest.chunker):
+                    if self._ingest.narrow:
+                        self.narrow.append(_narrow(rows))
+                    self.fresh += len(rows)
+                    yield from rows.to_batches()
 
     def _note_dead(self, batches: Iterable[DocumentBatch]) -> Iterator[DocumentBatch]:
         for batch in batches:
-            self.dead.extend(batch.dead)
+            if batch.dead:
+                self.dead[batch.file.path] = gathered((*self.dead.get(batch.file.path, ()), *batch.dead))
             yield batch
 
 

@@ -91,7 +91,8 @@ def _served(target: Target, here: Publication) -> Target:
     fields = metadata_type(dataset.schema)
     source = target.spec.source.model_copy(update={"metadata": tuple(field.name for field in fields) if fields else ()})
     spec = target.spec.model_copy(update={"source": source})
-    served = replace(target, spec=spec, model=model, chunker=chunker, corpus=open_corpus(source), candidates=()) if chunker else None
+    corpus = open_corpus(source, spec.limits)
+    served = replace(target, spec=spec, model=model, chunker=chunker, corpus=corpus, candidates=()) if chunker else None
     if served is None or served.chunk_table.name != here.chunk_table:
         raise ModelError(f"expected the way in which {here.chunk_table} was cut, found another")
     return served

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from pipelines.chunks import metadata_type
-from pipelines.documents import SourceShard
+from pipelines.documents import SourceShard, count_inputs
 from storage.ledger import runs
 from workers.changes import classify_change
 from workers.cluster import run_inline
@@ -66,7 +66,7 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         *counts(summaries[subject.chunk_table.name]),
         {name: sum(each.embed[name] for each in planned) for name in ("contents", "chunks", "tokens")},
         {"chunks": sum(each.reuse["chunks"] for each in planned)},
-        len(passes[subject.chunk_table.name].dead),
+        count_inputs(passes[subject.chunk_table.name].dead),
         None if None in seconds else sum(each for each in seconds if each is not None),
         pinned(state),
         pending,

@@ -2,60 +2,38 @@
 
 Ray's own restarts and retries are off: for seconds after a node is lost its calls fail in ways that use them up, or hang. Here a shard
 that fails goes back into the queue, its actor is replaced, and a shard that fails again is halved until the input is alone that does it.
+What is not an input's fault, a lost node or a store that is away, is not counted against it. The pool grows with the cluster.
 """
 
-import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import RevectorError, WorkerError
-from pipelines.models import Model, resolve_model
-from pipelines.spec import ModelSpec, WorkersSpec
-from workers.embed import Embedding, Receipt, Shard, embed_shard
-from workers.encoders import load_encoder
-from workers.encoding import answer, encode
+from pipelines.errors import RevectorError, SpecError, WorkerError
+from pipelines.models import Model
+from pipelines.spec import WorkersSpec
+from workers.actor import EmbedActor
+from workers.embed import Embedding, Receipt, Shard
+from workers.nodes import actor_options, cores, describe, is_alive, needs, node_of, places
 
 ATTEMPTS = 2
 """Of a shard, before it is halved; of a single input, before it is given up."""
+LOADS = 3
+"""Of a model on a node, in a row, before that is left out: what an actor had may still be on its way back when the next one loads."""
 IN_FLIGHT = 2
 """Shards of an actor: one in the model, one being written, or read and tokenised."""
 FRUITLESS = 12
-"""Failures in a row, over all shards, after which it is not the inputs."""
+"""Failures in a row, over all shards, after which it is not the inputs. Of many actors three each: they may have shared a node."""
 LARGEST_LOCAL_POOL = 4
-"""Actors on one machine without GPUs unless told otherwise: each holds a model."""
-
-
-class EmbedActor:
-    """A model in a process of its own. Thin: all that it does is `embed_shard`, in IN_FLIGHT threads that take turns at the model."""
-
-    def __init__(self, embedding: Embedding, model: ModelSpec, space: str, options: dict[str, Any]) -> None:
-        """`options`: of `load_encoder`."""
-        self._embedding = embedding
-        self._model = model
-        self._space = space
-        self._options = options
-        self._turn = threading.Lock()
-
-    def load(self) -> str:
-        """Load the model, and say how it will run. Not the constructor's work: of an error there Ray tells only the text."""
-        model = resolve_model(self._model)
-        if model.space.id != self._space:
-            raise WorkerError(f"expected a model of space {self._space} on every node, found {model.space.id}: do the weights differ?")
-        self._encoder = load_encoder(model, **self._options)
-        return self._encoder.how
-
-    def run(self, shard: Shard) -> Receipt:
-        return embed_shard(self._embedding, self._encoder, shard, self._turn)
-
-    def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        with self._turn:
-            return encode(self._encoder, kind, texts)
+"""Actors without GPUs unless told otherwise: each holds a model."""
+GROWTH_SECONDS = 2.0
+"""Between looks at what the cluster has places for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,117 +63,217 @@ class _Member:
 class Pool:
     """Runs shards on actors. A context: on leaving, the actors are ended."""
 
-    def __init__(self, ray: Any, embedding: Embedding, model: Model, workers: WorkersSpec, most: int) -> None:
+    def __init__(self, ray: Any, model: Model, workers: WorkersSpec, most: int) -> None:
         """At most `most` actors: no more than there is work for."""
-        self.how = ""
-        """How the model runs, once an actor has said it."""
+        self._how = ""
         self._ray = ray
-        resources = self._ray.cluster_resources()
-        cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
         self._workers = workers
-        self._size = max(1, min(most, _pool_size(workers, cpus, gpus)))
+        self._most = most
         device = "cuda" if workers.gpus_per_actor else "cpu"
-        threads = max(1, cpus // self._size) if device == "cpu" else 1
+        threads = max(1, cores(ray, workers) // self._wanted()) if device == "cpu" else 1
         options = {"device": device, "batch_tokens": workers.batch_tokens, "threads": threads, "precision": workers.precision}
-        self._arguments = (embedding, model.spec, model.space.id, options)
+        self._arguments = (model.spec, model.space.id, options)
         self._members: list[_Member] = []
+        self._looked = 0.0
         self._suspects: deque[Shard] = deque()
-        self._failures: dict[int, int] = {}
+        self._failures: Counter[int] = Counter()
+        """Of each shard, by number."""
+        self._refusals: Counter[str] = Counter()
+        """Of each node, by id: how often in a row the model could not be loaded there."""
+        self._refusal = ""
+        """Why, the last time."""
         self._fruitless = 0
         self._exhausted = False
 
     def __enter__(self) -> "Pool":
-        self._members = [self._spawn() for _ in range(self._size)]
+        self._grow()
         return self
 
     def __exit__(self, *_: object) -> None:
         for member in self._members:
-            self._ray.kill(member.actor)
+            self._kill(member)
 
-    def run(self, next_shard: Callable[[], Shard | None], numbers: Iterator[int]) -> Iterator[Receipt | Lost]:
+    @property
+    def how(self) -> str:
+        """How the model runs, once an actor has said it, and on how many nodes it could not be loaded."""
+        return f"{self._how}; left out {len(self._unfit)} nodes: {self._refusal}" if self._unfit else self._how
+
+    def run(self, embedding: Embedding, next_shard: Callable[[], Shard | None], numbers: Iterator[int]) -> Iterator[Receipt | Lost]:
         """Pull shards from `next_shard` until it gives None, and yield what became of each, in any order.
 
         `numbers` gives numbers for the halves of shards that had to be split. Raises WorkerError when nothing works any more.
         """
+        self._exhausted = False
         while True:
-            self._feed(next_shard)
+            self._grow()
+            self._feed(embedding, next_shard)
             if self._exhausted and not self._suspects and not any(member.shards for member in self._members):
                 return
             yield from self._collect(numbers)
 
     def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The vectors of a few texts, (n, d), from an actor that has the model; `kind`: "documents" or "queries". When no shard is left."""
-        member = next((each for each in self._members if each.loaded), self._members[0])
-        for load in member.calls:
-            answer(self._ray, load, self._workers.ready)
-        vectors: NDArray[np.float32] = answer(self._ray, member.actor.encode.remote(kind, texts), self._workers.deadline)
-        return vectors
+        """The vectors of a few texts, (n, d), from an actor that has the model; `kind`: "documents" or "queries". When no shard is left.
 
-    def _feed(self, next_shard: Callable[[], Shard | None]) -> None:
+        An actor that dies over it is replaced. Raises the model's own error, or WorkerError.
+        """
+        errors = self._ray.exceptions
+        while True:
+            member = self._loaded()
+            try:
+                vectors: NDArray[np.float32] = self._ray.get(member.actor.encode.remote(kind, texts), timeout=self._workers.deadline)
+            except errors.RayTaskError as error:
+                if isinstance(error.cause, RevectorError):
+                    raise error.cause from error
+                raise WorkerError(f"expected vectors from the worker, found {type(error.cause).__name__}: run again") from error
+            except errors.GetTimeoutError as error:
+                raise WorkerError(f"expected vectors within {self._workers.deadline:.0f} s, found no answer: run again") from error
+            except errors.RayError as error:
+                self._replace(member)
+                self._count_failure("its worker died", error)
+            else:
+                self._fruitless = 0
+                return vectors
+
+    def _loaded(self) -> _Member:
+        """An actor that has the model, as soon as there is one."""
+        while True:
+            for member in self._members:
+                if member.loaded:
+                    return member
+            list(self._collect(iter(())))
+
+    def _grow(self) -> None:
+        """Add actors while the cluster has places for more: nodes join during a run."""
+        if not self._members or time.monotonic() - self._looked >= GROWTH_SECONDS:
+            for _ in range(self._wanted() - len(self._members)):
+                self._members.append(self._spawn())
+            self._looked = time.monotonic()
+
+    def _wanted(self) -> int:
+        """Actors that there should be: as many as the spec says, placed or not, or as many as the cluster has places for."""
+        workers = self._workers
+        found = workers.actors or places(self._ray, workers)
+        return max(1, min(self._most, found if workers.actors or workers.gpus_per_actor else min(found, LARGEST_LOCAL_POOL)))
+
+    def _feed(self, embedding: Embedding, next_shard: Callable[[], Shard | None]) -> None:
         """Give every actor that has room a shard, the idle ones first. One that failed before is given alone, to blame no other."""
         for room in range(IN_FLIGHT):
             for member in self._members:
-                if not member.loaded or len(member.calls) > room or any(self._failures.get(shard.number) for shard in member.shards):
+                if not member.loaded or len(member.calls) > room or any(self._failures[shard.number] for shard in member.shards):
                     continue
-                if self._suspects and not member.calls:
-                    self._assign(member, self._suspects.popleft())
+                if self._suspects and not member.calls and not self._in_doubt:
+                    self._assign(member, embedding, self._suspects.popleft())
                 elif not self._exhausted:
                     shard = next_shard()
                     self._exhausted = shard is None
                     if shard is not None:
-                        self._assign(member, shard)
+                        self._assign(member, embedding, shard)
+
+    @property
+    def _in_doubt(self) -> bool:
+        """After some failures in a row: try a shard that has not failed yet, to see whether the workers or the suspects are to blame."""
+        return not self._exhausted and self._fruitless % 4 == 3
+
+    def _assign(self, member: _Member, embedding: Embedding, shard: Shard) -> None:
+        if not member.calls:
+            member.deadline = time.monotonic() + self._workers.deadline
+        member.calls[member.actor.run.remote(embedding, shard)] = shard
 
     def _collect(self, numbers: Iterator[int]) -> Iterator[Receipt | Lost]:
-        """Wait for something to happen, and deal with it."""
+        """Wait for something to happen, and deal with all that did. Late is who had not answered at the last look, however long ago."""
         members = {call: member for member in self._members for call in member.calls}
-        done, _ = self._ray.wait(list(members), num_returns=1, timeout=1.0)
+        calls = list(members)
+        self._ray.wait(calls, num_returns=1, timeout=1.0)
+        looked = time.monotonic()
+        done, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
         for call in done:
-            yield from self._finish(members[call], call, numbers)
-        for member in [m for m in self._members if m.calls and time.monotonic() > m.deadline]:
+            if call in members[call].calls:  # else its actor was replaced a moment ago
+                yield from self._finish(members[call], call, numbers)
+        for member in [each for each in self._members if each.calls and looked > each.deadline]:
             yield from self._overdue(member, numbers)
 
     def _finish(self, member: _Member, call: Any, numbers: Iterator[int]) -> Iterator[Receipt | Lost]:
         errors = self._ray.exceptions
-        shard = member.calls[call]
         try:
             result = self._ray.get(call)
-        except errors.RayTaskError as error:
-            # The code raised, the actor lives. A spec or model that is wrong is wrong for every shard.
-            if isinstance(error.cause, RevectorError):
-                raise error.cause from error
-            del member.calls[call]
-            if shard is None:
-                self._replace(member)  # it could not load its model
-            yield from self._failed([shard] if shard else [], f"{type(error.cause).__name__} in the worker", numbers, error)
-        except (errors.RayActorError, errors.GetTimeoutError, errors.ObjectLostError) as error:
-            self._replace(member)
-            yield from self._failed(member.shards, "its worker died", numbers, error)
+        except errors.RayTaskError as error:  # the code raised, the actor lives
+            yield from self._raised(member, call, numbers, error)
+        except errors.RayError as error:  # the actor died or cannot be reached, or its answer is lost
+            yield from self._died(member, numbers, error)
         else:
-            del member.calls[call]
-            member.deadline = time.monotonic() + self._workers.deadline
-            if shard is None:
-                member.loaded, self.how = True, result
+            if self._settle(member, call) is None:
+                member.loaded, self._how = True, result
+                self._refusals.pop(node_of(member.actor) or "", None)
             else:
                 self._fruitless = 0
                 yield result
 
+    def _settle(self, member: _Member, call: Any) -> Shard | None:
+        """Take a call off that is over: now the next one counts."""
+        member.deadline = time.monotonic() + self._workers.deadline
+        return member.calls.pop(call)
+
+    def _raised(self, member: _Member, call: Any, numbers: Iterator[int], error: Any) -> Iterator[Lost]:
+        cause, reason = error.cause, f"{type(error.cause).__name__} in the worker"
+        shard = self._settle(member, call)
+        if shard is None:
+            self._refused(member, reason, error)
+        elif isinstance(cause, RevectorError):
+            raise cause from error  # a spec, model or store that is wrong is wrong for every shard
+        else:
+            yield from self._failed([shard], reason, numbers, error, blame=not isinstance(cause, OSError))
+
+    def _died(self, member: _Member, numbers: Iterator[int], error: Exception) -> Iterator[Lost]:
+        errors = self._ray.exceptions
+        if not member.loaded:
+            self._refused(member, "its worker died", error)
+            return
+        by_itself = isinstance(error, (errors.ActorDiedError, errors.OutOfMemoryError)) and is_alive(self._ray, node_of(member.actor))
+        yield from self._failed(self._replace(member), "its worker died", numbers, error, blame=by_itself)
+
     def _overdue(self, member: _Member, numbers: Iterator[int]) -> Iterator[Lost]:
-        if member.shards:
-            self._replace(member)
-            yield from self._failed(member.shards, f"no result within {self._workers.deadline:.0f} s", numbers, None)
-        elif any(other.shards for other in self._members):
-            member.deadline = time.monotonic() + self._workers.ready  # others work: this one joins when the cluster has a place for it
+        if member.loaded:
+            yield from self._failed(self._replace(member), f"no result within {self._workers.deadline:.0f} s", numbers, None)
+        elif node_of(member.actor):
+            self._refused(member, f"no answer within {self._workers.ready:.0f} s", None)
+        elif any(other.loaded or node_of(other.actor) for other in self._members):
+            member.deadline = time.monotonic() + self._workers.ready  # it joins when the cluster has a place for it
         else:
             within = f"within {self._workers.ready:.0f} s"
-            raise WorkerError(f"expected an actor with {self._needs()} {within}, found a cluster of {self._cluster()}")
+            raise WorkerError(f"expected an actor with {needs(self._workers)} {within}, found a cluster of {describe(self._ray)}")
 
-    def _failed(self, shards: list[Shard], reason: str, numbers: Iterator[int], error: BaseException | None) -> Iterator[Lost]:
-        """Put shards back, halve them, or give them up."""
-        self._fruitless += 1
-        if self._fruitless >= FRUITLESS:
-            raise WorkerError(f"expected workers that finish a shard, found {self._fruitless} failures in a row: {reason}") from error
+    def _refused(self, member: _Member, reason: str, error: Any) -> None:
+        """The model could not be loaded. Where that happens again, or says itself why, no actor goes any more; the others work on."""
+        told = error.cause if isinstance(getattr(error, "cause", None), RevectorError) else None
+        node = node_of(member.actor)
+        if node and is_alive(self._ray, node):
+            self._refusals[node] += LOADS if told else 1
+            self._refusal = reason
+            if not self._may_load(member):
+                tried = f"expected workers that load the model, found {reason} on every node that has a place ({len(self._unfit)})"
+                raise told or WorkerError(f"{tried}: is the model too large for them?") from error
+        else:
+            self._count_failure(reason, error)
+        self._replace(member)
+
+    def _may_load(self, refused: _Member) -> bool:
+        """Whether another actor has the model or may still get it, or this one elsewhere."""
+        others = (other for other in self._members if other is not refused)
+        return any(other.loaded or node_of(other.actor) for other in others) or places(self._ray, self._workers, self._unfit) > 0
+
+    @property
+    def _unfit(self) -> set[str]:
+        """Nodes that no actor should go to."""
+        return {node for node, refusals in self._refusals.items() if refusals >= LOADS}
+
+    def _failed(
+        self, shards: list[Shard], reason: str, numbers: Iterator[int], error: BaseException | None, *, blame: bool = True
+    ) -> Iterator[Lost]:
+        """Put shards back, halve them, or give them up. Without `blame`: put them back as they are."""
+        self._count_failure(reason, error)
         for shard in shards:
-            failures = self._failures[shard.number] = self._failures.get(shard.number, 0) + 1
+            self._failures[shard.number] += blame
+            failures = self._failures[shard.number]
             if failures < ATTEMPTS:
                 self._suspects.append(shard)
             elif shard.contents > 1:
@@ -205,42 +283,27 @@ class Pool:
             else:
                 yield Lost(shard, reason)
 
-    def _assign(self, member: _Member, shard: Shard) -> None:
-        if not member.calls:
-            member.deadline = time.monotonic() + self._workers.deadline
-        member.calls[member.actor.run.remote(shard)] = shard
+    def _count_failure(self, reason: str, error: BaseException | None) -> None:
+        self._fruitless += 1
+        if self._fruitless >= max(FRUITLESS, 3 * len(self._members)):
+            raise WorkerError(f"expected workers that finish a shard, found {self._fruitless} failures in a row: {reason}") from error
 
     def _spawn(self) -> _Member:
-        workers = self._workers
-        options: dict[str, Any] = {
-            "num_cpus": 1,
-            "num_gpus": workers.gpus_per_actor,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "max_concurrency": IN_FLIGHT,
-        }
-        if workers.label:
-            options["label_selector"] = workers.label
-        actor = self._ray.remote(EmbedActor).options(**options).remote(*self._arguments)
-        return _Member(actor, {actor.load.remote(): None}, time.monotonic() + workers.ready)
+        options = actor_options(self._workers, self._unfit)
+        try:
+            actor = self._ray.remote(EmbedActor).options(max_concurrency=IN_FLIGHT, **options).remote(*self._arguments)
+        except ValueError as error:  # a label that Ray does not take, or one and a half GPUs
+            raise SpecError(f"workers: expected what Ray takes, found {error}") from error
+        return _Member(actor, {actor.load.remote(): None}, time.monotonic() + self._workers.ready)
 
-    def _replace(self, member: _Member) -> None:
-        self._ray.kill(member.actor)
+    def _replace(self, member: _Member) -> list[Shard]:
+        """Another actor instead. Gives the shards that this one had; should it still answer, nobody listens."""
+        shards = member.shards
+        member.calls.clear()
+        self._kill(member)
         self._members[self._members.index(member)] = self._spawn()
+        return shards
 
-    def _needs(self) -> str:
-        workers = self._workers
-        return f"1 CPU, {workers.gpus_per_actor:g} GPU" + (f" and labels {workers.label}" if workers.label else "")
-
-    def _cluster(self) -> str:
-        nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        had = [(node["Resources"], node.get("Labels", {})) for node in nodes]
-        return "; ".join(f"{has.get('CPU', 0):g} CPU, {has.get('GPU', 0):g} GPU, labels {labels}" for has, labels in had)
-
-
-def _pool_size(workers: WorkersSpec, cpus: int, gpus: float) -> int:
-    if workers.actors is not None:
-        return workers.actors
-    if workers.gpus_per_actor:
-        return int(gpus / workers.gpus_per_actor)
-    return min(cpus, LARGEST_LOCAL_POOL)
+    def _kill(self, member: _Member) -> None:
+        with suppress(self._ray.exceptions.RayError):  # the cluster itself is gone
+            self._ray.kill(member.actor)

@@ -7,7 +7,8 @@ from pipelines.models import resolve_model
 from pipelines.spec import ModelSpec
 from storage.bridges import read_bridge
 from storage.catalog import published
-from storage.published import Condition, search_vectors
+from storage.filters import Condition
+from storage.published import search_vectors
 from storage.tables import Store
 from workers.encoders import load_encoder
 from workers.subject import known_models, model_of

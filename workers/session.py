@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from pipelines.errors import RevectorError
+from pipelines.redaction import redact
 from storage import tables
+from storage.examination import require_sound
 from storage.ledger import Fence, Heartbeat, Run, new_run_id, now, take_fence
 from storage.tables import Store
 from workers.profile import Profile
@@ -85,8 +87,9 @@ class Session:
 def open_session(store: Store, collection: str, report: Report) -> Iterator[Session]:
     """A run, with its right to commit and its heartbeat; a record of the error if it ends with one.
 
-    Raises Conflict while another run has the collection.
+    Raises Conflict while another run has the collection, StorageError for a store that would lose commits.
     """
+    require_sound(store)
     run = Run(store.objects, collection, new_run_id())
     fence = take_fence(store.objects, collection, run.run_id)
     try:
@@ -100,5 +103,5 @@ def open_session(store: Store, collection: str, report: Report) -> Iterator[Sess
 
 
 def _describe(error: BaseException) -> str:
-    """Only our own messages are known to hold neither texts nor secrets."""
-    return f"{type(error).__name__}: {error}" if isinstance(error, RevectorError) else type(error).__name__
+    """Only our own messages are known to hold no texts; what a store said may stand in them."""
+    return redact(f"{type(error).__name__}: {error}") if isinstance(error, RevectorError) else type(error).__name__

@@ -21,7 +21,9 @@ from transformers.utils.logging import disable_progress_bar
 from pipelines.errors import ModelError
 from pipelines.models import Model
 from pipelines.spec import Precision
+from workers.batching import is_out_of_memory
 from workers.encoders import Tokenized
+from workers.loading import whole_weights
 from workers.packing import ATTENTION, first_position, pack, packed, packed_features, padded_features
 from workers.prepacking import lower, prepack
 
@@ -165,13 +167,20 @@ def _load_modules(model: Model, device: str) -> Any:
     if model.folder is None or not Path(model.folder).is_dir():
         raise ModelError(f"expected the model at {model.folder}, found none: resolve it on the machine that loads it")
     disable_progress_bar()  # of loading weights: it would break into what a person reads
-    stack = SentenceTransformer(
-        model.folder,
-        device=device,
-        local_files_only=True,
-        trust_remote_code=model.spec.trust_remote_code,
-        model_kwargs={"use_safetensors": True, "dtype": torch.float32},
-    )
+    try:
+        with whole_weights(model.folder):
+            stack = SentenceTransformer(
+                model.folder,
+                device=device,
+                local_files_only=True,
+                trust_remote_code=model.spec.trust_remote_code,
+                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+            )
+    except (*_REFUSALS, OSError, ImportError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{model.folder}: expected a model that loads, found {type(error).__name__}: {reason}") from error
     stack.truncate_dim = None
     width = stack.get_embedding_dimension()
     if width < model.space.dimension or (model.spec.dimensions is None and width != model.space.dimension):

@@ -35,7 +35,8 @@ class Target:
     @property
     def reading(self) -> str:
         """Identity of how files become documents: when it changes, every file must be read again."""
-        return fingerprint(self.spec.source.model_dump(include={"id", "text", "metadata", "format", "duplicates"}, mode="json"))
+        source = self.spec.source.model_dump(include={"id", "text", "metadata", "format", "duplicates"}, mode="json")
+        return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json")})
 
     @property
     def chunking(self) -> str:
@@ -77,7 +78,7 @@ def resolve_target(spec: Spec, name: str | None) -> Target:
         chunker = _kept_chunker(store, collection, declared, model, tokenizer) or _new_chunker(declared, model, tokenizer)
         for candidate in candidates:
             _check_window(chunker, candidate)
-        return Target(store, collection, declared, model, chunker, open_corpus(declared.source), candidates)
+        return Target(store, collection, declared, model, chunker, open_corpus(declared.source, declared.limits), candidates)
 
 
 def _candidate(number: int, spec: ModelSpec) -> Model:

@@ -1,11 +1,13 @@
 """Corpora of files: Parquet, JSON lines, CSV, plain text, Markdown and HTML.
 
 listing   which files there are, how they are opened and cut
-tabular   files of many documents
+parquet, tabular   files of many documents
 textual   files that are one document
 rows      columns to documents and dead letters
+limits    what a file may cost
 """
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ import pyarrow.parquet as pq
 
 from pipelines.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
 from pipelines.errors import SourceError, SourceMissing, SpecError
-from pipelines.sources import listing, rows, tabular, textual
+from pipelines.sources import listing, parquet, rows, tabular, textual
+from pipelines.sources.limits import Budget, Unreadable
 from pipelines.sources.listing import FileSystem
-from pipelines.sources.rows import Layout, Unreadable
-from pipelines.spec import Format, SourceSpec, nearest
+from pipelines.sources.rows import Layout
+from pipelines.spec import Format, LimitsSpec, SourceSpec, nearest
 
 __all__ = ["FileCorpus", "FileSystem"]
 
@@ -33,11 +36,12 @@ class FileCorpus:
     pattern: str
     """A glob or a name below `base`; "" for all files of known suffixes."""
     source: SourceSpec
+    limits: LimitsSpec
 
     @classmethod
-    def at(cls, filesystem: FileSystem, path: str, source: SourceSpec) -> "FileCorpus":
+    def at(cls, filesystem: FileSystem, path: str, source: SourceSpec, limits: LimitsSpec) -> "FileCorpus":
         """The corpus at a file, folder or glob of `filesystem`."""
-        return cls(filesystem, *listing.locate(filesystem, path), source)
+        return cls(filesystem, *listing.locate(filesystem, path), source, limits)
 
     def files(self) -> list[SourceFile]:
         """All files, sorted by path. Raises SourceMissing if there is no such place, SpecError if the source does not fit the files."""
@@ -74,7 +78,7 @@ class FileCorpus:
 
     def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
         """Stream the documents of a shard, at most 8192 and about 16 MB at a time. Raises OSError if the store as a whole fails."""
-        layout = layout_of(self.source, metadata)
+        layout = layout_of(self.source, metadata, self.limits)
         for piece in shard.pieces:
             try:
                 with _reading():
@@ -105,15 +109,20 @@ class FileCorpus:
             return dict.fromkeys(textual.METADATA, pa.string())
         if format_ == "parquet":
             with self.filesystem.open(self._path(file), "rb") as raw:
-                return tabular.parquet_types(raw)
-        with listing.open_stream(self.filesystem, self._path(file)) as stream:
-            return tabular.json_types(stream) if format_ == "jsonl" else dict.fromkeys(tabular.csv_header(stream), pa.string())
+                return parquet.parquet_types(raw)
+        with self._open(file) as stream:
+            if format_ == "jsonl":
+                return tabular.json_types(stream, self.limits.document_bytes)
+            return dict.fromkeys(tabular.csv_header(stream), pa.string())
+
+    def _open(self, file: SourceFile) -> io.BufferedReader:
+        return listing.open_stream(self.filesystem, self._path(file), Budget(self.limits, file.size))
 
     def _pieces(self, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
         format_ = self._format(file)
         if file.size > target_bytes and format_ == "parquet":
             yield from self._row_group_pieces(file, target_bytes)
-        elif file.size > target_bytes and format_ == "jsonl" and not listing.split_suffixes(file.path)[1]:
+        elif file.size > target_bytes and format_ == "jsonl" and not listing.compression(file.path):
             yield from listing.byte_pieces(file, target_bytes)
         else:
             yield Piece(file), file.size
@@ -126,26 +135,31 @@ class FileCorpus:
             # Whoever reads the piece reports it.
             yield Piece(file), file.size
         else:
-            yield from listing.row_group_pieces(file, footer, target_bytes)
+            yield from parquet.row_group_pieces(file, footer, target_bytes)
 
     def _read(self, piece: Piece, layout: Layout) -> Iterator[DocumentBatch]:
-        path, format_ = self._path(piece.file), self._format(piece.file)
+        file, format_ = piece.file, self._format(piece.file)
         if format_ == "parquet":
-            with self.filesystem.open(path, "rb") as raw:
-                yield from tabular.read_parquet(raw, piece, layout)
+            with self.filesystem.open(self._path(file), "rb") as raw:
+                yield from parquet.read_parquet(raw, piece, layout)
         elif format_ == "jsonl":
-            yield from tabular.read_jsonl(lambda: listing.open_stream(self.filesystem, path), piece, layout)
+            yield from tabular.read_jsonl(lambda: self._open(file), piece, layout)
         else:
-            with listing.open_stream(self.filesystem, path) as stream:
+            with self._open(file) as stream:
                 if format_ == "csv":
-                    yield from tabular.read_csv(stream, piece, layout)
+                    yield from tabular.read_csv(stream, piece, layout, self._block_bytes(file))
                 else:
-                    yield textual.read_textual(stream, piece.file, format_, layout)
+                    yield textual.read_textual(stream, file, format_, layout)
+
+    def _block_bytes(self, file: SourceFile) -> int:
+        """In which a record of a CSV file must lie whole."""
+        most = self.limits.document_bytes
+        return most if listing.compression(file.path) else max(1, min(file.size + 1, most))
 
 
-def layout_of(source: SourceSpec, metadata: pa.StructType | None) -> Layout:
+def layout_of(source: SourceSpec, metadata: pa.StructType | None, limits: LimitsSpec) -> Layout:
     """What `source` asks of a file; files of text need no id."""
-    return Layout(source.id or "", source.text, metadata)
+    return Layout(source.id or "", source.text, metadata, limits)
 
 
 def check_tabular(format_: Format, source: SourceSpec) -> None:
@@ -176,7 +190,7 @@ def _reading() -> Iterator[None]:
         raise Unreadable("expected the file that was listed, found none") from None
     except PermissionError:
         raise Unreadable("expected a file that may be read, found permission denied") from None
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowSerializationError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise Unreadable(f"incomplete: expected a whole and valid file, found it broken ({type(error).__name__})") from None
     except OSError as error:
         # Arrow's decoders raise a bare OSError; those of disks and networks have a number or a class of their own.

@@ -1,16 +1,17 @@
 """Which files belong to a corpus, what is in them, how they are opened and how they are cut."""
 
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.documents import Piece, SourceFile, SourceShard
 from pipelines.errors import SourceError
+from pipelines.sources.limits import Budget, Metered
 from pipelines.spec import Format
 
 SUFFIXES: Mapping[str, Format] = {
@@ -68,12 +69,17 @@ def format_of(path: str, declared: Format | None = None) -> Format | None:
     return declared or (None if found == "parquet" and compression else found)
 
 
-def open_stream(filesystem: FileSystem, path: str) -> io.BufferedReader:
-    """Open a file for reading, decompressed as its suffix says. Raises OSError."""
+def open_stream(filesystem: FileSystem, path: str, budget: Budget) -> io.BufferedReader:
+    """Open a file for reading, decompressed as its suffix says. Raises OSError; to read beyond `budget` raises Unreadable."""
     raw = filesystem.open(path, "rb")
-    codec = CODECS.get(split_suffixes(path)[1])
+    codec = compression(path)
     stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec) if codec else raw
-    return io.BufferedReader(stream, BUFFER_BYTES)
+    return io.BufferedReader(Metered(stream, budget), BUFFER_BYTES)
+
+
+def compression(path: str) -> str | None:
+    """The codec that a file's suffix names."""
+    return CODECS.get(split_suffixes(path)[1])
 
 
 def locate(filesystem: FileSystem, path: str) -> tuple[str, str]:
@@ -147,6 +153,8 @@ def _resolved(path: str, entry: Entry, base: str) -> SourceFile | None:
 
 
 def _source_file(path: str, entry: Entry) -> SourceFile:
+    """A name that is not UTF-8 is spelled with escapes: no such file can be opened, and it becomes a dead letter."""
+    path = os.fsencode(path).decode(errors="backslashreplace")
     etag = entry["ETag"].strip('"') if "ETag" in entry else f"{entry['mtime'] * 1e9:.0f}"
     return SourceFile(path, int(entry["size"]), etag)
 
@@ -157,18 +165,6 @@ def byte_pieces(file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, in
     borders = [file.size * n // count for n in range(count)]
     for start, stop in zip(borders, [*borders[1:], None], strict=True):
         yield Piece(file, start, stop), (stop or file.size) - start
-
-
-def row_group_pieces(file: SourceFile, footer: pq.FileMetaData, target_bytes: int) -> Iterator[tuple[Piece, int]]:
-    """Cut a Parquet file into runs of row groups of about `target_bytes`, decoded."""
-    start, weight = 0, 0
-    for group in range(footer.num_row_groups):
-        size = footer.row_group(group).total_byte_size
-        if weight and weight + size > target_bytes:
-            yield Piece(file, start, group), weight
-            start, weight = group, 0
-        weight += size
-    yield Piece(file, start, None), weight
 
 
 def pack(pieces: Iterable[tuple[Piece, int]], target_bytes: int) -> Iterator[SourceShard]:

@@ -9,19 +9,17 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.documents import DeadLetter, DocumentBatch, SourceFile
-from pipelines.spec import nearest
+from pipelines.documents import LETTERS_KEPT, DeadLetter, DocumentBatch, SourceFile
+from pipelines.sizes import row_bytes, table_bytes
+from pipelines.sources.limits import Budget, Unreadable, beyond
+from pipelines.spec import LimitsSpec, nearest
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 16 << 20
-MAX_DOCUMENT_BYTES = 64 << 20
-"""A longer line or text file is a dead letter: without a bound one input could take all memory."""
 
 NAMES_SHOWN = 30
-
-
-class Unreadable(Exception):
-    """A file that cannot be read, or not to its end. The message is the reason of its dead letter."""
+BAD_VALUE = (ValueError, TypeError, OverflowError, pa.ArrowNotImplementedError)
+"""What Arrow and orjson raise on values that do not fit, are not UTF-8, or are nested too deep. ArrowInvalid is a ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,7 @@ class Layout:
     """Joined by a blank line, in order."""
     metadata: pa.StructType | None
     """Names and types of the columns that are kept; None: none."""
+    limits: LimitsSpec
 
     @property
     def columns(self) -> list[str]:
@@ -76,16 +75,38 @@ def assemble(file: SourceFile, columns: Columns, layout: Layout, place: Callable
     _note(problems, pc.equal(pc.utf8_trim_whitespace(text), ""), "no text")
     no_id = pc.or_(pc.is_null(columns.ids), pc.equal(pc.fill_null(columns.ids, ""), ""))
     _note(problems, no_id, "no id: null or empty")
+    limits = layout.limits
+    _cap(problems, [text], "document_bytes", limits.document_bytes, "text")
+    _cap(problems, [columns.ids], "id_bytes", limits.id_bytes, "id")
+    _cap(problems, columns.metadata, "metadata_bytes", limits.metadata_bytes, "metadata")
     arrays = [columns.ids, text]
     if layout.metadata is not None:
         arrays.append(pa.StructArray.from_arrays(columns.metadata, fields=list(layout.metadata)))
     documents = pa.RecordBatch.from_arrays(arrays, schema=layout.schema)
-    dead = [DeadLetter("document", file.path, columns.ids[row].as_py() or place(row), problems[row]) for row in sorted(problems)]
+    dead: list[DeadLetter] = []
     if problems:
+        dead = _letters(file, columns.ids, problems, limits.id_bytes, place)
         keep = np.ones(len(documents), dtype=bool)
         keep[list(problems)] = False
         documents = documents.filter(pa.array(keep))
     return DocumentBatch(file, documents, dead)
+
+
+def _cap(problems: dict[int, str], columns: Sequence[pa.Array], limit: str, most: int, of: str) -> None:
+    """Note the rows of `columns` that have more than `most` bytes together."""
+    if sum(column.nbytes for column in columns) > most:
+        _note(problems, pa.array(sum(map(row_bytes, columns)) > most), beyond(limit, most, f"bytes of {of}"))
+
+
+def _letters(file: SourceFile, ids: pa.Array, problems: dict[int, str], id_bytes: int, place: Callable[[int], str]) -> list[DeadLetter]:
+    """One a problem, the first of them; and one for all others."""
+    rows = sorted(problems)
+    named = ((row, ids[row].as_py()) for row in rows[:LETTERS_KEPT])
+    letters = [
+        DeadLetter("document", file.path, id if id and len(id.encode()) <= id_bytes else place(row), problems[row]) for row, id in named
+    ]
+    more = len(rows) - len(letters)
+    return [*letters, DeadLetter("document", file.path, "", problems[rows[-1]], more)] if more else letters
 
 
 def _joined(texts: Sequence[pa.Array]) -> pa.Array:
@@ -110,11 +131,40 @@ def rows_in_batch(count: int, size: int) -> int:
     return max(1, min(BATCH_ROWS, count * BATCH_BYTES // max(size, 1)))
 
 
-def slices(rows: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Cut rows into batches, each with the number of its first row from 0."""
-    step = rows_in_batch(len(rows), rows.nbytes)
-    for start in range(0, len(rows), step):
-        yield start, rows.slice(start, step)
+def slices(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Cut rows of those `sizes` (bytes, int64) into batches: start and stop of each. What is larger than a batch is one by itself."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        before = ends[start - 1] if start else 0
+        fitting = int(np.searchsorted(ends, before + BATCH_BYTES, side="right"))
+        stop = max(start + 1, min(start + BATCH_ROWS, fitting))
+        yield start, stop
+        start = stop
+
+
+def row_batches(
+    file: SourceFile, table: pa.RecordBatch, layout: Layout, first: int, budget: Budget, place: Callable[[int], str] = "row {}".format
+) -> Iterator[DocumentBatch]:
+    """The documents of some rows of a typed file, of which the first is its row number `first`; `place` names a row number.
+
+    Raises Unreadable when they exceed the budget of the file: what goes before is delivered.
+    """
+    sizes = table_bytes(table)
+    limits = layout.limits
+    most = limits.document_bytes + limits.metadata_bytes + limits.id_bytes
+    for start, stop in slices(sizes):
+        size = int(sizes[start:stop].sum())
+        budget.spend(size, stop - start)
+        if stop - start == 1 and size > most:
+            reason = beyond("document_bytes", limits.document_bytes, "bytes of text")
+            yield only_letters(file, layout, [DeadLetter("document", file.path, place(first + start), reason)])
+        else:
+            yield assemble(file, from_arrow(table.slice(start, stop - start), layout), layout, _shifted(place, first + start))
+
+
+def _shifted(place: Callable[[int], str], by: int) -> Callable[[int], str]:
+    return lambda row: place(row + by)
 
 
 def from_arrow(rows: pa.RecordBatch, layout: Layout) -> Columns:
@@ -148,7 +198,7 @@ def cast_column(column: pa.Array, type_: pa.DataType, what: str, problems: dict[
         column = column.dictionary_decode()
     try:
         return _cast(column, type_)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except BAD_VALUE:
         return _cast_each((column.slice(row, 1) for row in range(len(column))), type_, what, problems)
 
 
@@ -157,7 +207,7 @@ def _cast_each(values: Iterable[pa.Array], type_: pa.DataType, what: str, proble
     for row, value in enumerate(values):
         try:
             results.append(_cast(value, type_))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        except BAD_VALUE:
             problems.setdefault(row, f"{what}: expected {_words(type_)}, found a value that is not")
             results.append(pa.nulls(1, type_))
     return pa.concat_arrays(results)
@@ -177,7 +227,7 @@ def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
 
 
 def json_text(value: object) -> str:
-    """A value that Arrow has no column type for here, as JSON."""
+    """A value that Arrow has no column type for here, as JSON. Raises TypeError where it is nested deeper than 254."""
     return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
@@ -202,8 +252,18 @@ def _json_column(values: Sequence[Any], type_: pa.DataType, what: str, allowed: 
             problems.setdefault(row, f"{what}: expected a string or a number, found {type(value).__name__}")
     usable = [value if type(value) in accepted else None for value in values]
     if pa.types.is_string(type_):
-        return pa.array([value if value is None or isinstance(value, str) else json_text(value) for value in usable], type_)
+        return pa.array([_json_string(row, value, what, problems) for row, value in enumerate(usable)], type_)
     return _cast_each(map(_scalar, usable), type_, what, problems)
+
+
+def _json_string(row: int, value: object, what: str, problems: dict[int, str]) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return json_text(value)
+    except TypeError:
+        problems.setdefault(row, f"{what}: expected JSON that is nested at most 254 deep, found more")
+        return None
 
 
 def _scalar(value: object) -> pa.Array:

@@ -1,0 +1,30 @@
+"""Takes secrets out of what people, logs and records get to see: at every edge where a text leaves the program."""
+
+import os
+import re
+from collections.abc import Mapping
+
+HIDDEN = "[hidden]"
+_SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_SHORTEST = 8
+"""A shorter value hides nothing, and would be found in the middle of words."""
+_PATTERNS = [
+    (re.compile(r"(?<=://)[^\s/'\"]*@"), f"{HIDDEN}@"),
+    (re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*"), rf"\1?{HIDDEN}"),
+    # a store that refuses a signature sends back what was signed, the session token included
+    (re.compile(r"(?i)(x-amz-(?:security-token|signature|credential)\s*[:=]\s*)[^\s&<'\"]+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(?i)<(AWSAccessKeyId|StringToSign|CanonicalRequest|SignatureProvided)>.*?</\1>", re.DOTALL), rf"<\1>{HIDDEN}</\1>"),
+    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), HIDDEN),
+]
+"""User and password, the query of a link, and what object stores say of requests; their keys by their form."""
+
+
+def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
+    """`text` without credentials: those of the environment wherever they stand, and whatever stands where a URI has its own."""
+    for name in _SECRET_VARIABLES:
+        secret = environ.get(name, "")
+        if len(secret) >= _SHORTEST:
+            text = text.replace(secret, HIDDEN)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text

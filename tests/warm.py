@@ -1,0 +1,11 @@
+"""What the fork server of `tests.mortal` imports, once, so that each command that is forked from it starts in a moment.
+
+Lance warns of forks, and recommends a fork server: this one has imported it and called nothing of it, so no thread of it is running.
+"""
+
+import importlib
+import warnings
+
+warnings.filterwarnings("ignore", message=".*fork")
+for module in ("flows.cli", "flows.commands", "flows.progress", "flows.render", "storage.published", "lancedb", "s3fs", "tests.mortal"):
+    importlib.import_module(module)

@@ -1,0 +1,47 @@
+"""What runs in a worker process: a model, and the plain code around it."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import WorkerError
+from pipelines.models import resolve_model
+from pipelines.spec import ModelSpec
+from workers.embed import Embedding, Receipt, Shard, embed_shard
+from workers.encoders import Encoder, load_encoder
+
+
+class EmbedActor:
+    """A model in a process of its own. Thin: all that it does is `embed_shard`, in threads that take turns at the model."""
+
+    def __init__(self, model: ModelSpec, space: str, options: dict[str, Any]) -> None:
+        """`options`: of `load_encoder`."""
+        self._model = model
+        self._space = space
+        self._options = options
+        self._turn = threading.Lock()
+
+    def load(self) -> str:
+        """Load the model, and say how it will run. Not the constructor's work: of an error there Ray tells only the text."""
+        model = resolve_model(self._model)
+        if model.space.id != self._space:
+            raise WorkerError(f"expected a model of space {self._space} on every node, found {model.space.id}: do the weights differ?")
+        self._encoder = load_encoder(model, **self._options)
+        return self._encoder.how
+
+    def run(self, embedding: Embedding, shard: Shard) -> Receipt:
+        return embed_shard(embedding, self._encoder, shard, self._turn)
+
+    def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        with self._turn:
+            return encode(self._encoder, kind, texts)
+
+
+def encode(encoder: Encoder, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    """The vectors of `texts`, (n, d); `kind`: "documents" or "queries"."""
+    if kind == "documents":
+        return encoder.encode(texts).vectors
+    return encoder.encode_queries(texts)
