@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -36,22 +36,20 @@ Injection = Callable[[Rehearsed, Point], Tally]
 class Course:
     """What of it is run."""
 
-    every: int
-    """Of so many points, one."""
-    kinds: tuple[str, ...]
-    """Of stores."""
+    every: dict[str, int]
+    """Of so many points, one, on each kind of store."""
     soak_seconds: float
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--every", type=int, default=1, help="Of so many points, take one.")
-    arguments.add_argument("--on", nargs="+", choices=["disk", "s3"], default=["disk", "s3"])
+    arguments.add_argument("--every", type=int, default=1, help="Of so many points on disk, take one.")
+    arguments.add_argument("--every-s3", type=int, default=5, help="The same on S3, where each takes several times as long.")
     arguments.add_argument("--soak", type=float, default=60.0, help="Seconds, on each kind of store.")
     arguments.add_argument("--no-tests", action="store_true", help="Leave out the faults that tests of their own inject.")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
-    rows = list(injected(Course(options.every, tuple(options.on), options.soak)))
+    rows = list(injected(Course({"disk": options.every, "s3": options.every_s3}, options.soak)))
     lines = list(table(rows))
     tested = [] if options.no_tests else list(run_tests())
     lines += [f"- `{name}`: {passed} passed, {failed} failed" for name, passed, failed in tested]
@@ -64,28 +62,28 @@ def main() -> None:
 
 def injected(course: Course) -> Iterator[Tally]:
     """A row for each fault."""
-    for kind in course.kinds:
+    for kind, every in course.every.items():
         with tempfile.TemporaryDirectory() as folder, place_on(kind, Path(folder)) as place:
             scenes = [rehearse(scene, beside(place, name)) for name, scene in SCENES.items()]
-            yield told(f"driver killed, {kind}", everywhere(scenes, kill, course.every))
-            yield told(f"driver stopped, overtaken, continued, {kind}", everywhere(scenes, pause, course.every))
-        yield told(f"two coordinators, upkeep, readers, kills at any time, {kind}", [soaked(kind, course.soak_seconds)])
-    if "s3" in course.kinds:
-        with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "server") as store:
-            os.environ.update(store.environment())
-            yield from (told(row.fault, [row]) for row in store_faults.table(Path(folder) / "places", store, course.every))
+            yield told(f"driver killed, {kind}", everywhere(scenes, kill, every))
+            yield told(f"driver stopped, overtaken, continued, {kind}", everywhere(scenes, pause, every))
+        soaks = (soaked(kind, seconds) for seconds in (course.soak_seconds,))
+        yield told(f"two coordinators, upkeep, readers, kills at any time, {kind}", soaks)
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder) / "server") as store:
+        os.environ.update(store.environment())
+        yield from (told(row.fault, [row]) for row in store_faults.table(Path(folder) / "places", store, course.every["s3"]))
     with tempfile.TemporaryDirectory() as folder:
-        load, update = (rehearse(SCENES[name], beside(Place(Path(folder), folder), name)) for name in ("first load", "update"))
+        load, update = (rehearse(SCENES[name], beside(Place(Path(folder), f"{folder}/stores"), name)) for name in ("first load", "update"))
         on_ray = Setting(ray=True)
         for fault, act in (
             ("actor killed", kill_worker),
             ("Ray killed", kill_ray),
             ("driver, Ray and actors killed at once", die_with_all),
         ):
-            points = (Point("receipt", number) for number in RECEIPTS[:: course.every])
+            points = (Point("receipt", number) for number in RECEIPTS[:: course.every["disk"]])
             yield told(fault, (kill(load, point, act, on_ray) for point in points))
         try:
-            yield from full_disks(Path(folder), update, RESTS[:: max(1, course.every // 4)])
+            yield from full_disks(Path(folder), update, RESTS[:: max(1, course.every["disk"] // 4)])
         except CannotMount as error:
             print(f"full disks: left out, {error}", flush=True)
 
@@ -121,7 +119,7 @@ def soaked(kind: str, seconds: float) -> Tally:
     return Tally("", found.kills, found.kills, found.lost, found.doubled, found.reader_errors, found.answers, complaints)
 
 
-def told(fault: str, tallies: Iterator[Tally] | list[Tally]) -> Tally:
+def told(fault: str, tallies: Iterable[Tally]) -> Tally:
     """Their sum; printed, with all that was not as it should be."""
     began, total = time.monotonic(), Tally(fault)
     for tally in tallies:

@@ -21,7 +21,6 @@ GOOD = b'{"id": "good", "text": "a plain text", "tags": ["a"]}\n'
 SPEC = """
 [collections.hostile]
 source = { uri = "data", id = "id", text = "text"%s }
-chunking = { by = "stable" }
 model = { name = "hash", dimensions = 16 }
 gates = { max_failed = 1 }
 """

@@ -27,7 +27,7 @@ from tests.scenes import COLLECTION, OLD, Place, Reader, Seen, lost_and_doubled,
 
 DOCUMENTS = 200
 SHARD_TOKENS = 512
-KILLED = 0.1
+KILLED = 0.2
 """Share of commands that are killed, within KILL_SECONDS of their start."""
 KILL_SECONDS = 2.0
 RETENTION = "retention = { publications = 5, days = 0.001 }"

@@ -120,10 +120,11 @@ class TokenChunker:
         long = (index for index, text in enumerate(texts) if not self._surely_fits(text))
         for batch in _batches(texts, long):
             tokens = self.tokenizer.offsets([texts[index] for index in batch])
-            for index, offsets in zip(batch, tokens, strict=True):
-                if len(offsets) > self.budget:
-                    spans[index] = self.cut(texts[index], offsets)
-            self._fit(texts, [index for index in batch if len(spans[index]) > 1], spans)
+            exceeding = [(index, offsets) for index, offsets in zip(batch, tokens, strict=True) if len(offsets) > self.budget]
+            for index, offsets in exceeding:
+                spans[index] = self.cut(texts[index], offsets)
+            # Also those that were not cut: a window does not count the whitespace before it, for which some models have tokens.
+            self._fit(texts, [index for index, _ in exceeding], spans)
         return spans
 
     def _surely_fits(self, text: str) -> bool:

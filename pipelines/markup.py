@@ -147,8 +147,14 @@ def _mark_lines(tree: Any) -> None:
 def _bound(seconds: int, memory: int) -> None:
     """Of this process, from now on."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds + 1, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, resource.RLIM_INFINITY))
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
+    _limit(resource.RLIMIT_AS, memory)
+
+
+def _limit(kind: int, most: int) -> None:
+    """The soft limit: the hard one may be set from outside, and cannot be raised."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _serve(requests: IO[bytes], replies: IO[bytes]) -> None:

@@ -138,7 +138,7 @@ class WorkersSpec(_Table):
     def _selectable(cls, label: dict[str, str]) -> dict[str, str]:
         for key, value in label.items():
             if not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
-                raise ValueError(f"expected a Ray label and \"a\", \"!a\", \"in(a,b)\" or \"!in(a,b)\", found {key!r} = {value!r}")
+                raise ValueError(f'expected a Ray label and "a", "!a", "in(a,b)" or "!in(a,b)", found {key!r} = {value!r}')
         return label
 
 

@@ -15,6 +15,7 @@ from lance.fragment import write_fragments
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound
 from storage.ledger import declaration, now, whoami
+from storage.s3 import store_failure
 from storage.tables import Store
 
 CATALOG = "_revector/catalog"
@@ -178,7 +179,8 @@ def _change(store: Store, change: Callable[[list[Publication]], list[Publication
             continue
         except OSError as error:
             if not set(changed) <= set(publications(store)):
-                raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {error}: run again") from error
+                found = store_failure(error) or error
+                raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {found}: run again") from error
         return
     raise CommitUnknown(f"expected to swap the catalog of {store.root} within {ATTEMPTS} attempts, found it busy: run again")
 

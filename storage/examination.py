@@ -27,7 +27,7 @@ from lance.commit import CommitConflictError
 from pipelines.errors import RevectorError, StorageError
 from pipelines.redaction import redact
 from storage.ledger import now, whoami
-from storage.s3 import clear_errors, endpoint
+from storage.s3 import clear_errors, endpoint, store_failure
 from storage.tables import Store, table_meta
 
 FOLDER = "_revector/_doctor"
@@ -204,7 +204,8 @@ def _race_tables(store: Store, folder: str) -> str:
         except CommitConflictError:
             return False
         except OSError as error:
-            raise StorageError(f"expected writers of one table to win or to lose in {store.root}, found {error}") from error
+            found = store_failure(error) or error
+            raise StorageError(f"expected writers of one table to win or to lose in {store.root}, found {found}") from error
         return True
 
     for race, won in enumerate(_all_at_once(TABLE_RACES, swap)):

@@ -14,6 +14,7 @@ from lance.optimize import Compaction, CompactionTask
 
 from pipelines.errors import NotFound, StorageError
 from pipelines.fingerprint import DIGEST_BYTES
+from storage.s3 import store_failure
 from storage.tables import Store, scan_batches
 
 SMALL_ROWS = 131_072
@@ -66,7 +67,8 @@ def compact(dataset: LanceDataset, check: Callable[[], None], worn: float = WORN
         try:
             Compaction.commit(dataset, rewritten)
         except OSError as error:
-            raise StorageError(f"expected to compact {dataset.uri}, found {error}: run again") from error
+            found = store_failure(error) or error
+            raise StorageError(f"expected to compact {dataset.uri}, found {found}: run again") from error
         dataset = dataset.checkout_version(dataset.latest_version)
     if dataset.count_rows() != rows:
         raise StorageError(f"expected {rows} rows of {dataset.uri} after compaction, found {dataset.count_rows()}: publish nothing of it")

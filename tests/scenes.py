@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,11 @@ class Place:
         return {key: objects.get(key) or b"" for folder in objects.names("") for key in objects.walk(folder)}
 
     def restore(self, kept: Mapping[str, bytes]) -> None:
+        """Make the store what `keep` gave."""
         objects = Objects(self.store)
-        for folder in objects.names(""):
-            objects.remove(folder)
-        for key, data in kept.items():
-            objects.put(key, data)
+        with ThreadPoolExecutor(8) as pool:  # on S3 each object takes a while
+            list(pool.map(objects.remove, objects.names("")))
+            list(pool.map(objects.put, kept, kept.values()))
 
     def published(self) -> pa.Table:
         """All rows that readers get, by chunk id."""

@@ -13,7 +13,7 @@ from tests.objectstore import BUCKET, ObjectStore
 from tests.proxy import Fault, FaultProxy, Kind
 from tests.scenes import SCENES, Place, Reader
 
-SILENT_SECONDS = 5.0
+SILENT_SECONDS = 10.0
 """Longer than `tests.mortal` lets a client wait."""
 
 

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flows import status
+from pipelines import chunking
 from pipelines.errors import SpecError
 from pipelines.spec import LimitsSpec, SourceSpec
 from storage.corpus import open_corpus
@@ -144,7 +145,7 @@ def test_a_line_above_the_limit_costs_itself_and_the_lines_around_it_stay(place:
         place.root / "data/a.jsonl",
         row("before", "one") + b'{"id": "long", "text": "',
         b"x" * (1 << 20),
-        200,
+        70,
         b'"}\n' + row("after", "two"),
     )
     embed_bounded(place)
@@ -153,14 +154,16 @@ def test_a_line_above_the_limit_costs_itself_and_the_lines_around_it_stay(place:
 
 
 @pytest.mark.parametrize("by", ["stable", "tokens"])
-def test_a_long_document_is_embedded_whole(place: Workplace, by: str) -> None:
-    text = b"".join(words(5 << 20)).decode()
+def test_a_long_document_is_embedded_whole_section_by_section(place: Workplace, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunking, "BATCH_CHARACTERS", 10_000)
+    text = " " * 20_000 + b"".join(words(100_000)).decode() + "\n" * 20_000
     (place.root / "data/a.jsonl").write_bytes(row("long", text))
-    place.spec(source='uri = "data", id = "id", text = "text"', rest=f'chunking = {{ by = "{by}" }}')
+    place.spec(source='uri = "data", id = "id", text = "text"', rest=f'chunking = {{ by = "{by}", size = 64 }}')
     assert place.apply().status == "published"
     rows = place.published()
     of_long = rows.filter(pa.compute.equal(rows["doc_id"], "long")).sort_by("ordinal")
     assert "".join(of_long["text"].to_pylist()) == text
+    assert all(piece.strip() for piece in of_long["text"].to_pylist())
 
 
 def test_letters_are_counted_exactly_and_kept_few(place: Workplace) -> None:

@@ -25,6 +25,7 @@ from pipelines.models import Model, resolve_model
 from pipelines.spec import ModelSpec
 from tests.tiny import CONFIG, SENTENCE, save_stack, save_transformer
 from workers.encoders import load_encoder
+from workers.subject import known_models, model_of
 
 Change = Callable[[Path], None]
 
@@ -292,6 +293,15 @@ for folder in sys.argv[1:]:
     except ModelError as error:
         print("refused")
 """
+
+
+def test_code_is_allowed_by_the_spec_of_who_runs_it_and_never_by_what_the_store_records(folder: Path) -> None:
+    edit("config.json", auto_map=CODE)(folder)
+    recorded = ModelSpec(name=str(folder), trust_remote_code=True)
+    space = resolve_model(recorded).space.id
+    with pytest.raises(ModelError, match="auto_map"):
+        model_of(space, recorded, known=())
+    assert model_of(space, recorded, known_models([recorded])).space.id == space
 
 
 def test_nothing_is_fetched_and_no_code_is_run_even_while_a_model_is_loaded(folder: Path, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_an_actor_encodes_as_this_process_does(tmp_path: Path, ray_cluster: obje
         assert there.documents([]).shape == (0, 16)
     nowhere = CollectionSpec(source=SourceSpec(uri="."), workers=WorkersSpec(label={"place": "nowhere"}, ready=1))
     with (
-        pytest.raises(WorkerError, match="labels {'place': 'nowhere'} within 1 s, found a cluster of"),
+        pytest.raises(WorkerError, match=r"labels \{'place': 'nowhere'\} within 1 s, found a cluster of"),
         Encoding(SimpleNamespace(model=model, spec=nowhere)) as lost,
     ):
         lost.documents(texts)

@@ -74,9 +74,8 @@ def read(workplace: Workplace) -> Texts:
 
 def suffer(command: Callable[[], object], on_write: OnWrite) -> list[str]:
     """Run `command`, which may die, or end with an error of ours. Gives the writes that it tried."""
-    with intercepted(on_write) as names:
-        with suppress(Died, RevectorError, OSError):
-            command()
+    with intercepted(on_write) as names, suppress(Died, RevectorError, OSError):
+        command()
     return names
 
 
@@ -161,7 +160,9 @@ class Platform(RuleBasedStateMachine):
 
     def declare(self) -> None:
         candidates = "" if self.model else f"candidates = [{{ {MODELS[1]} }}]\n"
-        self.workplace.spec(model=MODELS[self.model], rest=f"{candidates}retention = {{ publications = 3, days = 0 }}\ngates = {{ max_failed = 1 }}")
+        self.workplace.spec(
+            model=MODELS[self.model], rest=f"{candidates}retention = {{ publications = 3, days = 0 }}\ngates = {{ max_failed = 1 }}"
+        )
 
     def edit(self, name: str, held: Texts) -> None:
         """Always to something that was not there before: without news a rollback stands."""

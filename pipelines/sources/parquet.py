@@ -13,7 +13,7 @@ from pipelines.sources.rows import BATCH_BYTES, BATCH_ROWS, Layout
 
 BUFFER_BYTES = 1 << 20
 """Of a column chunk that are read at a time; without it, Arrow reads chunks whole."""
-UNFOLDED_BYTES = 128 << 20
+UNFOLDED_BYTES = 64 << 20
 """That the rows of a batch may have if each of them had all values of a dictionary."""
 LEAST_SHARE = 16
 """A piece has at least this part of the bytes it is meant to have, as they are stored: what is stored is what a footer cannot make up."""
