@@ -30,7 +30,7 @@ def folder(collection: str) -> str:
 
 def new_run_id() -> str:
     """Sorts by time, unique without a coordinator."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
 
 
 def whoami() -> str:

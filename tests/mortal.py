@@ -117,7 +117,7 @@ class Setting:
     """Compare tables on disk, however small they are."""
     shard_tokens: int = 64
     """Of each shard that is embedded, and committed alone."""
-    silence: float = 3.0
+    silence: float = 8.0
     """Seconds without an answer, after which a request to the object store is given up and made again."""
     environment: Mapping[str, str] = field(default_factory=dict)
 

@@ -156,7 +156,7 @@ def test_a_line_above_the_limit_costs_itself_and_the_lines_around_it_stay(place:
 @pytest.mark.parametrize("by", ["stable", "tokens"])
 def test_a_long_document_is_embedded_whole_section_by_section(place: Workplace, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "BATCH_CHARACTERS", 10_000)
-    text = " " * 20_000 + b"".join(words(100_000)).decode() + "\n" * 20_000
+    text = " " * 12_000 + b"".join(words(50_000)).decode() + "\n" * 12_000
     (place.root / "data/a.jsonl").write_bytes(row("long", text))
     place.spec(source='uri = "data", id = "id", text = "text"', rest=f'chunking = {{ by = "{by}", size = 64 }}')
     assert place.apply().status == "published"
