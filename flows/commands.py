@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from pipelines.errors import ModelError, RevectorError, SpecError
-from pipelines.spec import Spec, load_spec
+from pipelines.spec import Spec, check_name, load_spec
 from storage import catalog, overview, promotion
 from storage.evaluations import Evaluation
 from storage.filters import Condition
@@ -84,7 +84,7 @@ def search(
     declared = spec.collection(name)[1] if bridge else spec.collections.get(name)
     models = (declared.model, *declared.candidates) if declared else ()
     conditions = [each if isinstance(each, Condition) else Condition(*each) for each in where]
-    return searching.search(Store(spec.store), name, query, k, conditions, models, bridge)
+    return searching.search(Store(spec.store), check_name(name), query, k, conditions, models, bridge)
 
 
 def bridge(name: str, config: Config = None, *, store: str | None = None, report: Report = silent) -> BridgeResult:
@@ -101,7 +101,7 @@ def history(name: str | None = None, config: Config = None, *, store: str | None
 def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
     """What changed between two published versions."""
     where = _store(config, store)
-    return {"collection": name, "from": a, "to": b, **compare_versions(where, catalog.publications(where, name), a, b)}
+    return {"collection": name, "from": a, "to": b, **compare_versions(where, catalog.publications(where, check_name(name)), a, b)}
 
 
 def evaluate(name: str | None = None, generation: str = PUBLISHED, config: Config = None, *, store: str | None = None) -> Evaluation:
@@ -118,7 +118,7 @@ def promote(
     name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "", force: bool = False
 ) -> catalog.Publication:
     """Publish the newest finished state of another generation. `force`: also if it failed its gates, or is behind."""
-    return promotion.promote(_store(config, store), name, generation, why, force)
+    return promotion.promote(_store(config, store), check_name(name), generation, why, force)
 
 
 def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:

@@ -248,6 +248,13 @@ def load_spec(path: str | os.PathLike[str] | None = None, store: str | None = No
     return parse_spec(raw, base, str(file))
 
 
+def check_name(name: str) -> str:
+    """`name` if a collection may be called so. Raises SpecError."""
+    if not re.fullmatch(COLLECTION_NAME.strip("^$"), name):
+        raise SpecError(f"expected the name of a collection, of letters, digits, '_' and '-', at most 63, found {name!r}")
+    return name
+
+
 def parse_spec(raw: dict[str, Any], base: Path, origin: str = DEFAULT_CONFIG) -> Spec:
     """Check a spec that is already a dict. Relative paths are seen from `base`. Raises SpecError."""
     try:

@@ -47,6 +47,7 @@ ADVICE = {
     "PermanentRedirect": "check AWS_REGION and AWS_ENDPOINT_URL",
     "301": "check AWS_REGION and AWS_ENDPOINT_URL",
 }
+FULL = "No space left on device"
 NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where a web or instance identity gives them"
 
 logger = logging.getLogger(__name__)
@@ -261,7 +262,7 @@ def _at() -> str:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """What Lance raises because of the object store becomes an OSError of one line: its own are ValueErrors, with XML in them."""
+    """What Lance raises because of the place of a table becomes an OSError of one line: its own may be ValueErrors, with XML in them."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -272,10 +273,12 @@ def clear_errors() -> Iterator[None]:
 
 
 def store_failure(error: Exception) -> OSError | None:
-    """The failure of the object store that an error, ours or Lance's, tells of, in one line; None if it tells of something else."""
+    """The failure of the store that an error, ours or Lance's, tells of, in one line; None if it tells of something else."""
     if isinstance(error, StoreAway | StoreDenied | StoreRefused):
         return error
     text = str(error)
+    if FULL in text:
+        return OSError(f"expected room in the store, found {FULL!r}: free some, then run again")
     if "Failed to get AWS credentials" in text:
         return _refused("credentials for the object store", "none", NO_CREDENTIALS)
     status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>(\w+)</Code>", text)

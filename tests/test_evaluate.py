@@ -159,7 +159,7 @@ def test_texts_do_not_steer_the_terminal(workplace: Workplace) -> None:
 def test_errors_say_what_to_do(two: Workplace) -> None:
     with pytest.raises(NotFound, match="found 0 for 'nothing'"):
         evaluate("docs", "nothing", two.config)
-    with pytest.raises(NotFound, match="found 2 for ''"):
+    with pytest.raises(NotFound, match="found 0 for ''"):
         compare("docs", "", "published", two.config)
     other = Workplace(two.root / "other")
     (other.root / "data").mkdir(parents=True)

@@ -207,7 +207,8 @@ def test_chunks_keep_their_borders_when_the_tokenizer_changes(workplace: Workpla
     other = tmp_path / "other"
     shutil.copytree(models / "b", other)
     tokenizer = json.loads((other / "tokenizer.json").read_text())
-    tokenizer["model"]["vocab"]["lanterns!"] = len(tokenizer["model"]["vocab"])
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["lanterns!"] = vocabulary.pop("lanterns")
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     workplace.write("a.parquet", {"x": " ".join(["a tide rises where the old harbour keeps its bread"] * 12)})
     chunked = 'chunking = { by = "stable", size = 24 }'
