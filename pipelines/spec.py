@@ -137,6 +137,8 @@ class WorkersSpec(_Table):
     @classmethod
     def _selectable(cls, label: dict[str, str]) -> dict[str, str]:
         for key, value in label.items():
+            if key == "ray.io/node-id":
+                raise ValueError(f"expected a label that outlives a cluster, found {key!r}: start nodes with a label of their own")
             if not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
                 raise ValueError(f'expected a Ray label and "a", "!a", "in(a,b)" or "!in(a,b)", found {key!r} = {value!r}')
         return label

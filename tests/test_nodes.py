@@ -128,7 +128,7 @@ def test_half_a_gpu_each_is_two_actors_a_gpu(nodes: Nodes, workplace: Workplace)
 def test_a_node_where_no_model_loads_is_left_out_and_files_are_read_on_the_actors_nodes_if_there_are_no_others(
     nodes: Nodes, workplace: Workplace
 ) -> None:
-    with job(nodes, workplace, 'gpus_per_actor = 1, label = { "ray.io/node-id" = "!none" }', unfit=nodes.second, shard_seconds=0.7) as run:
+    with job(nodes, workplace, 'gpus_per_actor = 1, label = { rack = "!c" }', unfit=nodes.second, shard_seconds=0.7) as run:
         done = run.result()
     assert (done["status"], done["how"]) == ("published", "stand-in; left out 1 nodes: MemoryError in the worker")
     placed = Counter(node for node, _ in run.placed())

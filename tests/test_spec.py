@@ -27,6 +27,10 @@ def check(**tables: object) -> None:
         ({"chunking": {"size": 10, "overlap": 9}}, "collections.a.chunking: expected overlap of at most half of size"),
         ({"chunking": {"by": "stable", "overlap": 2}}, "collections.a.chunking: expected overlap = 0 with by = 'stable', found 2"),
         ({"model": {"name": "hash"}}, "collections.a.model.dimensions: expected a number with name = 'hash', found none"),
+        ({"workers": {"gpus_per_actor": 1.5}}, "collections.a.workers.gpus_per_actor: expected a part of one GPU or whole ones, found 1.5"),
+        ({"workers": {"label": {"pool": "in(gpu"}}}, "collections.a.workers.label: expected a Ray label and .*found 'pool' = 'in.gpu'"),
+        ({"workers": {"label": {"ray.io/node-id": "x"}}}, "collections.a.workers.label: expected a label that outlives a cluster"),
+        ({"limits": {"document_byte": 1}}, "collections.a.limits.document_byte: expected one of .*did you mean 'document_bytes'?"),
         ({"gates": {"max_failed": 2}}, "collections.a.gates.max_failed: expected less than or equal to 1, found 2"),
     ],
 )
