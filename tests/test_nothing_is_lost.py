@@ -90,7 +90,14 @@ AFTER: Files = {"a.parquet": {f"d{n}": f"text {n % 3}, edited" for n in range(2,
 LATER: Files = {"a.parquet": {f"d{n}": "later" for n in range(4)}, "d.parquet": {"d30": "text 3"}}
 
 
-@pytest.mark.parametrize("meanwhile", [BEFORE, AFTER, LATER], ids=["set back", "as it is", "edited again"])
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        pytest.param(BEFORE, id="set back"),
+        pytest.param(AFTER, id="as it is", marks=pytest.mark.nightly),
+        pytest.param(LATER, id="edited again", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_run_that_is_paused_at_any_write_and_overtaken_harms_nothing(tmp_path: Path, meanwhile: Files) -> None:
     """The second run finds another corpus than the first, or the same; what the first still writes is known for what it is."""
     (tmp_path / "origin").mkdir()

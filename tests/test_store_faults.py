@@ -34,7 +34,7 @@ def second_of_each_sort(kind: Kind) -> list[Fault]:
     return [Fault(kind, sort.method, sort.path, skip=1, seconds=SILENT_SECONDS) for sort in sorts]
 
 
-@pytest.mark.parametrize("kind", ["503", "drop after", "cut"])
+@pytest.mark.parametrize("kind", ["503", "drop after"])
 def test_one_request_of_each_sort_fails(update: Staged, kind: Kind) -> None:
     """All in one run; `tests.store_faults.table` takes requests alone."""
     check(disturb(*update, kind, second_of_each_sort(kind)))

@@ -79,7 +79,9 @@ def prepared(folder: Path) -> Workplace:
 
 
 @pytest.mark.timeout(280)
-@pytest.mark.parametrize("landed", [False, True], ids=["before the write", "after the write"])
+@pytest.mark.parametrize(
+    "landed", [pytest.param(False, id="before the write", marks=pytest.mark.nightly), pytest.param(True, id="after the write")]
+)
 def test_a_switch_that_dies_at_any_write_is_finished_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landed: bool
 ) -> None:
