@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.fingerprint import DIGEST_BYTES, digests, whole
-from pipelines.sizes import row_bytes
+from pipelines.sizes import row_bytes, slices
 
 HASH = pa.binary(DIGEST_BYTES)
 DIFF_COLUMNS = ("doc_key", "doc_hash", "row_hash", "file")
 DESIRED_COLUMNS = ("row_hash", "content_hash", "start", "end")
-PART_BYTES = 16 << 20
+PART_BYTES, PART_ROWS = 16 << 20, 1 << 20
 """Of chunk rows that are made at a time, about."""
 
 
@@ -94,14 +94,8 @@ def chunk_rows(documents: Documents, chunker: Spans) -> Iterator[pa.Table]:
     borders = np.array([span for document in spans for span in document], dtype=np.int64).reshape(-1, 2)
     repeated = documents.columns.drop_columns(["text"])
     sizes = sum((row_bytes(whole(column)) for column in repeated.columns), np.zeros(len(texts), dtype=np.int64))
-    ends = np.cumsum(borders[:, 1] - borders[:, 0] + sizes[owner])
-    first = 0
-    while first < len(owner):
-        before = ends[first - 1] if first else 0
-        stop = max(first + 1, int(np.searchsorted(ends, before + PART_BYTES, side="right")))
-        part = slice(first, stop)
+    for part in slices(borders[:, 1] - borders[:, 0] + sizes[owner], PART_BYTES, PART_ROWS):
         yield _rows(repeated, texts, owner[part], ordinal[part], borders[part])
-        first = stop
 
 
 def _rows(columns: pa.Table, texts: Sequence[str], owner: np.ndarray, ordinals: np.ndarray, borders: np.ndarray) -> pa.Table:

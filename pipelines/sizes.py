@@ -1,9 +1,9 @@
-"""How many bytes rows have once they are decoded, found without decoding them.
+"""How many bytes rows have once they are decoded, found without decoding them; and cutting rows by what they hold.
 
 A dictionary-encoded column holds a value once, however often rows have it: twenty megabytes can stand for hundreds of gigabytes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,18 @@ import pyarrow.compute as pc
 
 FIXED_BYTES = 8
 """Taken for a value of any type that is no text."""
+
+
+def slices(sizes: np.ndarray, most: int, rows: int) -> Iterator[slice]:
+    """Cut rows of those `sizes` (shape (n,), int64) into parts of at most `rows` rows, `most` in all; a larger row is its own part."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        before = ends[start - 1] if start else 0
+        fitting = int(np.searchsorted(ends, before + most, side="right"))
+        stop = max(start + 1, min(start + rows, fitting))
+        yield slice(start, stop)
+        start = stop
 
 
 def table_bytes(table: pa.RecordBatch) -> np.ndarray:

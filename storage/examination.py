@@ -104,14 +104,12 @@ def _folder(store: Store) -> Iterator[str]:
     folder = f"{FOLDER}/{uuid.uuid4().hex}"
     try:
         yield folder
-    except BaseException:
-        with suppress(OSError):  # what is wrong with the store may be wrong with this, too
+    finally:
+        with suppress(OSError):  # what is wrong with the store may be wrong with this, too; a store that cannot delete is told of
             store.objects.remove(folder)
-        raise
-    store.objects.remove(folder)
-    if not store.objects.remote:
-        with suppress(OSError):  # another examination is in it
-            Path(store.root, FOLDER).rmdir()
+        if not store.objects.remote:
+            with suppress(OSError):  # another examination is in it
+                Path(store.root, FOLDER).rmdir()
 
 
 # The verdict

@@ -16,6 +16,7 @@ import pytest
 from flows import apply, plan
 from storage import open_published
 from tests.objectstore import BUCKET, ObjectStore, serve
+from tests.proxy import FaultProxy
 from workers.cluster import start_ray
 from workers.report import Plan, Result
 
@@ -38,6 +39,15 @@ def object_store() -> Iterator[ObjectStore]:
     """A real S3 server, to which the AWS variables lead from the beginning."""
     with tempfile.TemporaryDirectory() as folder, serve(Path(folder), LOOPBACK_STORE) as store:
         yield store
+
+
+@pytest.fixture
+def proxy(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """Stands between the object store and all clients that are made from now on."""
+    with FaultProxy(object_store) as made:
+        for name, value in made.environment().items():
+            monkeypatch.setenv(name, value)
+        yield made
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import time
 from collections import namedtuple
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from storage.examination import RECORD, examine_store, require_sound
 from storage.objects import Objects
 from storage.tables import Store
 from tests.conftest import Workplace
-from tests.objectstore import ObjectStore
 from tests.proxy import Fault, FaultProxy
 from workers.nodes import Node
 
@@ -91,13 +89,15 @@ def test_a_store_that_would_lose_commits_is_found_and_refused(tmp_path: Path, mo
     assert not store.objects.exists(RECORD)
 
 
-@pytest.fixture
-def proxy(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """The object store behind a proxy, to which the AWS variables lead."""
-    with FaultProxy(object_store) as made:
-        for name, value in made.environment().items():
-            monkeypatch.setenv(name, value)
-        yield made
+def test_apply_entrusts_nothing_to_a_store_that_would_lose_commits(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workplace.write("a.parquet", {"d0": "text"})
+    with monkeypatch.context() as patched:
+        patched.setattr(Objects, "_really_put", Objects.put_if_absent, raising=False)
+        patched.setattr(Objects, "put_if_absent", ignore_the_condition)
+        with pytest.raises(StorageError, match="would lose commits"):
+            workplace.apply()
+    assert Store(workplace.store).tables() == []
+    assert workplace.apply().status == "published"
 
 
 @pytest.mark.parametrize(("path", "name"), [("", "conditional writes"), ("_versions", "table commits")])

@@ -3,7 +3,7 @@
 import gzip
 import pickle
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import lance
@@ -21,15 +21,6 @@ from tests.objectstore import ObjectStore
 from tests.proxy import Fault, FaultProxy
 
 TABLE = pa.table({"n": range(1000)})
-
-
-@pytest.fixture
-def proxy(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """Stands between the store and all clients that are made from now on."""
-    with FaultProxy(object_store) as proxy:
-        for name, value in proxy.environment().items():
-            monkeypatch.setenv(name, value)
-        yield proxy
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.chunks import metadata_type, row_schema
+from pipelines.sizes import slices
 from storage.tables import ROW_ADDRESS, Store, take
 from storage.vectors import Donors
 from workers.encoders import Encoder
@@ -122,22 +123,10 @@ def reuse_rows(embedding: Embedding, donors: Donors, reuse: pa.Table) -> Iterato
     """
     schema = embedding.schema()
     table = embedding.store.open(embedding.chunk_table, embedding.chunk_version)
-    for part in _blocks(reuse["length"].to_numpy()):
+    for part in slices(reuse["length"].to_numpy(), BLOCK_CODE_POINTS, WRITE_ROWS):
         addresses, source, donor = (reuse[name].to_numpy()[part] for name in (ROW_ADDRESS, "source", "donor"))
         rows = take(table, addresses, row_schema(metadata_type(schema)).names)
         yield embedding.store.stage(embedding.generation, schema, vector_rows(rows, donors.vectors(source, donor), schema)), len(rows)
-
-
-def _blocks(lengths: np.ndarray) -> Iterator[slice]:
-    """Cut rows into blocks that fit in memory, however long their texts are."""
-    ends = np.cumsum(lengths)
-    start = 0
-    while start < len(lengths):
-        before = ends[start - 1] if start else 0
-        fitting = int(np.searchsorted(ends, before + BLOCK_CODE_POINTS, side="right"))
-        stop = max(start + 1, min(start + WRITE_ROWS, fitting))
-        yield slice(start, stop)
-        start = stop
 
 
 def vector_rows(rows: pa.Table, vectors: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

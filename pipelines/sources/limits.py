@@ -4,7 +4,6 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.documents import SourceFile
 from pipelines.spec import LimitsSpec
 
 EXPANSION_FLOOR = 128 << 20
@@ -78,8 +77,3 @@ class Metered(io.RawIOBase):
         """The stream, too."""
         self._stream.close()
         super().close()
-
-
-def budget_of(file: SourceFile, limits: LimitsSpec) -> Budget:
-    """Of a whole file."""
-    return Budget(limits, file.size)

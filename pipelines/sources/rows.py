@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.documents import LETTERS_KEPT, DeadLetter, DocumentBatch, SourceFile
-from pipelines.sizes import row_bytes, table_bytes
+from pipelines.sizes import row_bytes, slices, table_bytes
 from pipelines.sources.limits import Budget, Unreadable, beyond
 from pipelines.spec import LimitsSpec, nearest
 
@@ -131,18 +131,6 @@ def rows_in_batch(count: int, size: int) -> int:
     return max(1, min(BATCH_ROWS, count * BATCH_BYTES // max(size, 1)))
 
 
-def slices(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Cut rows of those `sizes` (bytes, int64) into batches: start and stop of each. What is larger than a batch is one by itself."""
-    ends = np.cumsum(sizes)
-    start = 0
-    while start < len(sizes):
-        before = ends[start - 1] if start else 0
-        fitting = int(np.searchsorted(ends, before + BATCH_BYTES, side="right"))
-        stop = max(start + 1, min(start + BATCH_ROWS, fitting))
-        yield start, stop
-        start = stop
-
-
 def row_batches(
     file: SourceFile, table: pa.RecordBatch, layout: Layout, first: int, budget: Budget, place: Callable[[int], str] = "row {}".format
 ) -> Iterator[DocumentBatch]:
@@ -153,14 +141,14 @@ def row_batches(
     sizes = table_bytes(table)
     limits = layout.limits
     most = limits.document_bytes + limits.metadata_bytes + limits.id_bytes
-    for start, stop in slices(sizes):
-        size = int(sizes[start:stop].sum())
-        budget.spend(size, stop - start)
-        if stop - start == 1 and size > most:
+    for part in slices(sizes, BATCH_BYTES, BATCH_ROWS):
+        size, count = int(sizes[part].sum()), part.stop - part.start
+        budget.spend(size, count)
+        if count == 1 and size > most:
             reason = beyond("document_bytes", limits.document_bytes, "bytes of text")
-            yield only_letters(file, layout, [DeadLetter("document", file.path, place(first + start), reason)])
+            yield only_letters(file, layout, [DeadLetter("document", file.path, place(first + part.start), reason)])
         else:
-            yield assemble(file, from_arrow(table.slice(start, stop - start), layout), layout, _shifted(place, first + start))
+            yield assemble(file, from_arrow(table.slice(part.start, count), layout), layout, _shifted(place, first + part.start))
 
 
 def _shifted(place: Callable[[int], str], by: int) -> Callable[[int], str]:
