@@ -6,15 +6,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import orjson
 import typer
 from typer.exceptions import TyperException
 
+from flows.options import Config, Json, Name, NameRequired, RunId, StoreOption, Why, put
 from pipelines.errors import RevectorError, SpecError
 from pipelines.redaction import redact
 
@@ -42,13 +41,6 @@ app = typer.Typer(
     "[bold]revector apply[/bold].",
 )
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The collection; may be left out if the spec has only one.")]
-NameRequired = Annotated[str, typer.Argument(metavar="NAME", help="The collection.")]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="The spec. [default: $REVECTOR_CONFIG or revector.toml]")]
-StoreOption = Annotated[str | None, typer.Option("--store", help="Folder or s3:// URI, instead of $REVECTOR_STORE and the spec's.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Why = Annotated[str, typer.Option("--why", help="For the history: the reason.")]
-
 
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
@@ -62,7 +54,7 @@ def init(file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path
     from flows import commands
 
     path = commands.init(file)
-    _put(json, {"file": str(path)}, lambda: typer.echo(f"Wrote {path}. Next: edit it, then `revector plan`."))
+    put(json, {"file": str(path)}, lambda: typer.echo(f"Wrote {path}. Next: edit it, then `revector plan`."))
 
 
 @app.command(epilog="Examples: revector plan docs --out tonight.json; revector plan docs --json | jq .embed.contents")
@@ -81,7 +73,7 @@ def plan(
         made = commands.plan(name, config, store=store, report=report)
     if out:
         commands.save_plan(made, out)
-    _put(json, made, lambda: render.plan(made))
+    put(json, made, lambda: render.plan(made))
     raise typer.Exit(2 if made.pending else 0)
 
 
@@ -93,6 +85,7 @@ def apply(
     config: Config = None,
     store: StoreOption = None,
     json: Json = False,
+    run_id: RunId = None,
 ) -> NoReturn:
     """Bring a collection up to date and publish it. Run it again after any interruption: it goes on where it was."""
     from flows import commands, render
@@ -100,8 +93,8 @@ def apply(
 
     saved = commands.load_plan(plan) if plan else None
     with progress() as report:
-        result = commands.apply(name, config, store=store, saved=saved, report=report)
-    _put(json, result, lambda: render.result(result, profile))
+        result = commands.apply(name, config, store=store, saved=saved, report=report, run_id=run_id)
+    put(json, result, lambda: render.result(result, profile))
     raise typer.Exit(result.exit_code)
 
 
@@ -111,7 +104,7 @@ def status(name: Name = None, config: Config = None, store: StoreOption = None, 
     from flows import commands, render
 
     found = commands.status(name, config, store=store)
-    _put(json, found, lambda: render.status(found))
+    put(json, found, lambda: render.status(found))
 
 
 @app.command(epilog="Example: revector search docs 'how do I undo a release' -k 5 --where lang=en --where 'year>=2020'")
@@ -132,7 +125,7 @@ def search(
 
     conditions = [_condition(text) for text in where or []]
     results = commands.search(name, query, config, store=store, k=k, where=conditions, bridge=bridge)
-    _put(json, {"collection": name, "query": query, "results": results}, lambda: render.results(results))
+    put(json, {"collection": name, "query": query, "results": results}, lambda: render.results(results))
 
 
 @app.command(epilog="Example: revector history docs --json | jq '.runs[-1].embed'")
@@ -141,7 +134,7 @@ def history(name: Name = None, config: Config = None, store: StoreOption = None,
     from flows import commands, render
 
     found = commands.history(name, config, store=store)
-    _put(json, found, lambda: render.history(found))
+    put(json, found, lambda: render.history(found))
 
 
 @app.command(epilog="Example: revector diff docs 4 7   (versions as `revector history docs` lists them)")
@@ -157,7 +150,7 @@ def diff(
     from flows import commands, render
 
     found = commands.diff(name, a, b, config, store=store)
-    _put(json, found, lambda: render.diff(found))
+    put(json, found, lambda: render.diff(found))
 
 
 @app.command(epilog="Examples: revector evaluate docs; revector evaluate docs 1f0c --json | jq '.gates[] | select(.passed | not)'")
@@ -175,7 +168,7 @@ def evaluate(
     from flows import commands, render_quality
 
     made = commands.evaluate(name, generation, config, store=store)
-    _put(json, {**asdict(made), "passed": made.passed}, lambda: render_quality.evaluation(made))
+    put(json, {**asdict(made), "passed": made.passed}, lambda: render_quality.evaluation(made))
     raise typer.Exit(0 if made.passed else 3)
 
 
@@ -195,7 +188,7 @@ def compare(
     from flows import commands, render_quality
 
     made = commands.compare(name, a, b, config, store=store)
-    _put(json, made, lambda: render_quality.comparison(made))
+    put(json, made, lambda: render_quality.comparison(made))
 
 
 @app.command(epilog="Example: revector bridge docs && revector search docs 'how do I undo a release' --bridge")
@@ -210,7 +203,7 @@ def bridge(name: NameRequired, config: Config = None, store: StoreOption = None,
 
     with progress() as report:
         made = commands.bridge(name, config, store=store, report=report)
-    _put(json, made, lambda: render_bridge.bridge(made))
+    put(json, made, lambda: render_bridge.bridge(made))
     raise typer.Exit(made.exit_code)
 
 
@@ -228,7 +221,7 @@ def promote(
     from flows import commands, render
 
     moved = commands.promote(name, generation, config, store=store, why=why, force=force)
-    _put(json, moved, lambda: render.moved(moved))
+    put(json, moved, lambda: render.moved(moved))
 
 
 @app.command(epilog="Example: revector rollback docs --why 'bad import of 2026-03-02'")
@@ -237,7 +230,7 @@ def rollback(name: Name = None, why: Why = "", config: Config = None, store: Sto
     from flows import commands, render
 
     moved = commands.rollback(name, config, store=store, why=why)
-    _put(json, moved, lambda: render.moved(moved))
+    put(json, moved, lambda: render.moved(moved))
 
 
 @app.command(epilog="Examples: revector maintain docs; revector maintain docs --erase --json | jq .freed.bytes")
@@ -249,6 +242,7 @@ def maintain(
     config: Config = None,
     store: StoreOption = None,
     json: Json = False,
+    run_id: RunId = None,
 ) -> None:
     """Compact tables, keep indexes whole, and remove what nothing needs any more. Readers get the same rows.
 
@@ -265,8 +259,8 @@ def maintain(
     from flows.progress import progress
 
     with progress() as report:
-        done = commands.maintain(name, config, store=store, erase=erase, report=report)
-    _put(json, done, lambda: render.upkeep(done))
+        done = commands.maintain(name, config, store=store, erase=erase, report=report, run_id=run_id)
+    put(json, done, lambda: render.upkeep(done))
 
 
 @app.command(epilog="Example: revector drop docs docs.vectors.1f0c2b3a9d4e")
@@ -286,7 +280,7 @@ def drop(
 
     with progress() as report:
         done = commands.drop(name, generation, config, store=store, force=force, report=report)
-    _put(json, done, lambda: render.upkeep(done))
+    put(json, done, lambda: render.upkeep(done))
 
 
 @app.command(epilog="Example: revector doctor && revector apply")
@@ -297,7 +291,7 @@ def doctor(name: Name = None, config: Config = None, store: StoreOption = None, 
 
     checks = examine(name, config, store)
     healthy = all(check.ok for check in checks)
-    _put(json, {"ok": healthy, "checks": checks}, lambda: render.checks(checks))
+    put(json, {"ok": healthy, "checks": checks}, lambda: render.checks(checks))
     raise typer.Exit(0 if healthy else 1)
 
 
@@ -312,7 +306,7 @@ def demo(
     from flows.demo import tell
 
     story = tell(keep, Console(stderr=json))
-    _put(json, story, lambda: None)
+    put(json, story, lambda: None)
 
 
 def _condition(text: str) -> "Condition":
@@ -323,14 +317,6 @@ def _condition(text: str) -> "Condition":
         raise SpecError(f"expected --where field=value, or another of != < <= > >=, found {text!r}")
     field, operator, value = found.groups()
     return Condition(field, value, operator)  # type: ignore[arg-type]
-
-
-def _put(json: bool, value: Any, show: Callable[[], None]) -> None:
-    if json:
-        sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY, default=str))
-        sys.stdout.flush()
-    else:
-        show()
 
 
 def main() -> NoReturn:

@@ -32,10 +32,16 @@ def plan(name: str | None = None, config: Config = None, *, store: str | None = 
 
 
 def apply(
-    name: str | None = None, config: Config = None, *, store: str | None = None, saved: Plan | None = None, report: Report = silent
+    name: str | None = None,
+    config: Config = None,
+    *,
+    store: str | None = None,
+    saved: Plan | None = None,
+    report: Report = silent,
+    run_id: str | None = None,
 ) -> Result:
-    """Bring a collection up to date and publish it."""
-    return driver.apply(_target(name, config, store), saved, report)
+    """Bring a collection up to date and publish it. `run_id`: of whoever submits the run; None: a new one."""
+    return driver.apply(_target(name, config, store), saved, report, run_id)
 
 
 def save_plan(plan: Plan, file: str | PathLike[str]) -> None:
@@ -128,14 +134,20 @@ def rollback(name: str | None = None, config: Config = None, *, store: str | Non
 
 
 def maintain(
-    name: str | None = None, config: Config = None, *, store: str | None = None, erase: bool = False, report: Report = silent
+    name: str | None = None,
+    config: Config = None,
+    *,
+    store: str | None = None,
+    erase: bool = False,
+    report: Report = silent,
+    run_id: str | None = None,
 ) -> Upkeep:
     """Compact, index, and remove what neither a kept publication nor a run needs. `erase`: leave no byte of what is not in the corpus."""
     if erase:
         return upkeep.erase(_target(name, config, store), report)
     spec = load_spec(config, store)
     collection, declared = spec.collection(name)
-    return upkeep.maintain(Store(spec.store), collection, declared.retention, _chunk_table(spec, collection), report)
+    return upkeep.maintain(Store(spec.store), collection, declared.retention, _chunk_table(spec, collection), report, run_id)
 
 
 def drop(

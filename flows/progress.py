@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import orjson
 
@@ -12,7 +13,7 @@ from workers.report import Progress, Report
 
 PLAIN_SECONDS = 5.0
 JSON_LINES = "REVECTOR_PROGRESS"
-"""Set to `json` by the Prefect flow, which reads the lines."""
+"""Set to `json` by whoever reads the lines: of `kind` progress or log, others are for a person."""
 
 
 @contextmanager
@@ -52,7 +53,7 @@ def duration(seconds: float) -> str:
 
 
 def _json_line(moment: Progress) -> None:
-    sys.stderr.write(orjson.dumps(moment).decode() + "\n")
+    sys.stderr.write(orjson.dumps({"kind": "progress", **asdict(moment)}).decode() + "\n")
     sys.stderr.flush()
 
 

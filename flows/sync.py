@@ -164,8 +164,9 @@ def _follow(lines: Iterable[str], artifact: UUID) -> str:
 
 def _moment(line: str) -> Progress | None:
     try:
-        return Progress(**orjson.loads(line))
-    except (ValueError, TypeError):
+        told = orjson.loads(line)
+        return Progress(**told) if told.pop("kind") == "progress" else None
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

@@ -8,6 +8,7 @@ _BUCKET = r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}"
 _SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*'()=+@,:&~-]+"
 _S3 = re.compile(rf"s3://{_BUCKET}(?:/{_SEGMENT})*/?")
 """Lance and s3fs read others in two ways: escapes, `?`, `#`, `..` and double slashes would be two places."""
+_CLUSTER = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?/?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _CREDENTIALS = re.compile(r"://[^/]*@|[?&](?:x-amz-|aws_|access_key|secret|sig=|signature=|token=|password=)", re.IGNORECASE)
 
@@ -25,3 +26,11 @@ def check_store(key: str, uri: str) -> None:
     check_uri(key, uri)
     if "://" in uri and not _S3.fullmatch(uri):
         raise SpecError(f"{key}: expected a path or s3://bucket/prefix, of letters, digits and !_.*'()=+@,:&~-, found {uri[:200]!r}")
+
+
+def check_cluster(key: str, address: str) -> None:
+    """Raise SpecError unless `address` can be that of a Ray cluster's Jobs API. Credentials are not repeated."""
+    if _CREDENTIALS.search(address):
+        raise SpecError(f"{key}: expected an address without credentials, found some: a token comes from RAY_AUTH_TOKEN or its file")
+    if not _CLUSTER.fullmatch(address):
+        raise SpecError(f"{key}: expected the address of a Ray cluster's Jobs API, http://host:8265, found {address[:200]!r}")

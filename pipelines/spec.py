@@ -5,13 +5,17 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import orjson
+from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import SpecError
-from pipelines.places import check_store, check_uri
+from pipelines.places import check_cluster, check_store, check_uri
 from pipelines.redaction import redact
 
 DEFAULT_CONFIG = "revector.toml"
@@ -198,6 +202,65 @@ class LimitsSpec(_Table):
     """Processor time to read one document of Markdown or HTML: deep nesting takes parsers quadratic time."""
 
 
+def _as_sync(value: Any) -> Any:
+    return {"sync": value} if isinstance(value, str) else value
+
+
+class ScheduleSpec(_Table):
+    """When the collection's flows start by themselves: cron expressions, each None for never."""
+
+    sync: str | None = None
+    """Brings it up to date."""
+    upgrade: str | None = None
+    """Builds and judges its candidates."""
+    maintain: str | None = None
+    evaluate: str | None = None
+    timezone: str = "UTC"
+    """By its IANA name: "Europe/Berlin"."""
+    paused: bool = False
+    """Deployed, but nothing starts by itself until a person resumes it."""
+
+    @field_validator("sync", "upgrade", "maintain", "evaluate")
+    @classmethod
+    def _cron(cls, expression: str | None) -> str | None:
+        if expression is not None:
+            try:
+                CronSim(expression, datetime(2000, 1, 1))
+            except CronSimError as error:
+                raise ValueError(f'expected a cron expression like "0 3 * * *", found {expression!r}: {error}') from None
+        return expression
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f'expected a time zone like "Europe/Berlin", found {name!r}') from None
+        return name
+
+
+class RunSpec(_Table):
+    """Where runs that nobody types are started."""
+
+    pool: str = "revector"
+    """Prefect's work pool."""
+    cluster: str | None = None
+    """The address of a Ray cluster's Jobs API, `http://host:8265`; None: a process where the flow runs."""
+    image: str | None = None
+    """The container image of manifests."""
+
+
+class PricesSpec(_Table):
+    """What work costs, for plans and records."""
+
+    gpu_hour: float = Field(default=0, ge=0)
+    """Of one GPU for an hour."""
+    cpu_hour: float = Field(default=0, ge=0)
+    """Of one core for an hour."""
+    currency: str = "USD"
+
+
 class CollectionSpec(_Table):
     """A corpus, a chunking and a model under a name."""
 
@@ -210,6 +273,9 @@ class CollectionSpec(_Table):
     gates: GatesSpec = GatesSpec()
     retention: RetentionSpec = RetentionSpec()
     limits: LimitsSpec = LimitsSpec()
+    schedule: Annotated[ScheduleSpec, BeforeValidator(_as_sync)] = ScheduleSpec()
+    run: RunSpec = RunSpec()
+    prices: PricesSpec = PricesSpec()
 
 
 class Spec(_Table):
@@ -231,23 +297,32 @@ class Spec(_Table):
 
 
 def load_spec(path: str | os.PathLike[str] | None = None, store: str | None = None, environ: Mapping[str, str] = os.environ) -> Spec:
-    """Read and check a spec. An argument goes before the environment, the environment before the file.
+    """Read and check a spec, of TOML or (`*.json`) JSON. An argument goes before the environment, the environment before the file.
 
     Relative paths in it become absolute, seen from the file's folder. Raises SpecError with one line that names the key.
     """
     file = Path(path or environ.get("REVECTOR_CONFIG") or DEFAULT_CONFIG)
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        raw = orjson.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise SpecError(f"expected a spec at {file}, found none: `revector init` writes one") from None
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{file}: expected TOML, found {error}") from None
+    except orjson.JSONDecodeError as error:
+        raise SpecError(f"{file}: expected JSON, found {error}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise SpecError(f"expected a readable spec at {str(file)!r}, found {error}") from None
     base = file.resolve().parent
     if chosen := store or environ.get("REVECTOR_STORE"):
         raw["store"] = absolute(chosen, Path.cwd())
     return parse_spec(raw, base, str(file))
+
+
+def dump_spec(spec: Spec, name: str) -> bytes:
+    """One collection of a spec as JSON, which `load_spec` reads from a `.json` file: what goes along to another machine."""
+    one = spec.model_copy(update={"collections": {name: spec.collections[name]}})
+    return orjson.dumps(one.model_dump(mode="json", exclude_defaults=True), option=orjson.OPT_INDENT_2)
 
 
 def check_name(name: str) -> str:
@@ -277,6 +352,8 @@ def _resolved(name: str, collection: CollectionSpec, base: Path, origin: str) ->
     source = collection.source.model_copy(update={"uri": absolute(collection.source.uri, base)})
     place = f"{origin}: collections.{name}"
     check_uri(f"{place}.source.uri", source.uri)
+    if collection.run.cluster:
+        check_cluster(f"{place}.run.cluster", collection.run.cluster)
     model = _located(collection.model, base, f"{place}.model")
     candidates = tuple(_located(each, base, f"{place}.candidates.{number}") for number, each in enumerate(collection.candidates))
     queries = collection.gates.queries

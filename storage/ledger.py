@@ -1,16 +1,20 @@
 """The record of runs, and the token that makes one of them the committer.
 
 _revector/<collection>/fence/<token>.json      who may commit: the highest token
-_revector/<collection>/runs/<run_id>/          intent.json, shards/<n>.json, heartbeat.json, result.json
+_revector/<collection>/runs/<run_id>/          intent.json, shards/<n>.json, heartbeat.json, cancel.json, result.json
 _revector/<collection>/live.json               which generations the newest run keeps current
 """
 
+import _thread
 import getpass
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +22,17 @@ from typing import Any
 
 import orjson
 
-from pipelines.errors import Conflict
+from pipelines.errors import Conflict, NotFound, SpecError
 from storage.objects import Objects
 
 HEARTBEAT_SECONDS = 5.0
+LOOK_SECONDS = 1.0
+"""Between two looks whether the run was cancelled."""
+CANCEL = "cancel.json"
+BROKEN_OFF = ("failed", "cancelled")
+"""Of a run that ended before its work did: its `status`."""
+WHERE = "REVECTOR_WHERE"
+"""Set by whoever submits a run to a cluster: a JSON object of `kind`, `cluster` and `submission`."""
 
 
 def folder(collection: str) -> str:
@@ -39,6 +50,13 @@ def whoami() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a passwd entry
         return str(os.getuid())
+
+
+def whereabouts() -> dict[str, Any]:
+    """Where this process runs, for the record: as whoever submitted it says, else host and process id."""
+    told = os.environ.get(WHERE)
+    here = {"host": socket.gethostname(), "pid": os.getpid()}
+    return {"kind": "process", **here, **(orjson.loads(told) if told else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +189,9 @@ class Run:
         record: dict[str, Any] | None = self.objects.get_json(self.key(name))
         return record
 
+    def exists(self, name: str) -> bool:
+        return bool(self.objects.exists(self.key(name)))
+
     def receipt(self, shard: int, record: dict[str, Any]) -> bool:
         """Keep a shard's receipt; the first wins. False if there is another already."""
         return self.objects.put_if_absent(self.key(f"shards/{shard:06d}.json"), orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY))
@@ -213,16 +234,44 @@ def _live_key(collection: str) -> str:
     return f"{folder(collection)}/live.json"
 
 
-class Heartbeat:
-    """Shows, while it is entered, that a run's process lives: a counter in the ledger, moved every few seconds."""
+def cancel(run: Run, by: str) -> None:
+    """Ask a run to stop, wherever its process is: it looks every LOOK_SECONDS."""
+    run.write(CANCEL, {"by": by, "at": now()})
 
-    def __init__(self, run: Run) -> None:
+
+def find_run(objects: Objects, beginning: str, collections: Iterable[str]) -> Run:
+    """The run of one of `collections` whose id begins so. Raises NotFound if there is none, SpecError if there are several."""
+    found = [run for name in collections for run in runs(objects, name) if run.run_id.startswith(beginning)]
+    whole = [run for run in found if run.run_id == beginning]
+    if not found:
+        raise NotFound(f"expected a run that begins with {beginning!r}, found none: `revector history` lists them")
+    if len(whole or found) > 1:
+        raise SpecError(f"expected the beginning of one run id, found {beginning!r}, with which {len(found)} begin")
+    return (whole or found)[0]
+
+
+def _stop_signal() -> signal.Signals:
+    """The command line handles SIGTERM; SIGINT is ignored where a shell started it in the background."""
+    return signal.SIGTERM if callable(signal.getsignal(signal.SIGTERM)) else signal.SIGINT
+
+
+class Heartbeat:
+    """Shows, while it is entered, that a run's process lives and how far it is: `heartbeat.json`, rewritten every few seconds.
+
+    When it finds that the run was cancelled, it interrupts the main thread, as Ctrl-C and SIGTERM do.
+    """
+
+    def __init__(self, run: Run, progress: Callable[[], Any] = lambda: None) -> None:
+        """`progress`: what to keep of the present moment, as JSON or a dataclass."""
         self._run = run
+        self._progress = progress
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+        self.cancelled = False
+        """Whether somebody asked the run to stop."""
 
     def __enter__(self) -> "Heartbeat":
-        self._run.write("heartbeat.json", {"beat": 0})
+        self._beat(0)
         self._thread.start()
         return self
 
@@ -230,11 +279,16 @@ class Heartbeat:
         self._stop.set()
         self._thread.join()
 
-    def _beat(self) -> None:
-        beat = 0
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            beat += 1
-            try:
-                self._run.write("heartbeat.json", {"beat": beat})
-            except OSError:
-                continue  # a store that is away for a moment: the next beat tells, and the fence guards the commits
+    def _watch(self) -> None:
+        began, beats = time.monotonic(), 0
+        while not self._stop.wait(LOOK_SECONDS):
+            with suppress(OSError):  # a store that is away for a moment: the next look tells, and the fence guards the commits
+                if time.monotonic() - began >= (beats + 1) * HEARTBEAT_SECONDS:
+                    beats += 1
+                    self._beat(beats)
+                if not self.cancelled and self._run.exists(CANCEL):
+                    self.cancelled = True
+                    _thread.interrupt_main(_stop_signal())
+
+    def _beat(self, beat: int) -> None:
+        self._run.write("heartbeat.json", {"beat": beat, "progress": self._progress()})

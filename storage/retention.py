@@ -14,7 +14,7 @@ from pipelines.errors import NotFound
 from pipelines.spec import RetentionSpec
 from storage.catalog import Publication, publications
 from storage.chunks import ChunkTable
-from storage.ledger import Run, folder, newest_run, runs
+from storage.ledger import BROKEN_OFF, Run, folder, newest_run, runs
 from storage.promotion import find_built
 from storage.tables import Store, table_meta
 from storage.vectors import generations
@@ -102,7 +102,7 @@ def was_interrupted(store: Store, collection: str) -> bool:
     if run is None or "upkeep" not in (run.read("intent.json") or {}):
         return False
     ended = run.read("result.json")
-    return ended is None or ended["status"] == "failed"
+    return ended is None or ended["status"] in BROKEN_OFF
 
 
 def remains(store: Store, collection: str) -> list[str]:

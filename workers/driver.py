@@ -35,7 +35,7 @@ RAY_BYTES = 192 << 20
 NOTHING = {"contents": 0, "chunks": 0, "tokens": 0}
 
 
-def apply(target: Target, saved: Plan | None = None, report: Report = silent) -> Result:
+def apply(target: Target, saved: Plan | None = None, report: Report = silent, run_id: str | None = None) -> Result:
     """Bring all live generations of the collection up to date, and publish the main one. Resumes what was interrupted: the tables are the
     checkpoint.
 
@@ -47,7 +47,7 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent) ->
     if state.settled:
         _declare(state)
         return _settled(state)
-    with open_session(target.store, target.collection, report) as session:
+    with open_session(target.store, target.collection, report, run_id) as session:
         state = look(target)
         if saved is not None:
             check_saved(saved, state)  # again, now that nobody else can change it
@@ -118,24 +118,16 @@ class _Application:
         return self._finish([self._bring_up(target) for target in self._state.live.targets])
 
     def _write_intent(self) -> None:
-        session, subject = self._session, self._state.live.subject
+        subject = self._state.live.subject
         _declare(self._state)
-        session.run.write(
-            "intent.json",
-            {
-                "run_id": session.run.run_id,
-                "collection": subject.collection,
-                "generation": subject.generation.name,
-                "space": subject.model.space.id,
-                "change": self._change.kind,
-                "reason": self._change.reason,
-                "identity": self._change.identity,
-                "pinned": pinned(self._state),
-                "token": session.fence.token,
-                "at": now(),
-                "who": whoami(),
-                "spec": subject.spec.model_dump(mode="json"),
-            },
+        self._session.begin(
+            generation=subject.generation.name,
+            space=subject.model.space.id,
+            change=self._change.kind,
+            reason=self._change.reason,
+            identity=self._change.identity,
+            pinned=pinned(self._state),
+            spec=subject.spec.model_dump(mode="json"),
         )
 
     def _bring_up(self, target: Target) -> BuiltGeneration:

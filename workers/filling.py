@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from storage.ledger import runs
+from storage.ledger import BROKEN_OFF, runs
 from storage.tables import ROW_ADDRESS, Change, take
 from workers.cluster import on_cluster, start_ray
 from workers.embed import Embedding, Receipt, embed_shard, reuse_rows
@@ -114,7 +114,7 @@ class Filling:
         earlier = [each for each in runs(target.store.objects, target.collection) if each.run_id != run.run_id]
         before = next((each for each in reversed(earlier) if "upkeep" not in (each.read("intent.json") or {})), None)
         last = before.read("result.json") if before else {"status": "nothing"}
-        well = last is not None and last["status"] != "failed"
+        well = last is not None and last["status"] not in BROKEN_OFF
         return well and not on_cluster() and not workers.gpus_per_actor and not workers.label
 
     def _here(self, cutter: Cutter) -> Iterator[Receipt | Lost]:

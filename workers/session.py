@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
-from pipelines.errors import RevectorError
+from pipelines.errors import Conflict, RevectorError
 from pipelines.redaction import redact
 from storage import tables
 from storage.examination import require_sound
-from storage.ledger import Fence, Heartbeat, Run, new_run_id, now, take_fence
+from storage.ledger import Fence, Heartbeat, Run, new_run_id, now, take_fence, whereabouts, whoami
 from storage.tables import Store
 from workers.profile import Profile
 from workers.report import Progress, Report, Stage
@@ -53,9 +54,17 @@ class Session:
         self.tallies: list[Tally] = []
         """Of the generations that were begun."""
         self.began = time.monotonic()
+        self.moment: Progress | None = None
+        """The last that was reported."""
         self._report = report
         self.embedding_since: float | None = None
         """When the first shard of the present generation began: models take long to load, and that says nothing of the speed."""
+
+    def begin(self, **intent: Any) -> None:
+        """Write down what is about to be done, beside who does it, where and with which token."""
+        run = self.run
+        common = {"run_id": run.run_id, "collection": run.collection, "token": self.fence.token, "at": now(), "who": whoami()}
+        run.write("intent.json", {**common, "where": whereabouts(), **intent})
 
     def begin_generation(self) -> Tally:
         """Count for another generation from here on."""
@@ -80,25 +89,32 @@ class Session:
         if stage == "embed" and tally.total is not None and tally.embedded:
             left = elapsed / tally.embedded * (tally.total - done)
         shared = tally.reused + max(0, tally.embedded - tally.contents)
-        self._report(Progress(stage, self.documents, done, tally.total, tally.tokens, rate, shared, left))
+        self.moment = Progress(stage, self.documents, done, tally.total, tally.tokens, rate, shared, left)
+        self._report(self.moment)
 
 
 @contextmanager
-def open_session(store: Store, collection: str, report: Report) -> Iterator[Session]:
+def open_session(store: Store, collection: str, report: Report, run_id: str | None = None) -> Iterator[Session]:
     """A run, with its right to commit and its heartbeat; a record of the error if it ends with one.
 
-    Raises Conflict while another run has the collection, StorageError for a store that would lose commits.
+    `run_id`: of whoever submitted it; None: a new one. Raises Conflict while another run has the collection, or if the run has begun
+    before; StorageError for a store that would lose commits.
     """
     require_sound(store)
-    run = Run(store.objects, collection, new_run_id())
+    run = Run(store.objects, collection, run_id or new_run_id())
+    if run_id and run.exists("heartbeat.json"):
+        raise Conflict(f"run {run_id} of {collection} has begun before: what goes on from it is a run of another id")
     fence = take_fence(store.objects, collection, run.run_id)
     try:
-        with Heartbeat(run), ExitStack() as closing:
-            yield Session(store, run, fence, report, closing)
+        with ExitStack() as closing:
+            session = Session(store, run, fence, report, closing)
+            with Heartbeat(run, lambda: session.moment):
+                yield session
     except BaseException as error:
         with suppress(OSError):  # a store that is away must not hide why
-            if not store.objects.exists(run.key("result.json")):
-                run.write("result.json", {"run_id": run.run_id, "status": "failed", "error": _describe(error), "at": now()})
+            if not run.exists("result.json"):
+                status = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
+                run.write("result.json", {"run_id": run.run_id, "status": status, "error": _describe(error), "at": now()})
         raise
 
 

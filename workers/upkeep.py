@@ -11,7 +11,6 @@ from datetime import timedelta
 from pipelines.errors import RevectorError, SpecError
 from pipelines.spec import RetentionSpec
 from storage.catalog import Publication, current, publications, published
-from storage.ledger import now, whoami
 from storage.maintenance import same_rows
 from storage.tables import Store
 from storage.vectors import generations, named
@@ -26,7 +25,14 @@ YOUNG = timedelta(hours=1)
 """Versions that nothing refers to stay so long: a plan, a status or an evaluation may be reading them, and none of them takes the fence."""
 
 
-def maintain(store: Store, collection: str, retention: RetentionSpec, chunk_table: str | None, report: Report = silent) -> Upkeep:
+def maintain(
+    store: Store,
+    collection: str,
+    retention: RetentionSpec,
+    chunk_table: str | None,
+    report: Report = silent,
+    run_id: str | None = None,
+) -> Upkeep:
     """Compact, index, publish the same rows in their better layout, and remove what nothing needs.
 
     `chunk_table`: the one that the spec declares, which stays whatever refers to it; None if that cannot be told: then all stay.
@@ -35,7 +41,7 @@ def maintain(store: Store, collection: str, retention: RetentionSpec, chunk_tabl
     work = Chores(store, collection, retention, YOUNG, chunk_table)
     if not work.due():
         return Upkeep(collection, "nothing")
-    with _held(store, collection, "maintain", report) as session:
+    with _held(store, collection, "maintain", report, run_id) as session:
         work.begin(session)
         work.tend()
         work.move()
@@ -119,11 +125,8 @@ def _check_newest(state: State, here: Publication) -> None:
 
 
 @contextmanager
-def _held(store: Store, collection: str, kind: str, report: Report) -> Iterator[Session]:
+def _held(store: Store, collection: str, kind: str, report: Report, run_id: str | None = None) -> Iterator[Session]:
     """A run of upkeep. Raises Conflict while another run has the collection."""
-    with open_session(store, collection, report) as session:
-        run, token = session.run, session.fence.token
-        run.write(
-            "intent.json", {"run_id": run.run_id, "collection": collection, "upkeep": kind, "token": token, "at": now(), "who": whoami()}
-        )
+    with open_session(store, collection, report, run_id) as session:
+        session.begin(upkeep=kind)
         yield session

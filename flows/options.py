@@ -1,0 +1,25 @@
+"""What the commands have in common: their options, and how a result is shown."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The collection; may be left out if the spec has only one.")]
+NameRequired = Annotated[str, typer.Argument(metavar="NAME", help="The collection.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="The spec. [default: $REVECTOR_CONFIG or revector.toml]")]
+StoreOption = Annotated[str | None, typer.Option("--store", help="Folder or s3:// URI, instead of $REVECTOR_STORE and the spec's.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Why = Annotated[str, typer.Option("--why", help="For the history: the reason.")]
+RunId = Annotated[str | None, typer.Option("--run-id", hidden=True, help="Of whoever submits the run; sorts by time.")]
+
+
+def put(json: bool, value: Any, show: Callable[[], None]) -> None:
+    if json:
+        sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY, default=str))
+        sys.stdout.flush()
+    else:
+        show()
