@@ -1,10 +1,12 @@
 """The ledger: of any number of writers one is first, and only the run that holds the last token commits."""
 
+import itertools
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines.errors import Conflict
+from pipelines.errors import Conflict, NotFound, SpecError
 from storage import ledger
-from storage.ledger import Fence, Heartbeat, Run, new_run_id, runs, take_fence
+from storage.ledger import Fence, Heartbeat, Run, cancel, find_run, new_run_id, runs, take_fence
 from storage.objects import Objects
 
 HOLD = """
@@ -48,6 +50,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From when it is called, this process looks as if it ran on another host, where heartbeats are quick."""
     monkeypatch.setattr(ledger, "HEARTBEAT_SECONDS", SOON)
+    monkeypatch.setattr(ledger, "LOOK_SECONDS", SOON / 4)
     return lambda: monkeypatch.setattr(ledger, "_host", lambda: "another")
 
 
@@ -176,6 +179,34 @@ def test_first_receipt_of_a_shard_is_kept_and_one_whose_reply_was_lost_counts_as
     assert not run.receipt(1, {"by": "second"})
     assert run.receipt(1, {"by": "first"})
     assert [run.read(f"shards/{shard:06d}.json") for shard in (0, 1)] == [{"by": "another shard"}, {"by": "first"}]
+
+
+def test_cancelled_run_is_interrupted_wherever_it_runs(objects: Objects) -> None:
+    run = Run(objects, "c", "held")
+    with pytest.raises(KeyboardInterrupt), Heartbeat(run) as heart:
+        cancel(Run(Objects(objects.root), "c", "held"), "a person elsewhere")
+        threading.Event().wait(30)
+    assert heart.cancelled
+
+
+def test_heartbeat_says_how_far_the_run_is(objects: Objects, elsewhere: Callable[[], None]) -> None:
+    run, shards = Run(objects, "c", "held"), itertools.count()
+    with Heartbeat(run, lambda: {"shards": next(shards)}):
+        deadline = time.monotonic() + 30
+        while (told := run.read("heartbeat.json")) and told["progress"]["shards"] < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert told == {"beat": told["beat"], "progress": {"shards": told["beat"]}}
+
+
+def test_run_is_found_by_the_beginning_of_its_id(objects: Objects) -> None:
+    for name in ("20260101-a", "20260101-ab", "20260102-c"):
+        Run(objects, "c", name).write("intent.json", {})
+    assert find_run(objects, "20260102", ["b", "c"]).run_id == "20260102-c"
+    assert find_run(objects, "20260101-a", ["c"]).run_id == "20260101-a"
+    with pytest.raises(SpecError, match="found '20260101', with which 2 begin"):
+        find_run(objects, "20260101", ["c"])
+    with pytest.raises(NotFound, match="found none: `revector history`"):
+        find_run(objects, "2027", ["c"])
 
 
 def test_records_are_replaced_whole_and_runs_listed_in_order(objects: Objects) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import SpecError
-from pipelines.spec import load_spec, parse_spec
+from pipelines.spec import dump_spec, load_spec, parse_spec
 from workers.state import look
 from workers.target import resolve_target
 
@@ -31,6 +31,16 @@ def check(**tables: object) -> None:
         ({"workers": {"label": {"pool": "in(gpu"}}}, "collections.a.workers.label: expected a Ray label and .*found 'pool' = 'in.gpu'"),
         ({"workers": {"label": {"ray.io/node-id": "x"}}}, "collections.a.workers.label: expected a label that outlives a cluster"),
         ({"limits": {"document_byte": 1}}, "collections.a.limits.document_byte: expected one of .*did you mean 'document_bytes'?"),
+        ({"schedule": "0 25 * * *"}, r"collections.a.schedule.sync: expected a cron expression like .*found '0 25 \* \* \*'"),
+        (
+            {"schedule": {"sync": "0 3 * * *", "timezone": "Berlin"}},
+            "collections.a.schedule.timezone: expected a time zone like .*found .Berlin.",
+        ),
+        ({"run": {"cluster": "ray://head:10001"}}, "collections.a.run.cluster: expected the address of a Ray cluster's Jobs API, http"),
+        (
+            {"run": {"cluster": "http://me:secret@head:8265"}},
+            "collections.a.run.cluster: expected an address without credentials, found some",
+        ),
         ({"gates": {"max_failed": 2}}, "collections.a.gates.max_failed: expected less than or equal to 1, found 2"),
     ],
 )
@@ -64,6 +74,23 @@ def test_paths_are_seen_from_the_file_and_an_argument_goes_before_the_environmen
     assert load_spec(file, environ={"REVECTOR_STORE": "s3://bucket/x"}).store == "s3://bucket/x"
     assert load_spec(file, "/other", environ={"REVECTOR_STORE": "s3://bucket/x"}).store == "/other"
     assert load_spec(environ={"REVECTOR_CONFIG": str(file)}).store == f"{tmp_path}/kept"
+
+
+def test_a_resolved_collection_travels_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "revector.toml"
+    file.write_text(
+        '[collections.a]\nsource = { uri = "data" }\nschedule = "0 3 * * *"\n[collections.b]\nsource = { uri = "s3://bucket/b" }\n'
+    )
+    spec = load_spec(file, environ={})
+    sent = tmp_path / "elsewhere" / "spec.json"
+    sent.parent.mkdir()
+    sent.write_bytes(dump_spec(spec, "a"))
+
+    received = load_spec(sent, environ={})
+
+    assert list(received.collections) == ["a"]
+    assert (received.store, received.collections["a"]) == (spec.store, spec.collections["a"])
+    assert received.collections["a"].schedule.sync == "0 3 * * *"
 
 
 def test_a_file_that_is_no_spec_is_named(tmp_path: Path) -> None:
