@@ -5,7 +5,6 @@ _revector/<collection>/runs/<run_id>/          intent.json, shards/<n>.json, hea
 _revector/<collection>/live.json               which generations the newest run keeps current
 """
 
-import _thread
 import getpass
 import os
 import secrets
@@ -251,8 +250,9 @@ def find_run(objects: Objects, beginning: str, collections: Iterable[str]) -> Ru
 
 
 def _stop_signal() -> signal.Signals:
-    """The command line handles SIGTERM; SIGINT is ignored where a shell started it in the background."""
-    return signal.SIGTERM if callable(signal.getsignal(signal.SIGTERM)) else signal.SIGINT
+    """The command line handles SIGTERM, Python itself SIGINT unless a shell started it in the background."""
+    handled = (each for each in (signal.SIGTERM, signal.SIGINT) if callable(signal.getsignal(each)))
+    return next(handled, signal.SIGTERM)
 
 
 class Heartbeat:
@@ -288,7 +288,7 @@ class Heartbeat:
                     self._beat(beats)
                 if not self.cancelled and self._run.exists(CANCEL):
                     self.cancelled = True
-                    _thread.interrupt_main(_stop_signal())
+                    signal.pthread_kill(threading.main_thread().ident or 0, _stop_signal())
 
     def _beat(self, beat: int) -> None:
         self._run.write("heartbeat.json", {"beat": beat, "progress": self._progress()})

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 BUCKET = "revector"
 LOOPBACK = "127.0.0.1"
+STARTS = 3
 STARTS_WITHIN = 60.0
 """Seconds."""
 PORTS = range(20_000, 32_000)
@@ -72,15 +73,29 @@ def serve(folder: Path, store: ObjectStore | None = None) -> Iterator[ObjectStor
     store = store or ObjectStore()
     (folder / "files").mkdir(parents=True, exist_ok=True)
     (folder / "s3.json").write_text(json.dumps({"identities": [_identity(store)]}))
-    with (folder / "log").open("wb") as log:
-        # Its own home: no configuration of this machine's. Relative socket names: a long folder name does not fit into an address.
-        process = subprocess.Popen(_command(store.port), cwd=folder, env={"HOME": str(folder)}, stdout=log, stderr=subprocess.STDOUT)
+    process = _started(folder, store)
+    try:
+        yield store
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _started(folder: Path, store: ObjectStore) -> subprocess.Popen[bytes]:
+    """The server, ready. One that ends at once is started again with other inner ports: somebody was quicker."""
+    for _ in range(STARTS):
+        with (folder / "log").open("wb") as log:
+            # Its own home: no configuration of this machine's. Relative socket names: a long folder name does not fit into an address.
+            process = subprocess.Popen(_command(store.port), cwd=folder, env={"HOME": str(folder)}, stdout=log, stderr=subprocess.STDOUT)
         try:
-            _wait(process, store, folder / "log")
-            yield store
-        finally:
+            _wait(process, store)
+            return process
+        except (BotoCoreError, ClientError) as error:
+            failure = error
             process.kill()
             process.wait()
+    tail = "\n".join((folder / "log").read_text(errors="replace").splitlines()[-30:])
+    raise RuntimeError(f"expected an S3 server on {store.endpoint}, found {failure}:\n{tail}")
 
 
 def _identity(store: ObjectStore) -> Mapping[str, object]:
@@ -101,7 +116,7 @@ def _command(port: int) -> list[str]:
     ]
 
 
-def _wait(process: subprocess.Popen[bytes], store: ObjectStore, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], store: ObjectStore) -> None:
     """Until it has made the bucket and taken an object: it answers before it can do either."""
     client, deadline = store.client(), time.monotonic() + STARTS_WITHIN
     while True:
@@ -110,8 +125,7 @@ def _wait(process: subprocess.Popen[bytes], store: ObjectStore, log: Path) -> No
                 client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
             return
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError):
             if process.poll() is not None or time.monotonic() > deadline:
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
-                raise RuntimeError(f"expected an S3 server on {store.endpoint}, found {error}:\n{tail}") from error
+                raise
             time.sleep(0.1)
