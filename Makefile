@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: install demo test nightly check wheel bench bench-peers bench-edits bench-kills clean
+.PHONY: install demo test nightly check infra-check wheel bench bench-peers bench-edits bench-kills clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/installed
@@ -25,6 +25,16 @@ check: install
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Every validator of infra/ that works offline, and for each a planted mistake that it must find. Brings Checkov in an environment of its
+# own; what else is missing (kubectl, promtool, tofu or terraform) is named, and its checks are counted as not run.
+infra-check: install build/checkov/installed
+	$(BIN)/python -m infra.checks --mistakes
+
+build/checkov/installed: infra/checks/requirements-checkov.txt | install
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 wheel: install
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

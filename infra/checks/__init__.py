@@ -1,0 +1,1 @@
+"""Everything under infra/ through the validator that it has: `make infra-check`."""
