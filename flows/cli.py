@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from flows.options import Config, Json, Name, NameRequired, RunId, StoreOption, Why, put
+from flows import cli_runs, cli_schedule
+from flows.options import Cluster, Config, Detach, Json, Name, NameRequired, RunId, StoreOption, Why, put
 from pipelines.errors import RevectorError, SpecError
+from pipelines.logs import shown
 from pipelines.redaction import redact
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 STOP_AT_EOF = "REVECTOR_STOP_AT_EOF"
 """Set to `1` by a parent that holds stdin as a pipe: when the parent dies, however it dies, the pipe closes and the run stops."""
+
+VERBOSE = ("-v", "--verbose")
 
 app = typer.Typer(
     name="revector",
@@ -43,9 +47,17 @@ app = typer.Typer(
 
 
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
-    # Read by main() from the command line itself, so that it also covers errors of usage.
-    pass
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, a line an event.")] = False,
+) -> None:
+    # main() puts both first, wherever they stand on the command line; `debug` it reads itself, so that it also covers errors of usage.
+    from flows.progress import JSON_LINES
+
+    json = os.environ.get(JSON_LINES) == "json"
+    if json or verbose:
+        context.with_resource(shown(json=json))
 
 
 @app.command(epilog="Example: revector init && $EDITOR revector.toml")
@@ -86,12 +98,18 @@ def apply(
     store: StoreOption = None,
     json: Json = False,
     run_id: RunId = None,
+    cluster: Cluster = None,
+    detach: Detach = False,
 ) -> NoReturn:
     """Bring a collection up to date and publish it. Run it again after any interruption: it goes on where it was."""
     from flows import commands, render
     from flows.progress import progress
 
     saved = commands.load_plan(plan) if plan else None
+    if cluster or detach:
+        plans = {"plan.json": plan.read_bytes()} if plan else {}
+        order = cli_runs.order("apply", name, config, store, [f"--plan={file}" for file in plans], plans)
+        cli_runs.send(order, cluster, detach, run_id, json, profile)
     with progress() as report:
         result = commands.apply(name, config, store=store, saved=saved, report=report, run_id=run_id)
     put(json, result, lambda: render.result(result, profile))
@@ -160,6 +178,9 @@ def evaluate(
     config: Config = None,
     store: StoreOption = None,
     json: Json = False,
+    run_id: RunId = None,
+    cluster: Cluster = None,
+    detach: Detach = False,
 ) -> NoReturn:
     """Hold a version against all gates in full, and keep what they found; exits 3 if one fails.
 
@@ -167,7 +188,9 @@ def evaluate(
     """
     from flows import commands, render_quality
 
-    made = commands.evaluate(name, generation, config, store=store)
+    if cluster or detach:
+        cli_runs.send(cli_runs.order("evaluate", name, config, store, [generation]), cluster, detach, run_id, json)
+    made = commands.evaluate(name, generation, config, store=store, run_id=run_id)
     put(json, {**asdict(made), "passed": made.passed}, lambda: render_quality.evaluation(made))
     raise typer.Exit(0 if made.passed else 3)
 
@@ -243,6 +266,8 @@ def maintain(
     store: StoreOption = None,
     json: Json = False,
     run_id: RunId = None,
+    cluster: Cluster = None,
+    detach: Detach = False,
 ) -> None:
     """Compact tables, keep indexes whole, and remove what nothing needs any more. Readers get the same rows.
 
@@ -258,6 +283,8 @@ def maintain(
     from flows import commands, render
     from flows.progress import progress
 
+    if cluster or detach:
+        cli_runs.send(cli_runs.order("maintain", name, config, store, ["--erase"] if erase else []), cluster, detach, run_id, json)
     with progress() as report:
         done = commands.maintain(name, config, store=store, erase=erase, report=report, run_id=run_id)
     put(json, done, lambda: render.upkeep(done))
@@ -309,6 +336,10 @@ def demo(
     put(json, story, lambda: None)
 
 
+app.add_typer(cli_runs.commands)
+app.add_typer(cli_schedule.commands)
+
+
 def _condition(text: str) -> "Condition":
     from storage.filters import Condition
 
@@ -321,8 +352,9 @@ def _condition(text: str) -> "Condition":
 
 def main() -> NoReturn:
     """The entry point: every way out has an exit code, every error is one line."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    told = sys.argv[1:]
+    arguments = sorted((argument for argument in told if argument != "--debug"), key=lambda argument: argument not in VERBOSE)
+    debug = "--debug" in told
     os.environ.setdefault("LANCE_LOG", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _terminate)

@@ -110,9 +110,11 @@ def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None 
     return {"collection": name, "from": a, "to": b, **compare_versions(where, catalog.publications(where, check_name(name)), a, b)}
 
 
-def evaluate(name: str | None = None, generation: str = PUBLISHED, config: Config = None, *, store: str | None = None) -> Evaluation:
-    """Hold what readers have, or a generation, against all of its gates, and keep what they found."""
-    return evaluation.evaluate(load_spec(config, store), name, generation)
+def evaluate(
+    name: str | None = None, generation: str = PUBLISHED, config: Config = None, *, store: str | None = None, run_id: str | None = None
+) -> Evaluation:
+    """Hold what readers have, or a generation, against all of its gates, and keep what they found. `run_id`: of whoever submits it."""
+    return evaluation.evaluate(load_spec(config, store), name, generation, run_id)
 
 
 def compare(name: str, a: str, b: str, config: Config = None, *, store: str | None = None) -> Comparison:
@@ -144,7 +146,7 @@ def maintain(
 ) -> Upkeep:
     """Compact, index, and remove what neither a kept publication nor a run needs. `erase`: leave no byte of what is not in the corpus."""
     if erase:
-        return upkeep.erase(_target(name, config, store), report)
+        return upkeep.erase(_target(name, config, store), report, run_id)
     spec = load_spec(config, store)
     collection, declared = spec.collection(name)
     return upkeep.maintain(Store(spec.store), collection, declared.retention, _chunk_table(spec, collection), report, run_id)

@@ -16,6 +16,12 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")
 Why = Annotated[str, typer.Option("--why", help="For the history: the reason.")]
 RunId = Annotated[str | None, typer.Option("--run-id", hidden=True, help="Of whoever submits the run; sorts by time.")]
 
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="URL", help="Run it as a job on the Ray cluster whose Jobs API is there: http://host:8265."),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="With --cluster: submit it, and leave it there.")]
+
 
 def put(json: bool, value: Any, show: Callable[[], None]) -> None:
     if json:

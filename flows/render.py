@@ -41,6 +41,8 @@ def plan(made: Plan) -> None:
         console.print("  time            unknown: the first run of this model measures it")
     else:
         console.print(f"  time            about {duration(made.seconds)}, by the speed of the last run")
+    if made.cost:
+        console.print(f"  cost            about {_money(made.cost.total, made.cost.currency)}, by what the last run held")
     if made.dead_letters:
         console.print(f"  dead letters    {made.dead_letters:,}")
     if len(made.generations) > 1:
@@ -71,6 +73,11 @@ def _notes(console: Console, notes: Sequence[str]) -> None:
         console.print(f"note: {note}", markup=False)
 
 
+def _money(amount: float, currency: str) -> str:
+    """To the cent; less than a unit to two digits: it may be all there is."""
+    return f"{amount:,.2f} {currency}" if amount >= 1 else f"{amount:.2g} {currency}"
+
+
 def _standing(dead_letters: int) -> str:
     return f" {dead_letters:,} dead letters stand." if dead_letters else ""
 
@@ -97,6 +104,8 @@ def result(done: Result, with_profile: bool = False) -> None:
     console.print(f"  forward passes  {done.embed['contents']:,} for {done.embed['chunks']:,} chunks; {done.reuse['chunks']:,} reused")
     speed = f", {done.embed['tokens'] / done.seconds['total']:,.0f} tokens/s" if done.embed["tokens"] else ""
     console.print(f"  time            {duration(done.seconds['total'])}{speed}")
+    if done.cost:
+        console.print(f"  cost            {_money(done.cost.total, done.cost.currency)}")
     if done.dead_letters:
         console.print(f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them")
     for gate in done.gates:
@@ -203,8 +212,9 @@ def history(found: Mapping[str, Any]) -> None:
         table.add_row(*(escape(str(value)) for value in shown))
     console.print(table)
     runs = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("run", "status", "forward passes", "reused", "tokens", "seconds", "dead"):
-        runs.add_column(column)
+    priced = any(run.get("cost") for run in found["runs"])
+    for column in ("run", "status", "forward passes", "reused", "tokens", "seconds", "dead", *(["cost"] if priced else [])):
+        runs.add_column(column, overflow="fold" if column == "run" else "ellipsis")
     for run in found["runs"]:
         embed, seconds = run.get("embed", {}), run.get("seconds", {})
         runs.add_row(
@@ -215,10 +225,15 @@ def history(found: Mapping[str, Any]) -> None:
             f"{embed.get('tokens', 0):,}",
             f"{seconds.get('total', 0):.1f}",
             str(run.get("dead_letters", 0)),
+            *([_cost(run.get("cost"))] if priced else []),
         )
     console.print(runs)
     if found["evaluations"]:
         console.print(_evaluations(found["evaluations"]))
+
+
+def _cost(told: Mapping[str, Any] | None) -> str:
+    return _money(told["total"], told["currency"]) if told else "-"
 
 
 def _evaluations(made: Sequence[Mapping[str, Any]]) -> Table:

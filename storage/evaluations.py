@@ -33,7 +33,7 @@ class Evaluation:
     """The space's id."""
     gates: tuple[Gate, ...]
     run_id: str | None
-    """The run that judged what it had built; None: a person asked."""
+    """The run that judged what it had built, or the id under which it was submitted; None: a person asked."""
     at: str
     who: str
 

@@ -142,6 +142,8 @@ def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, A
         "dead_letters",
         "seconds",
         "tokens_per_second",
+        "cost",
+        "nodes",
         "error",
         "reason",
     )
@@ -151,6 +153,7 @@ def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, A
         "began": intent.get("at"),
         "ended": result.get("at") if result else None,
         "who": intent.get("who"),
+        "environment": intent.get("environment"),
         "change": intent.get("change"),
         **outcome,
     }

@@ -1,4 +1,4 @@
-"""The Prefect flow brings a collection up to date, tells how that ended, and leaves nothing behind when it is stopped."""
+"""The Prefect flows bring a collection up to date, tell how that ended, and leave nothing behind when they are stopped."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,25 +18,6 @@ from storage.ledger import take_fence
 from storage.objects import Objects
 
 pytestmark = pytest.mark.timeout(400)  # the server and Ray start slowly on a busy machine
-
-QUIET = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
-
-
-@pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The flow `sync`, and a Prefect server of its own: its `client` and `url`."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**QUIET, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}.items():
-            patch.setenv(name, value)
-        from prefect.client.orchestration import get_client
-        from prefect.settings import PREFECT_API_URL
-        from prefect.testing.utilities import prefect_test_harness
-
-        from flows.sync import sync
-
-        with prefect_test_harness(server_startup_timeout=180), get_client(sync_client=True) as client:
-            yield SimpleNamespace(sync=sync, client=client, url=PREFECT_API_URL.value())
-
 
 STAND_IN = '{ name = "hash", dimensions = 32 }'
 
@@ -63,6 +44,22 @@ def artifact(client: Any, flow_run: UUID, key: str) -> Any:
     return found
 
 
+def published_events(client: Any, flow_run: UUID) -> Any:
+    """What the flow run told others of its publication; None until the server has it."""
+    from prefect.events.filters import EventFilter, EventNameFilter
+
+    found = client.read_events(EventFilter(event=EventNameFilter(name=["revector.version.published"])), limit=50).events
+    return next((event.payload for event in found if event.payload["flow_run_id"] == str(flow_run)), None)
+
+
+def until(probe: Callable[[], Any], seconds: float) -> Any:
+    """What `probe` gives once that is true, or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := probe()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
 def measures(table: Any) -> dict[str, Any]:
     return {row["measure"]: row["value"] for row in json.loads(table.data)}
 
@@ -82,7 +79,14 @@ def test_a_sync_publishes_and_shows_what_it_did_and_the_next_one_finds_nothing_t
     assert shown["documents"] == "300 added, 0 changed, 0 removed, 0 unchanged"
     assert "My_docs" in table.description
     assert progress.data == 100
-    assert prefect.client.read_flow_run(run).name == "sync My_docs"
+    shown = prefect.client.read_flow_run(run)
+    assert (shown.name, set(shown.tags)) == ("sync My_docs", {"revector", "collection:My_docs"})
+    assert result["run_id"].endswith(f"-{run.hex[:8]}-1")  # whoever knows the flow run knows the run
+    assert (
+        f"| now | `{result['generation']}` | {result['version']} | 300 |" in artifact(prefect.client, run, "revector-my-docs-report").data
+    )
+    told = until(lambda: published_events(prefect.client, run), 30)
+    assert (told["before"], told["after"]["version"], told["run_id"]) == (None, result["version"], result["run_id"])
     assert (again.name, again.result()["status"]) == ("Nothing", "nothing")
 
 
@@ -141,12 +145,13 @@ def start_flow(prefect: SimpleNamespace, config: str) -> subprocess.Popen[bytes]
     return subprocess.Popen([sys.executable, "-c", code, config], env=environment, stderr=subprocess.DEVNULL)
 
 
-def until(probe: Callable[[], Any], seconds: float) -> Any:
-    """What `probe` gives once that is true, or after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not (found := probe()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
+def believed_running(client: Any) -> UUID:
+    """The only flow run that the server takes for running."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=["RUNNING"])))
+    (found,) = client.read_flow_runs(flow_run_filter=running)
+    return UUID(str(found.id))
 
 
 def alive(session: int) -> list[str]:
@@ -187,6 +192,13 @@ def test_a_flow_that_is_stopped_or_killed_takes_its_driver_and_ray_along_and_the
     killed.kill()
     assert until(lambda: not alive(drivers()[1]), 10), alive(drivers()[1])
     assert killed.wait() == -signal.SIGKILL
+    orphan = believed_running(prefect.client)
+
+    done = prefect.tidy(prefect.client)  # nobody else knows: a worker would have told the server
+
+    assert done.crashed == [f"sync My_docs ({orphan})"]
+    state = prefect.client.read_flow_run(orphan).state
+    assert (state.name, "the next run goes on from there" in state.message) == ("Crashed", True)
 
     result = json.loads(apply("My_docs", config).stdout)
     assert result["status"] == "published"

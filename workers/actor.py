@@ -1,6 +1,9 @@
 """What runs in a worker process: a model, and the plain code around it."""
 
+import socket
+import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +13,10 @@ from numpy.typing import NDArray
 from pipelines.errors import WorkerError
 from pipelines.models import resolve_model
 from pipelines.spec import ModelSpec
+from workers.actor_metrics import ActorMetrics
 from workers.embed import Embedding, Receipt, Shard, embed_shard
 from workers.encoders import Encoder, load_encoder
+from workers.workforce import Loaded
 
 
 class EmbedActor:
@@ -23,21 +28,31 @@ class EmbedActor:
         self._space = space
         self._options = options
         self._turn = threading.Lock()
+        self._metrics = ActorMetrics()
+        self._began = time.monotonic()
 
-    def load(self) -> str:
+    def load(self) -> Loaded:
         """Load the model, and say how it will run. Not the constructor's work: of an error there Ray tells only the text."""
         model = resolve_model(self._model)
         if model.space.id != self._space:
             raise WorkerError(f"expected a model of space {self._space} on every node, found {model.space.id}: do the weights differ?")
         self._encoder = load_encoder(model, **self._options)
-        return self._encoder.how
+        return Loaded(self._encoder.how, socket.gethostname(), _gpus(), time.monotonic() - self._began)
 
     def run(self, embedding: Embedding, shard: Shard) -> Receipt:
-        return embed_shard(embedding, self._encoder, shard, self._turn)
+        receipt = embed_shard(embedding, self._encoder, shard, self._turn)
+        self._metrics.count(embedding.collection, self._space, receipt)
+        return receipt
 
     def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
         with self._turn:
             return encode(self._encoder, kind, texts)
+
+
+def _gpus() -> tuple[str, ...]:
+    """Names of those that the model may use."""
+    torch = sys.modules.get("torch")
+    return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())) if torch else ()
 
 
 def encode(encoder: Encoder, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -147,6 +147,7 @@ def _apart(ray: Any, shard: SourceShard, read: Callable[[SourceShard], Any], err
         fragments=[fragment for each in found for fragment in each.fragments],
         fresh=sum(each.fresh for each in found),
         dead=[letter for each in found for letter in each.dead],
+        seconds=sum(each.seconds for each in found),
     )
 
 

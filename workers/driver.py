@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines.chunks import chunk_schema, metadata_type, vector_schema
 from pipelines.documents import DeadLetter, count_inputs
+from pipelines.logs import log
 from pipelines.quality import Gate
 from pipelines.tokens import ModelTokenizer
 from storage.catalog import Publication, publish
@@ -18,6 +19,7 @@ from storage.promotion import Built, keep_built
 from workers.changes import classify_change
 from workers.cluster import ingest_on_ray, run_inline, start_ray
 from workers.corpus import CorpusPass, Step
+from workers.costs import Held
 from workers.encoding import Encoding
 from workers.filling import Filling
 from workers.gates import judge
@@ -27,6 +29,7 @@ from workers.report import BuiltGeneration, Plan, Report, Result, Role, Status, 
 from workers.session import Session, Tally, open_session
 from workers.state import State, TableState, check_saved, look, pinned, thresholds
 from workers.target import Target
+from workers.telemetry import Observer, observe
 
 DEAD_LETTERS_KEPT = 10_000
 """In the record of a run; the count is exact."""
@@ -41,17 +44,24 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent, ru
 
     Raises Conflict while another run has the collection, PlanStale if `saved` no longer holds.
     """
+    with observe("apply", target.collection, target.spec.schedule) as observer:
+        result = _apply(target, saved, report, run_id, observer)
+        return observer.ended(result, result.status)
+
+
+def _apply(target: Target, saved: Plan | None, report: Report, run_id: str | None, observer: Observer) -> Result:
     state = look(target)
+    observer.published(state.current)
     if saved is not None:
         check_saved(saved, state)
     if state.settled:
         _declare(state)
         return _settled(state)
-    with open_session(target.store, target.collection, report, run_id) as session:
+    with open_session(target.store, target.collection, report, run_id, target.spec.prices) as session, observer.follow(session):
         state = look(target)
         if saved is not None:
             check_saved(saved, state)  # again, now that nobody else can change it
-        return _Application(session, state).perform()
+        return _Application(session, state, observer).perform()
 
 
 def _declare(state: State) -> None:
@@ -82,8 +92,13 @@ def _settled(state: State) -> Result:
         dead_letters=0,
         seconds={"total": 0.0, "model": 0.0},
         tokens_per_second=0.0,
+        gates=_gates(state.built[target.generation.name]),
         notes=notes(state),
     )
+
+
+def _gates(built: Built | None) -> list[Gate]:
+    return [Gate(**gate) for gate in built.gates] if built else []
 
 
 @dataclass(frozen=True)
@@ -97,8 +112,9 @@ class _Ingested:
 class _Application:
     """What one run does, in order: the corpus into the chunk tables; then each generation, the one that readers have first."""
 
-    def __init__(self, session: Session, state: State) -> None:
+    def __init__(self, session: Session, state: State, observer: Observer) -> None:
         self._session = session
+        self._observer = observer
         self._state = state
         self._change = classify_change(state, True)
         self._current = state.current
@@ -113,7 +129,7 @@ class _Application:
         for name, table in self._state.tables.items():
             self._tables[name] = _ingest(self._session, table)
         for target in self._state.live.wider:
-            with Encoding(target) as encoding:
+            with Encoding(target, self._session.workforce) as encoding:
                 self._fill(target, encoding)
         return self._finish([self._bring_up(target) for target in self._state.live.targets])
 
@@ -133,7 +149,7 @@ class _Application:
     def _bring_up(self, target: Target) -> BuiltGeneration:
         """Fill, index, judge, and publish if that is its part. What is as it was is left alone."""
         state = self._state
-        with Encoding(target) as encoding:
+        with Encoding(target, self._session.workforce) as encoding:
             version, tally = self._filled.get(target.generation.name) or self._fill(target, encoding)
             built = self._built(target, version, tally, encoding)
         if state.live.role(target) == "main":
@@ -179,6 +195,8 @@ class _Application:
                 failed=tally.failed,
                 dead=publication.dead_letters,
             )
+        for gate in gates:
+            log("gate", gate=gate.name, of=gate.kind, passed=gate.passed, value=gate.value, threshold=gate.threshold)
         failed = sorted(tally.failed)[:DEAD_LETTERS_KEPT]
         told = [asdict(gate) for gate in gates]
         built = Built(publication, told, all(gate.passed for gate in gates), failed, thresholds(target))
@@ -198,6 +216,7 @@ class _Application:
         role = self._state.live.role(target)
         publication = built.publication
         if role == "candidate" or not built.passed:
+            log("not published", generation=publication.generation, version=publication.version, gates_passed=built.passed)
             return "built"
         announced = self._state.announced(target)
         if announced is not None and self._adds_nothing(announced, publication):
@@ -209,6 +228,8 @@ class _Application:
         with session.profile.stage("publish"):
             epoch = self._current.epoch + 1 if self._current else 1
             self._current = publish(target.store, replace(publication, epoch=epoch, action=action, at=now()))
+        self._observer.published(self._current)
+        log("published", generation=publication.generation, version=publication.version, epoch=epoch, chunks=publication.chunks)
         return "partial" if publication.dead_letters else "published"
 
     def _adds_nothing(self, announced: Publication, publication: Publication) -> bool:
@@ -223,7 +244,7 @@ class _Application:
         table = self._tables[subject.chunk_table.name]
         main = next(each for each in generations if each.role == "main")
         documents, chunks, _ = counts(table.corpus.summary())
-        total = time.monotonic() - session.began
+        spent = session.spent()
         tokens = sum(each.embed["tokens"] for each in generations)
         dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._failed.items())]
         quiet = all(state.at_rest(target) and self._as_it_was(target, generations) for target in state.live.targets)
@@ -240,14 +261,13 @@ class _Application:
             status=main.status,
             version=main.version,
             dead_letters=count_inputs(dead),
-            seconds={"total": total, "model": sum(worker["model"] for worker in session.profile.workers.values())},
-            tokens_per_second=tokens / total,
+            tokens_per_second=tokens / spent["seconds"]["total"],
             reason=main.objection,
-            profile=session.profile.to_dict(),
             gates=main.gates,
             identity=self._change.identity,
             generations=generations,
             notes=notes(state),
+            **spent,
         )
         session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})
         return result
@@ -279,7 +299,7 @@ def _told(target: Target, role: Role, status: Status, built: Built, tally: Tally
         reuse={"chunks": tally.reused},
         tokens_per_second=tally.tokens / tally.seconds if tally.seconds else 0.0,
         code_points_a_token=tally.code_points / tally.tokens if tally.tokens else None,
-        gates=[Gate(**gate) for gate in built.gates],
+        gates=_gates(built),
     )
 
 
@@ -297,6 +317,7 @@ def _ingest(session: Session, state: TableState) -> _Ingested:
     def told() -> Iterator[Ingested]:
         for found in done:
             session.documents += len(found.seen)
+            session.tasks += Held(found.seconds if large else 0.0)
             session.tell("read")
             yield found
 
@@ -313,6 +334,7 @@ def _ingest(session: Session, state: TableState) -> _Ingested:
         if not last.change.empty:
             version = write(version, last)
     corpus.end()
+    log("corpus read", table=table.name, version=version, **asdict(corpus.summary()))
     if not state.files.empty:
         session.fence.check()
         table.write_files(version, target.reading, corpus.records, session.fence.token)
@@ -341,7 +363,9 @@ def _index(session: Session, target: Target, version: int) -> int:
     session.tell("index")
     session.fence.check()
     with session.profile.stage("index"):
-        return int(update_index(target.store.open(target.generation.name, version)).version)
+        made = int(update_index(target.store.open(target.generation.name, version)).version)
+    log("indexed", table=target.generation.name, version=made, renewed=made != version)
+    return made
 
 
 def _publication(session: Session, target: Target, version: int, chunk_version: int, dead: int) -> Publication:

@@ -31,6 +31,11 @@ class Embedding:
     chunk_version: int
     generation: str
 
+    @property
+    def collection(self) -> str:
+        """Whose generation it is: its name is no part of another's."""
+        return self.generation.partition(".")[0]
+
     def schema(self) -> pa.Schema:
         """Of the vectors table, without the metadata that describes the whole table."""
         schema: pa.Schema = self.store.open(self.generation).schema

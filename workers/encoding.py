@@ -13,6 +13,7 @@ from workers.actor import encode
 from workers.cluster import on_cluster, start_ray
 from workers.encoders import Encoder, load_encoder
 from workers.pool import Pool
+from workers.workforce import Workforce
 
 Encode = Callable[[str, Sequence[str]], NDArray[np.float32]]
 """What `encode` does once it has an encoder."""
@@ -34,8 +35,10 @@ class Encoding:
     In this process, unless a cluster or GPUs are asked for: then on a Ray actor with the resources and labels of the spec.
     """
 
-    def __init__(self, target: HasModel) -> None:
+    def __init__(self, target: HasModel, workforce: Workforce | None = None) -> None:
+        """`workforce`: to enter an actor in."""
         self._target = target
+        self._workforce = workforce
         self._closing = ExitStack()
         self._encoder: Encoder | None = None
         self._run: Encode | None = None
@@ -85,6 +88,6 @@ class Encoding:
         return lambda kind, texts: encode(encoder, kind, texts)
 
     def _on_ray(self) -> Encode:
-        pool = Pool(start_ray(self._closing), self._target.model, self._target.spec.workers, 1)
+        pool = Pool(start_ray(self._closing), self._target.model, self._target.spec.workers, 1, self._workforce)
         self.keep(pool)
         return pool.encode

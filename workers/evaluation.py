@@ -1,7 +1,7 @@
 """A version held against all of its gates, by a person who asks. Takes no fence: nothing that readers have is touched."""
 
 from pipelines.quality import Gate
-from pipelines.spec import Spec
+from pipelines.spec import CollectionSpec, Spec
 from storage.catalog import current, publications
 from storage.evaluations import Evaluation, keep_evaluation
 from storage.ledger import Run
@@ -11,15 +11,26 @@ from workers.encoding import Encoding
 from workers.gates import Judgement
 from workers.shape import SAMPLE, drift_between, shape
 from workers.subject import PUBLISHED, Subject, find_subject, finished_versions, known_models, published_subject
+from workers.telemetry import observe
 
 
-def evaluate(spec: Spec, name: str | None, generation: str = PUBLISHED) -> Evaluation:
+def evaluate(spec: Spec, name: str | None, generation: str = PUBLISHED, run_id: str | None = None) -> Evaluation:
     """All gates in full, and what the vectors are like; of what readers have, or of the newest finished version of a generation.
 
-    What they found is kept. Raises NotFound if there is no such version, ModelError if its model is not at hand.
+    What they found is kept, under the `run_id` of whoever submitted it. Raises NotFound if there is no such version, ModelError if its
+    model is not at hand.
     """
     collection, declared = spec.collection(name)
-    store, known = Store(spec.store), tuple(known_models((declared.model, *declared.candidates)))
+    store = Store(spec.store)
+    if generation != PUBLISHED:
+        return _evaluate(store, collection, declared, generation, run_id)
+    with observe("evaluate", collection, declared.schedule) as observer:  # what readers do not have is of interest to who asks only
+        made = _evaluate(store, collection, declared, generation, run_id)
+        return observer.ended(made, "passed" if made.passed else "gate failed")
+
+
+def _evaluate(store: Store, collection: str, declared: CollectionSpec, generation: str, run_id: str | None) -> Evaluation:
+    known = tuple(known_models((declared.model, *declared.candidates)))
     subject = find_subject(store, declared, collection, generation, known)
     here = current(store, collection)
     served = published_subject(store, declared, here, known) if here else None
@@ -27,7 +38,7 @@ def evaluate(spec: Spec, name: str | None, generation: str = PUBLISHED) -> Evalu
     with Encoding(subject) as encoding:
         gates = Judgement(subject, served, encoding, None, failed, dead).gates()
     gates += [*_shape(subject), _drift(subject)]
-    return keep_evaluation(store, subject.generation, subject.version, subject.chunk_version, str(subject.space["id"]), gates)
+    return keep_evaluation(store, subject.generation, subject.version, subject.chunk_version, str(subject.space["id"]), gates, run_id)
 
 
 def _dead_letters(subject: Subject) -> tuple[frozenset[str], int]:

@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
+from pipelines.logs import log
 from storage.ledger import BROKEN_OFF, runs
 from storage.tables import ROW_ADDRESS, Change, take
 from workers.cluster import on_cluster, start_ray
@@ -133,10 +134,11 @@ class Filling:
     def _on_ray(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
         target = self._target
         most = cutter.tokens // ACTOR_TOKENS + 1
-        pool = Pool(start_ray(self._session.closing), target.model, target.spec.workers, most)
+        session = self._session
+        pool = Pool(start_ray(session.closing), target.model, target.spec.workers, most, session.workforce)
         self._encoding.keep(pool)
         yield from pool.run(self._embedding, lambda: cutter.cut(self._shard_tokens), cutter.numbers)
-        self._session.profile.how = pool.how
+        session.profile.how = pool.how
 
     def _accept(self, receipt: Receipt) -> None:
         """Keep the receipt, count it, and commit it soon. Of two receipts of one shard the first wins."""
@@ -163,6 +165,7 @@ class Filling:
         tally.tokens += receipt.tokens
         tally.code_points += receipt.code_points
         self._session.profile.note(receipt.worker, receipt.tokens, receipt.spent)
+        log("shard done", **{name: record[name] for name in ("shard", "worker", "contents", "tokens", "failed")}, seconds=elapsed)
         self._failed(receipt.failed)
         self._stage(receipt.fragments)
         self._session.tell("embed")

@@ -4,6 +4,7 @@ The chunk table is pinned at the version that the run began with, so a shard can
 asked for the shard's own files alone; what documents elsewhere make of these, is settled when all shards are done (`workers.corpus`).
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -55,10 +56,13 @@ class Ingested:
     fresh: int
     """Chunk rows of fresh documents."""
     dead: list[DeadLetter]
+    seconds: float = 0.0
+    """That it took."""
 
 
 def ingest_shard(ingest: Ingest, shard: SourceShard) -> Ingested:
     """Do one shard."""
+    began = time.monotonic()
     work = _ShardWork(ingest, _StoredDocuments(ingest, sorted({piece.file.path for piece in shard.pieces})))
     batches = work.rows(ingest.corpus.read(shard, ingest.metadata))
     fragments: list[str] = []
@@ -71,7 +75,8 @@ def ingest_shard(ingest: Ingest, shard: SourceShard) -> Ingested:
             pass
     seen = pa.concat_tables([SEEN.empty_table(), *work.seen]).combine_chunks()
     rows = pa.concat_tables([ROWS.empty_table(), *work.narrow]).combine_chunks()
-    return Ingested(seen, rows, fragments, work.fresh, [letter for letters in work.dead.values() for letter in letters])
+    dead = [letter for letters in work.dead.values() for letter in letters]
+    return Ingested(seen, rows, fragments, work.fresh, dead, time.monotonic() - began)
 
 
 class _StoredDocuments:

@@ -3,15 +3,18 @@
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from pipelines.chunks import metadata_type
 from pipelines.documents import SourceShard, count_inputs
+from pipelines.spec import PricesSpec
 from storage.ledger import runs
 from workers.changes import classify_change
 from workers.cluster import run_inline
 from workers.corpus import CorpusPass, CorpusSummary
+from workers.costs import Cost, Held, cost
 from workers.ingest import Ingest, Ingested
 from workers.live import Live
 from workers.report import Plan, PlannedGeneration, Progress, Report, silent
@@ -50,7 +53,9 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
     """What `apply` would do now."""
     state = look(target)
     passes = {name: _dry_pass(table, report) for name, table in state.tables.items()}
-    planned = [_plan_generation(state, each, passes[each.chunk_table.name]) for each in state.live.targets]
+    measured = [calibrate(each) for each in state.live.targets]
+    pairs = zip(state.live.targets, measured, strict=True)
+    planned = [_plan_generation(state, each, passes[each.chunk_table.name], calibration) for each, calibration in pairs]
     summaries = {name: corpus.summary() for name, corpus in passes.items()}
     at_rest = all(state.at_rest(each) for each in state.live.targets)
     pending = not at_rest or any(summary.changed for summary in summaries.values()) or any(each.pending for each in planned)
@@ -73,7 +78,20 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         change.identity,
         planned,
         [*notes(state), *_stopped(state)],
+        _estimate(planned, measured, subject.spec.prices),
     )
+
+
+def _estimate(planned: list[PlannedGeneration], measured: list["Calibration"], prices: PricesSpec) -> Cost | None:
+    """What earlier runs held for as many tokens, by the prices of today."""
+    held: dict[str, Held] = {}
+    for each, calibration in zip(planned, measured, strict=True):
+        tokens = each.embed["tokens"]
+        if tokens and calibration.held is None:
+            return None
+        for stage, used in (calibration.held or {}).items():
+            held[stage] = held.get(stage, Held()) + used.times(tokens)
+    return cost(held, prices)
 
 
 def _dry_pass(table: TableState, report: Report) -> CorpusPass:
@@ -85,10 +103,9 @@ def _dry_pass(table: TableState, report: Report) -> CorpusPass:
     return corpus
 
 
-def _plan_generation(state: State, target: Target, corpus: CorpusPass) -> PlannedGeneration:
+def _plan_generation(state: State, target: Target, corpus: CorpusPass, calibration: "Calibration") -> PlannedGeneration:
     table = state.table(target)
     embed, reuse = {"contents": 0, "chunks": 0, "tokens": 0}, {"chunks": 0}
-    calibration = calibrate(target)
     pending = False
     if not (table.files.empty and state.complete(target)):
         fragments = target.chunk_table.fragments(table.version)
@@ -157,14 +174,22 @@ class Calibration:
     tokens_per_second: float | None
     """Of a whole run."""
     code_points_a_token: float
+    held: dict[str, Held] | None = None
+    """What each stage of that run held, for a token; None if it did not tell."""
 
 
 def calibrate(target: Target) -> Calibration:
     """From the largest of the newest runs of this space: small ones measure the start-up."""
     newest = itertools.islice(reversed(runs(target.store.objects, target.collection)), CALIBRATION_RUNS)
     records = [record for run in newest if (record := run.read("result.json")) and "generations" in record]
-    filled = [each for record in records for each in record["generations"] if each["space"] == target.model.space.id]
-    largest = max(filled, key=lambda each: int(each["embed"]["tokens"]), default=None)
+    filled = [(each, record) for record in records for each in record["generations"] if each["space"] == target.model.space.id]
+    largest, record = max(filled, key=lambda pair: int(pair[0]["embed"]["tokens"]), default=(None, {}))
     if largest is None or not largest["embed"]["tokens"]:
         return Calibration(None, CODE_POINTS_A_TOKEN)
-    return Calibration(largest["tokens_per_second"], largest["code_points_a_token"])
+    return Calibration(largest["tokens_per_second"], largest["code_points_a_token"], _held(record))
+
+
+def _held(record: dict[str, Any]) -> dict[str, Held] | None:
+    """By a run, for each token that went through a model in it."""
+    told, tokens = record["profile"].get("held"), record["embed"]["tokens"]
+    return {stage: Held(**held).times(1 / tokens) for stage, held in told.items()} if told else None

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import RevectorError, SpecError, WorkerError
+from pipelines.logs import warn
 from pipelines.models import Model
 from pipelines.spec import WorkersSpec
 from workers.actor import EmbedActor
 from workers.embed import Embedding, Receipt, Shard
 from workers.nodes import actor_options, cores, describe, is_alive, needs, node_of, places
+from workers.workforce import Stay, Workforce
 
 ATTEMPTS = 2
 """Of a shard, before it is halved; of a single input, before it is given up."""
@@ -53,6 +55,7 @@ class _Member:
     """The pending calls in their order: `load` (None), or `run` of a shard."""
     deadline: float
     """Of the first of them."""
+    stay: Stay
     loaded: bool = False
 
     @property
@@ -63,8 +66,8 @@ class _Member:
 class Pool:
     """Runs shards on actors. A context: on leaving, the actors are ended."""
 
-    def __init__(self, ray: Any, model: Model, workers: WorkersSpec, most: int) -> None:
-        """At most `most` actors: no more than there is work for."""
+    def __init__(self, ray: Any, model: Model, workers: WorkersSpec, most: int, workforce: Workforce | None = None) -> None:
+        """At most `most` actors: no more than there is work for. `workforce`: to enter them in."""
         self._how = ""
         self._ray = ray
         self._workers = workers
@@ -73,6 +76,7 @@ class Pool:
         threads = max(1, cores(ray, workers) // self._wanted()) if device == "cpu" else 1
         options = {"device": device, "batch_tokens": workers.batch_tokens, "threads": threads, "precision": workers.precision}
         self._arguments = (model.spec, model.space.id, options)
+        self._workforce = workforce or Workforce()
         self._members: list[_Member] = []
         self._looked = 0.0
         self._suspects: deque[Shard] = deque()
@@ -107,6 +111,7 @@ class Pool:
         while True:
             self._grow()
             self._feed(embedding, next_shard)
+            self._workforce.in_flight = sum(len(member.shards) for member in self._members)
             if self._exhausted and not self._suspects and not any(member.shards for member in self._members):
                 return
             yield from self._collect(numbers)
@@ -128,7 +133,7 @@ class Pool:
             except errors.GetTimeoutError as error:
                 raise WorkerError(f"expected vectors within {self._workers.deadline:.0f} s, found no answer: run again") from error
             except errors.RayError as error:
-                self._replace(member)
+                self._replace(member, "its worker died")
                 self._count_failure("its worker died", error)
             else:
                 self._fruitless = 0
@@ -202,8 +207,10 @@ class Pool:
             yield from self._died(member, numbers, error)
         else:
             if self._settle(member, call) is None:
-                member.loaded, self._how = True, result
-                self._refusals.pop(node_of(member.actor) or "", None)
+                node = node_of(member.actor)
+                member.loaded, self._how = True, result.how
+                member.stay.begin(node, result)
+                self._refusals.pop(node or "", None)
             else:
                 self._fruitless = 0
                 yield result
@@ -229,11 +236,12 @@ class Pool:
             self._refused(member, "its worker died", error)
             return
         by_itself = isinstance(error, (errors.ActorDiedError, errors.OutOfMemoryError)) and is_alive(self._ray, node_of(member.actor))
-        yield from self._failed(self._replace(member), "its worker died", numbers, error, blame=by_itself)
+        yield from self._failed(self._replace(member, "its worker died"), "its worker died", numbers, error, blame=by_itself)
 
     def _overdue(self, member: _Member, numbers: Iterator[int]) -> Iterator[Lost]:
         if member.loaded:
-            yield from self._failed(self._replace(member), f"no result within {self._workers.deadline:.0f} s", numbers, None)
+            late = f"no result within {self._workers.deadline:.0f} s"
+            yield from self._failed(self._replace(member, late), late, numbers, None)
         elif node_of(member.actor):
             self._refused(member, f"no answer within {self._workers.ready:.0f} s", None)
         elif any(other.loaded or node_of(other.actor) for other in self._members):
@@ -245,7 +253,7 @@ class Pool:
     def _refused(self, member: _Member, reason: str, error: Any) -> None:
         """The model could not be loaded. Where that happens again, or says itself why, no actor goes any more; the others work on."""
         told = error.cause if isinstance(getattr(error, "cause", None), RevectorError) else None
-        node = node_of(member.actor)
+        node = member.stay.node = node_of(member.actor)
         if node and is_alive(self._ray, node):
             self._refusals[node] += LOADS if told else 1
             self._refusal = reason
@@ -254,7 +262,7 @@ class Pool:
                 raise told or WorkerError(f"{tried}: is the model too large for them?") from error
         else:
             self._count_failure(reason, error)
-        self._replace(member)
+        self._replace(member, reason)
 
     def _may_load(self, refused: _Member) -> bool:
         """Whether another actor has the model or may still get it, or this one elsewhere."""
@@ -275,13 +283,21 @@ class Pool:
             self._failures[shard.number] += blame
             failures = self._failures[shard.number]
             if failures < ATTEMPTS:
-                self._suspects.append(shard)
+                self._put_back(shard, [shard], reason)
             elif shard.contents > 1:
-                for half in shard.halves(numbers):
-                    self._failures[half.number] = ATTEMPTS - 1
-                    self._suspects.append(half)
+                halves = shard.halves(numbers)
+                self._failures |= {half.number: ATTEMPTS - 1 for half in halves}
+                self._put_back(shard, halves, reason)
             else:
+                warn("shard given up", shard=shard.number, contents=shard.contents, reason=reason)
                 yield Lost(shard, reason)
+
+    def _put_back(self, shard: Shard, parts: list[Shard], reason: str) -> None:
+        """Queue `parts`, which are `shard`."""
+        self._suspects += parts
+        self._workforce.requeued += 1
+        event = "shard put back" if parts == [shard] else "shard halved"
+        warn(event, shard=shard.number, into=[part.number for part in parts], contents=shard.contents, reason=reason)
 
     def _count_failure(self, reason: str, error: BaseException | None) -> None:
         self._fruitless += 1
@@ -294,16 +310,20 @@ class Pool:
             actor = self._ray.remote(EmbedActor).options(max_concurrency=IN_FLIGHT, **options).remote(*self._arguments)
         except ValueError as error:  # a label that Ray does not take, or one and a half GPUs
             raise SpecError(f"workers: expected what Ray takes, found {error}") from error
-        return _Member(actor, {actor.load.remote(): None}, time.monotonic() + self._workers.ready)
+        stay = self._workforce.hire(self._workers.gpus_per_actor)
+        return _Member(actor, {actor.load.remote(): None}, time.monotonic() + self._workers.ready, stay)
 
-    def _replace(self, member: _Member) -> list[Shard]:
+    def _replace(self, member: _Member, reason: str) -> list[Shard]:
         """Another actor instead. Gives the shards that this one had; should it still answer, nobody listens."""
         shards = member.shards
         member.calls.clear()
         self._kill(member)
+        self._workforce.replaced += 1
+        warn("actor replaced", node=member.stay.node, shards=[shard.number for shard in shards], reason=reason)
         self._members[self._members.index(member)] = self._spawn()
         return shards
 
     def _kill(self, member: _Member) -> None:
+        member.stay.end()
         with suppress(self._ray.exceptions.RayError):  # the cluster itself is gone
             self._ray.kill(member.actor)

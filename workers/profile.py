@@ -20,15 +20,25 @@ class Profile:
     """Per model process: seconds of each of STEPS, `shards`, `tokens`."""
     how: str = ""
     """How the model ran: "packed, float32"."""
+    _open: dict[str, float] = field(default_factory=dict)
+    """Stages that go on, and when they began."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the time inside to `name`."""
-        began = time.perf_counter()
+        began = self._open[name] = time.perf_counter()
         try:
             yield
         finally:
             self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - began
+            self._open.pop(name, None)
+
+    def so_far(self) -> dict[str, float]:
+        """Seconds of each stage, those that go on counted in. May be asked from another thread."""
+        seconds, going_on = dict(self.stages), dict(self._open)
+        for name, began in going_on.items():
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - began
+        return seconds
 
     def split(self, name: str, rest: str, seconds: float) -> None:
         """Move `seconds` of stage `name` to `rest`."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.quality import Gate
+from workers.costs import Cost
+from workers.workforce import NodeUse
 
 Change = Literal["none", "data", "chunking", "model", "metadata"]
 Stage = Literal["read", "reuse", "embed", "index", "gates", "publish", "compact", "clean up", "check"]
@@ -82,6 +84,8 @@ class Plan:
     """All that are kept current, in the order in which they are brought up to date."""
     notes: list[str] = field(default_factory=list)
     """For a person: what is not as one would expect."""
+    cost: Cost | None = None
+    """Estimated from earlier runs, by the prices of the spec; None before the first, and without prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,11 @@ class Result:
     reason: str = ""
     """Why it was not published."""
     profile: dict[str, Any] = field(default_factory=dict)
-    """Where the time went: `how` the model ran, seconds of the driver's `stages`, and of each of the `workers`."""
+    """Where the time went: `how` the model ran, seconds of the driver's `stages`, of each of the `workers`, and what each stage `held`."""
+    nodes: list[NodeUse] = field(default_factory=list)
+    """Of a cluster, that actors ran on."""
+    cost: Cost | None = None
+    """By the prices of the spec; None without prices."""
     gates: list[Gate] = field(default_factory=list)
     """What the generation was judged by."""
     identity: dict[str, list[Any]] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """A run while it goes on: its place in the ledger, its right to commit, and what it has done so far."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -8,13 +9,22 @@ from itertools import count
 from typing import Any
 
 from pipelines.errors import Conflict, RevectorError
+from pipelines.logs import bound, log
 from pipelines.redaction import redact
+from pipelines.spec import PricesSpec
 from storage import tables
 from storage.examination import require_sound
 from storage.ledger import Fence, Heartbeat, Run, new_run_id, now, take_fence, whereabouts, whoami
 from storage.tables import Store
+from workers import costs
+from workers.cluster import on_cluster
+from workers.costs import Cost, Held
 from workers.profile import Profile
+from workers.provenance import environment
 from workers.report import Progress, Report, Stage
+from workers.workforce import Workforce
+
+FOR_NOTHING = PricesSpec()
 
 
 @dataclass
@@ -41,13 +51,21 @@ class Tally:
 class Session:
     """One run of one collection."""
 
-    def __init__(self, store: Store, run: Run, fence: Fence, report: Report, closing: ExitStack) -> None:
+    def __init__(self, store: Store, run: Run, fence: Fence, report: Report, closing: ExitStack, prices: PricesSpec) -> None:
         """`closing` is left when the run ends: what the run opens on the way is closed then."""
         self.store = store
         self.run = run
         self.fence = fence
         self.closing = closing
         self.profile = Profile()
+        self.workforce = Workforce()
+        self._prices = prices
+        self._alone = not on_cluster()
+        """On a machine that it has for itself."""
+        self.tasks = Held()
+        """By tasks on a cluster that read the corpus."""
+        self.change = ""
+        """The kind of change that it brings."""
         self.documents = 0
         """Read so far."""
         self.shard_numbers = count()
@@ -56,6 +74,8 @@ class Session:
         self.began = time.monotonic()
         self.moment: Progress | None = None
         """The last that was reported."""
+        self.speed = 0.0
+        """Tokens per second of the last generation that went through the model."""
         self._report = report
         self.embedding_since: float | None = None
         """When the first shard of the present generation began: models take long to load, and that says nothing of the speed."""
@@ -64,7 +84,11 @@ class Session:
         """Write down what is about to be done, beside who does it, where and with which token."""
         run = self.run
         common = {"run_id": run.run_id, "collection": run.collection, "token": self.fence.token, "at": now(), "who": whoami()}
-        run.write("intent.json", {**common, "where": whereabouts(), **intent})
+        where = whereabouts()
+        run.write("intent.json", {**common, "where": where, "environment": environment(), **intent})
+        self.change = intent.get("change", "")
+        told = {"what": intent.get("upkeep", "apply"), "change": self.change, "token": self.fence.token}
+        log("run began", **told, where=where["kind"], host=where["host"])
 
     def begin_generation(self) -> Tally:
         """Count for another generation from here on."""
@@ -77,7 +101,33 @@ class Session:
         self.fence.check()
         dataset = self.store.open(table, version)
         properties = {"run_id": self.run.run_id, tables.TOKEN: str(self.fence.token)}
-        return int(tables.commit(self.store, dataset, change, properties).version)
+        made = int(tables.commit(self.store, dataset, change, properties).version)
+        log("committed", table=table, version=made, fragments=len(change.fragments), deleted=len(change.deleted))
+        return made
+
+    def held(self) -> dict[str, Held]:
+        """What each stage has held so far: on a machine of its own all cores, on a cluster one, and what its actors and tasks have."""
+        alone, actors = self._alone, self.workforce.held()
+        stages = self.profile.so_far()
+        stages["other"] = max(0.0, time.monotonic() - self.began - sum(stages.values()))
+        held = {stage: Held(seconds * (_cores() if alone else 1)) for stage, seconds in stages.items()}
+        held["embed"] = held.get("embed", Held()) + (Held(0.0, actors.gpu_seconds) if alone else actors)
+        held["read"] = held.get("read", Held()) + (Held() if alone else self.tasks)
+        return held
+
+    def cost(self) -> Cost | None:
+        """Of what it has held so far; None without prices."""
+        return costs.cost(self.held(), self._prices)
+
+    def spent(self) -> dict[str, Any]:
+        """What it took so far, for the record: `seconds`, `profile`, `nodes` and `cost`."""
+        model = sum(worker["model"] for worker in self.profile.workers.values())
+        return {
+            "seconds": {"total": time.monotonic() - self.began, "model": model},
+            "profile": {**self.profile.to_dict(), "held": self.held()},
+            "nodes": self.workforce.nodes(),
+            "cost": self.cost(),
+        }
 
     def tell(self, stage: Stage) -> None:
         """Report where the run is: of several generations, in the present one."""
@@ -89,13 +139,17 @@ class Session:
         if stage == "embed" and tally.total is not None and tally.embedded:
             left = elapsed / tally.embedded * (tally.total - done)
         shared = tally.reused + max(0, tally.embedded - tally.contents)
+        if stage == "embed" and rate:
+            self.speed = rate
         self.moment = Progress(stage, self.documents, done, tally.total, tally.tokens, rate, shared, left)
         self._report(self.moment)
 
 
 @contextmanager
-def open_session(store: Store, collection: str, report: Report, run_id: str | None = None) -> Iterator[Session]:
-    """A run, with its right to commit and its heartbeat; a record of the error if it ends with one.
+def open_session(
+    store: Store, collection: str, report: Report, run_id: str | None = None, prices: PricesSpec = FOR_NOTHING
+) -> Iterator[Session]:
+    """A run, with its right to commit and its heartbeat; a record of the error, and of what was spent, if it ends with one.
 
     `run_id`: of whoever submitted it; None: a new one. Raises Conflict while another run has the collection, or if the run has begun
     before; StorageError for a store that would lose commits.
@@ -105,17 +159,24 @@ def open_session(store: Store, collection: str, report: Report, run_id: str | No
     if run_id and run.exists("heartbeat.json"):
         raise Conflict(f"run {run_id} of {collection} has begun before: what goes on from it is a run of another id")
     fence = take_fence(store.objects, collection, run.run_id)
+    session: Session | None = None
     try:
-        with ExitStack() as closing:
-            session = Session(store, run, fence, report, closing)
+        with ExitStack() as closing, bound(collection=collection, run_id=run.run_id):
+            session = Session(store, run, fence, report, closing, prices)
             with Heartbeat(run, lambda: session.moment):
                 yield session
     except BaseException as error:
         with suppress(OSError):  # a store that is away must not hide why
             if not run.exists("result.json"):
                 status = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
-                run.write("result.json", {"run_id": run.run_id, "status": status, "error": _describe(error), "at": now()})
+                spent = session.spent() if session else {}
+                run.write("result.json", {"run_id": run.run_id, "status": status, "error": _describe(error), "at": now(), **spent})
         raise
+
+
+def _cores() -> int:
+    """Of this machine, that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _describe(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from workers.report import Report, silent
 from workers.session import Session, open_session
 from workers.state import State, look
 from workers.target import Target
+from workers.telemetry import observe
 
 YOUNG = timedelta(hours=1)
 """Versions that nothing refers to stay so long: a plan, a status or an evaluation may be reading them, and none of them takes the fence."""
@@ -38,18 +39,19 @@ def maintain(
     `chunk_table`: the one that the spec declares, which stays whatever refers to it; None if that cannot be told: then all stay.
     Raises Conflict while another run has the collection.
     """
-    work = Chores(store, collection, retention, YOUNG, chunk_table)
-    if not work.due():
-        return Upkeep(collection, "nothing")
-    with _held(store, collection, "maintain", report, run_id) as session:
-        work.begin(session)
-        work.tend()
-        work.move()
-        work.clean()
-        return work.end("maintained")
+    with observe("maintain", collection) as observer:
+        work = Chores(store, collection, retention, YOUNG, chunk_table)
+        if not work.due():
+            return observer.ended(Upkeep(collection, "nothing"), "nothing")
+        with _held(store, collection, "maintain", report, run_id) as session, observer.follow(session):
+            work.begin(session)
+            work.tend()
+            work.move()
+            work.clean()
+            return observer.ended(work.end("maintained"), "maintained")
 
 
-def erase(target: Target, report: Report = silent) -> Upkeep:
+def erase(target: Target, report: Report = silent, run_id: str | None = None) -> Upkeep:
     """Leave no byte of a document that is no longer in the corpus, and check that.
 
     Only the newest state of each live generation stays: no earlier publication can be rolled back to, and generations that nothing keeps
@@ -60,7 +62,7 @@ def erase(target: Target, report: Report = silent) -> Upkeep:
     else is found in the store in the end.
     """
     store, collection = target.store, target.collection
-    with _held(store, collection, "erase", report) as session:
+    with _held(store, collection, "erase", report, run_id) as session:
         state = look(target)
         _check_newest(state, published(store, collection))
         work = Chores(store, collection, RetentionSpec(publications=1, days=0), timedelta(0), target.chunk_table.name, worn=0.0)

@@ -1,0 +1,49 @@
+"""The flow that holds what readers have against all gates, and measures its quality and drift."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows import artifacts
+from flows.following import Done, follow
+from flows.job import HOOKS, Job, attend, failed
+from flows.parameters import Collection, ConfigFile, StoreUri
+
+PUBLISHED = "published"
+
+
+@flow(name="revector-evaluate", flow_run_name="evaluate {collection}", retries=0, log_prints=False, **HOOKS)
+def evaluate(collection: Collection, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
+    """Judge what readers have in full: `revector evaluate` as a Prefect flow. Gives what `evaluate --json` does.
+
+    The state is Evaluated, or failed: GateFailed. Takes no slot: it changes nothing, and may run beside others.
+    """
+    with attend(collection, config, store) as job:
+        state: Any = _outcome(judge(job, PUBLISHED))
+        result: dict[str, Any] = state
+        return result
+
+
+def judge(job: Job, generation: str, config: str | None = None, part: str = "") -> Done:
+    """Evaluate a generation and show what was found. `config`: of another spec than the flow's; `part`: of a run id, where it is one."""
+    done = follow(job.run("evaluate", generation, config=config, part=part), lambda _: None)
+    if done.result is not None:
+        artifacts.show_table(job.key("gates"), artifacts.gate_table(done.result["gates"]), headline(done.result))
+    return done
+
+
+def headline(result: dict[str, Any]) -> str:
+    """What was found, in one sentence."""
+    version = f"version {result['version']} of {result['generation']}"
+    if result["passed"]:
+        return f"{result['collection']}: {version} passed {len(result['gates'])} checks"
+    return f"{result['collection']}: {version} failed {artifacts.failures(result['gates'])}"
+
+
+def _outcome(done: Done) -> State[dict[str, Any]]:
+    if done.result is None:
+        return failed(done)
+    told = headline(done.result)
+    return Completed(name="Evaluated", message=told, data=done.result) if done.code == 0 else Failed(name="GateFailed", message=told)

@@ -1,0 +1,124 @@
+"""A command as a child process: started, followed, and stopped whichever way the flow ends.
+
+The flow never starts Ray: Ray takes over SIGTERM, with which Prefect cancels. Where the work happens is the child's business.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import orjson
+from prefect import get_run_logger
+
+from flows.cli import STOP_AT_EOF
+from flows.progress import JSON_LINES
+from pipelines.redaction import redact
+from workers.report import Progress
+
+GRACE_SECONDS = 8.0
+"""For the child to end its actors and write its record; Prefect itself kills the flow 30 s after it asked."""
+ENDED = (0, 3, 4)
+"""Exit codes that may come with a result: done, a gate failed, partial."""
+
+Show = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    """Its exit code; the number of a signal, negative."""
+    result: dict[str, Any] | None
+    """What it put on stdout."""
+    line: str
+    """The last line on stderr that was neither progress nor log: the error, if there was one."""
+
+
+def follow(command: Sequence[str], show: Show) -> Done:
+    """Run a command with `--json` to its end; `show` its progress, log everything else."""
+    with TemporaryFile() as out, _process(command, out) as process:
+        assert process.stderr is not None
+        line = _read(process.stderr, show)
+        code = process.wait()
+        out.seek(0)
+        told = out.read() if code in ENDED else b""
+        return Done(code, orjson.loads(told) if told.strip() else None, line)
+
+
+@contextmanager
+def _process(command: Sequence[str], out: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
+    """The child, in a session of its own; stopped, if it still runs, whichever way this is left.
+
+    The child's stdin is a pipe that nobody writes to: a flow that is killed cannot stop it, but the pipe closes.
+    """
+    environment = os.environ | {JSON_LINES: "json", STOP_AT_EOF: "1"}
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=out,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        try:
+            yield process
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """SIGTERM to the child, on which it ends its Ray. After the grace, or if interrupted again: SIGKILL to what is left of its group."""
+    try:
+        process.terminate()
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _read(lines: Iterable[str], show: Show) -> str:
+    """Tell what the child tells, until it closes its stderr. Gives the last line that was for a person."""
+    log = get_run_logger()
+    last = ""
+    for line in lines:
+        told = _told(line)
+        if moment := _moment(told):
+            show(moment)
+        elif told:
+            log.info(_logged(told))
+        elif text := redact(line.strip()):
+            last = text
+            log.info(text)
+    return last.removeprefix("revector: ")
+
+
+def _told(line: str) -> dict[str, Any]:
+    """What a JSON line of a `kind` says; nothing of any other line."""
+    try:
+        told = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return told if isinstance(told, dict) and "kind" in told else {}
+
+
+def _moment(told: dict[str, Any]) -> Progress | None:
+    """Progress as this version knows it; what runs on a cluster may be another."""
+    try:
+        return Progress(**{name: value for name, value in told.items() if name != "kind"}) if told.get("kind") == "progress" else None
+    except TypeError:
+        return None
+
+
+def _logged(told: dict[str, Any]) -> str:
+    fields = " ".join(f"{name}={value}" for name, value in told.items() if name not in {"kind", "at", "level", "event"})
+    return redact(f"{told.get('event', '')} {fields}".strip())

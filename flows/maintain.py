@@ -1,0 +1,44 @@
+"""The flow that looks after a collection's tables."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.states import Completed
+
+from flows import artifacts
+from flows.following import follow
+from flows.job import HOOKS, attend, failed, turn
+from flows.parameters import Collection, ConfigFile, StoreUri
+
+
+@flow(name="revector-maintain", flow_run_name="maintain {collection}", retries=0, log_prints=False, **HOOKS)
+def maintain(collection: Collection, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
+    """Compact, index, and remove what nothing needs: `revector maintain` as a Prefect flow. Gives what `maintain --json` does.
+
+    The state is Maintained, Nothing, Superseded or Conflict. It never erases: that is for a person to start.
+    """
+    with attend(collection, config, store) as job, turn(job) as refused:
+        state: Any = refused
+        if refused is None:
+            progress = artifacts.ProgressArtifact(job.key("upkeep-progress"))
+            done = follow(job.run("maintain"), progress)
+            if done.result is None:
+                state = failed(done)
+            else:
+                told = _headline(done.result)
+                progress.show(100.0, told)
+                artifacts.show_table(job.key("upkeep"), _table(done.result), told)
+                state = Completed(name=done.result["status"].capitalize(), message=told, data=done.result)
+        result: dict[str, Any] = state
+        return result
+
+
+def _headline(result: dict[str, Any]) -> str:
+    if result["status"] == "nothing":
+        return f"{result['collection']} needs no upkeep"
+    return f"{result['collection']} was maintained: {result['freed']['bytes']:,} bytes freed"
+
+
+def _table(result: dict[str, Any]) -> artifacts.Rows:
+    """A row for each table."""
+    return [{name: value for name, value in table.items() if not isinstance(value, dict | list)} for table in result["tables"]]

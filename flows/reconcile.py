@@ -1,0 +1,175 @@
+"""Ends what was orphaned: flow runs whose process is gone, runs whose flow run has ended, and slots that nobody holds."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Cancelled, Completed, Crashed
+
+from flows.job import Place, attend_flow_run, cancel_run
+from flows.presence import BEAT_SECONDS, run_id, sign
+from flows.slots import LOOK_SECONDS, RECENT, TAG, flow_runs, free_orphaned, goes_on
+from pipelines.errors import SpecError
+from pipelines.spec import load_spec
+from storage.ledger import Run, runs
+from storage.objects import Objects
+from storage.watch import Watch
+
+STILL_SECONDS = 4 * BEAT_SECONDS
+"""Without a sign of life, after which a flow run that cannot be seen from here counts as gone."""
+UNBORN = timedelta(minutes=10)
+"""For a flow run to show its first sign."""
+NEWEST = 5
+"""Runs of a collection that may go on."""
+_OF_A_FLOW = re.compile(r"(?P<id>\d{8}T\d+-(?P<flow_run>[0-9a-f]{8})-\d+)(-\d+)?")
+"""Run ids that a flow gave; the last number counts attempts on a cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What was ended."""
+
+    crashed: list[str] = field(default_factory=list)
+    """Flow runs that Prefect believed to be running."""
+    cancelled: list[str] = field(default_factory=list)
+    """Runs that went on without their flow run."""
+    freed: list[str] = field(default_factory=list)
+    """Collections whose slot nobody held."""
+    unread: list[str] = field(default_factory=list)
+    """Specs that this machine could not read: their collections were left alone."""
+
+    @property
+    def told(self) -> str:
+        """In one sentence."""
+        parts = [f"{len(found)} {what}" for what, found in self._found() if found]
+        return ", ".join(parts) or "nothing was orphaned"
+
+    def _found(self) -> list[tuple[str, list[str]]]:
+        return [
+            ("flow runs ended whose process was gone", self.crashed),
+            ("runs cancelled that went on without a flow run", self.cancelled),
+            ("slots freed", self.freed),
+            ("specs not read", self.unread),
+        ]
+
+
+@flow(name="revector-reconcile", flow_run_name="reconcile", retries=0, log_prints=False)
+def reconcile() -> dict[str, Any]:
+    """End what was orphaned, of all collections with a deployment on this server. Gives what `revector reconcile --json` does.
+
+    The state is Reconciled or Nothing.
+    """
+    with attend_flow_run([TAG]), get_client(sync_client=True) as client:
+        done = tidy(client)
+    name = "Nothing" if done == Reconciled() else "Reconciled"
+    state: Any = Completed(name=name, message=done.told, data=asdict(done))
+    result: dict[str, Any] = state
+    return result
+
+
+def tidy(client: SyncPrefectClient) -> Reconciled:
+    """End what was orphaned. What looks as if it went on is left alone; what a lost machine ran is known after STILL_SECONDS."""
+    done = Reconciled()
+    going_on = _going_on(client)
+    for flow_run in _gone(client, going_on):
+        _end(client, flow_run)
+        done.crashed.append(f"{flow_run.name} ({flow_run.id})")
+    for place in sorted(_places(client, going_on), key=str):
+        try:
+            orphans = _orphans(client, place)
+        except SpecError as error:
+            done.unread.append(f"{place.collection}: {error}")
+            continue
+        done.cancelled.extend(run for run in orphans if cancel_run(run, place.config, place.store))
+        if _free(client, place.collection):
+            done.freed.append(place.collection)
+    return done
+
+
+def _going_on(client: SyncPrefectClient) -> list[FlowRun]:
+    """Flow runs of ours that Prefect believes to be at work."""
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING]))
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG]), state=state))
+
+
+def _gone(client: SyncPrefectClient, going_on: list[FlowRun]) -> Iterator[FlowRun]:
+    """Those whose process is seen dead, or that give no sign of life."""
+    unseen = {}
+    for flow_run in going_on:
+        found = sign(flow_run)
+        gone = found.process.dead() if found else None
+        if gone:
+            yield flow_run
+        elif gone is None and (found or _long_ago(flow_run)):
+            unseen[flow_run.id] = found.beat if found else None
+    if unseen:
+        time.sleep(STILL_SECONDS)  # two readings, instead of clocks that may differ
+        for flow_run in _going_on(client):
+            found = sign(flow_run)
+            if flow_run.id in unseen and unseen[flow_run.id] == (found.beat if found else None):
+                yield flow_run
+
+
+def _long_ago(flow_run: FlowRun) -> bool:
+    return flow_run.start_time is not None and datetime.now(UTC) - flow_run.start_time > UNBORN
+
+
+def _end(client: SyncPrefectClient, flow_run: FlowRun) -> None:
+    """Tell Prefect that a flow run's process is gone: as Cancelled where that was asked for."""
+    found, asked = sign(flow_run), flow_run.state is not None and flow_run.state.is_cancelling()
+    where = f"process {found.process.pid} on {found.process.host.split()[0]}" if found else "its process"
+    told = f"{where} is gone; what it committed is kept, and the next run goes on from there"
+    state: State[Any] = Cancelled(message=told) if asked else Crashed(message=told)
+    client.set_flow_run_state(flow_run.id, state)
+
+
+def _places(client: SyncPrefectClient, going_on: list[FlowRun]) -> set[Place]:
+    """The collections to look after."""
+    deployments = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
+    told = [each.parameters for each in deployments] + [each.parameters for each in going_on]
+    return {place for each in told if (place := Place.of(each))}
+
+
+def _orphans(client: SyncPrefectClient, place: Place) -> list[str]:
+    """Runs that a flow run started, and that go on although it has ended, or is no more."""
+    objects, known = Objects(load_spec(place.config, place.store).store), flow_runs(client, place.collection)
+    newest = runs(objects, place.collection)[-NEWEST:]
+    return [run.run_id for run in newest if _orphaned(run.run_id, known) and _alive(run)]
+
+
+def _orphaned(run: str, known: Sequence[FlowRun]) -> bool:
+    """Whether the flow run that started it has ended; one that a person started has none. `known`: its collection's newest."""
+    named = _OF_A_FLOW.fullmatch(run)
+    if named is None:
+        return False
+    parents = [each for each in known if each.id.hex.startswith(named["flow_run"])]
+    if not parents:
+        return len(known) < RECENT  # else it may be an older one
+    return not any(goes_on(each) and run_id(each) == named["id"] for each in parents)
+
+
+def _alive(run: Run) -> bool:
+    return Watch(run).look().state == "going on"
+
+
+def _free(client: SyncPrefectClient, collection: str) -> bool:
+    """Give back the collection's slot if nobody holds it, at two looks."""
+    if not free_orphaned(client, collection):
+        return False
+    time.sleep(LOOK_SECONDS)
+    free_orphaned(client, collection, before=True)
+    return True
