@@ -22,7 +22,7 @@ LISTEN_SECONDS = 8.0
 """For a run to find that it was cancelled, and to end; a job on a cluster is stopped then."""
 CANCEL_SECONDS = 120.0
 """For one to end that only it can end."""
-SUCCESSOR_SECONDS = 5.0
+SUCCESSOR_SECONDS = 30.0
 """For whoever follows a job whose driver died to submit the next attempt."""
 
 Say = Callable[[str], None]
@@ -109,7 +109,7 @@ def _attach_job(jobs: Jobs, job: Job, json: bool, say: Say) -> int:
         done, result = follow(jobs, job.id)
         if done is not None and not done.lost:
             break
-        say(f"the driver of run {job.id} died")
+        say(f"the driver of run {job.id} died: waiting for another attempt ...")
         job = _successor(jobs, job)
     end = ended(done, result)
     if end.result is not None:

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from flows import cli_runs, cli_schedule
-from flows.options import Cluster, Config, Detach, Json, Name, NameRequired, RunId, StoreOption, Why, put
+from flows.options import MODELS, UPKEEP, Cluster, Config, Detach, Json, Name, NameRequired, RunId, StoreOption, Why, put
 from pipelines.errors import RevectorError, SpecError
 from pipelines.logs import shown
 from pipelines.redaction import redact
@@ -171,7 +171,10 @@ def diff(
     put(json, found, lambda: render.diff(found))
 
 
-@app.command(epilog="Examples: revector evaluate docs; revector evaluate docs 1f0c --json | jq '.gates[] | select(.passed | not)'")
+@app.command(
+    epilog="Examples: revector evaluate docs; revector evaluate docs 1f0c --json | jq '.gates[] | select(.passed | not)'",
+    rich_help_panel=MODELS,
+)
 def evaluate(
     name: NameRequired,
     generation: Annotated[str, typer.Argument(metavar="[GENERATION]", help="As `revector status` lists it.")] = "published",
@@ -195,7 +198,9 @@ def evaluate(
     raise typer.Exit(0 if made.passed else 3)
 
 
-@app.command(epilog="Examples: revector compare docs published 1f0c; revector compare docs 8a2e 1f0c --json | jq .overlap")
+@app.command(
+    epilog="Examples: revector compare docs published 1f0c; revector compare docs 8a2e 1f0c --json | jq .overlap", rich_help_panel=MODELS
+)
 def compare(
     name: NameRequired,
     a: Annotated[str, typer.Argument(metavar="A", help="A generation.")],
@@ -214,7 +219,7 @@ def compare(
     put(json, made, lambda: render_quality.comparison(made))
 
 
-@app.command(epilog="Example: revector bridge docs && revector search docs 'how do I undo a release' --bridge")
+@app.command(epilog="Example: revector bridge docs && revector search docs 'how do I undo a release' --bridge", rich_help_panel=MODELS)
 def bridge(name: NameRequired, config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
     """Let queries of the spec's model search what is published, while its own vectors are still being made.
 
@@ -230,7 +235,7 @@ def bridge(name: NameRequired, config: Config = None, store: StoreOption = None,
     raise typer.Exit(made.exit_code)
 
 
-@app.command(epilog="Example: revector promote docs docs.vectors.1f0c2b3a9d4e --why 'better on German'")
+@app.command(epilog="Example: revector promote docs docs.vectors.1f0c2b3a9d4e --why 'better on German'", rich_help_panel=MODELS)
 def promote(
     name: NameRequired,
     generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it, or how its last part begins.")],
@@ -247,7 +252,7 @@ def promote(
     put(json, moved, lambda: render.moved(moved))
 
 
-@app.command(epilog="Example: revector rollback docs --why 'bad import of 2026-03-02'")
+@app.command(epilog="Example: revector rollback docs --why 'bad import of 2026-03-02'", rich_help_panel=MODELS)
 def rollback(name: Name = None, why: Why = "", config: Config = None, store: StoreOption = None, json: Json = False) -> None:
     """Publish again what was published before: one move of a pointer, nothing is rewritten."""
     from flows import commands, render
@@ -256,7 +261,7 @@ def rollback(name: Name = None, why: Why = "", config: Config = None, store: Sto
     put(json, moved, lambda: render.moved(moved))
 
 
-@app.command(epilog="Examples: revector maintain docs; revector maintain docs --erase --json | jq .freed.bytes")
+@app.command(epilog="Examples: revector maintain docs; revector maintain docs --erase --json | jq .freed.bytes", rich_help_panel=UPKEEP)
 def maintain(
     name: Name = None,
     erase: Annotated[
@@ -290,7 +295,7 @@ def maintain(
     put(json, done, lambda: render.upkeep(done))
 
 
-@app.command(epilog="Example: revector drop docs docs.vectors.1f0c2b3a9d4e")
+@app.command(epilog="Example: revector drop docs docs.vectors.1f0c2b3a9d4e", rich_help_panel=UPKEEP)
 def drop(
     name: NameRequired,
     generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it, or the part after the last dot.")],
@@ -310,7 +315,7 @@ def drop(
     put(json, done, lambda: render.upkeep(done))
 
 
-@app.command(epilog="Example: revector doctor && revector apply")
+@app.command(epilog="Example: revector doctor && revector apply", rich_help_panel=UPKEEP)
 def doctor(name: Name = None, config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
     """Check the store (conditional writes, by a race), the model, Ray and free space."""
     from flows import render
@@ -376,7 +381,8 @@ def _stop_at_eof() -> None:
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        return int(app(arguments or ["--help"], standalone_mode=False) or 0)
+        code = int(app(arguments or ["--help"], standalone_mode=False) or 0)
+        return _fail("stopped; the same command goes on from here", code, debug) if code == 130 else code  # Typer's, of KeyboardInterrupt
     except typer.Exit as end:
         return int(end.exit_code)
     except TyperException as error:

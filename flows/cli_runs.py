@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from flows.options import Config, Json, NameRequired, StoreOption, put
+from flows.options import ELSEWHERE, Config, Json, NameRequired, StoreOption, put
 from pipelines.errors import SpecError
 
 if TYPE_CHECKING:
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 renders = typer.Typer(no_args_is_help=True, help="Manifests from the spec, for tools of your own.")
-commands.add_typer(renders, name="render")
+commands.add_typer(renders, name="render", rich_help_panel=ELSEWHERE)
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or a beginning that no other has.")]
 Where = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="URL", help="The Jobs API of the Ray cluster that it was sent to. [default: as its record says]"),
+    typer.Option("--cluster", metavar="URL", help="The Jobs API of the Ray cluster that it was sent to (default: as its record says)."),
 ]
 
 
-@commands.command(epilog="Examples: revector attach 20260301T0300; revector attach 20260301T0300 --json > result.json")
+@commands.command(
+    epilog="Examples: revector attach 20260301T0300; revector attach 20260301T0300 --json > result.json", rich_help_panel=ELSEWHERE
+)
 def attach(run: Run, cluster: Where = None, config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
     """Follow a run that goes on, wherever it was started; ends as it ends, with its result and its exit code.
 
@@ -39,15 +41,15 @@ def attach(run: Run, cluster: Where = None, config: Config = None, store: StoreO
     except KeyboardInterrupt:
         say("no longer followed; the run goes on")
         raise typer.Exit(130) from None
-    raise typer.Exit(_told(code))
+    raise typer.Exit(code)
 
 
-@commands.command(epilog="Example: revector cancel 20260301T0300")
+@commands.command(epilog="Example: revector cancel 20260301T0300", rich_help_panel=ELSEWHERE)
 def cancel(run: Run, cluster: Where = None, config: Config = None, store: StoreOption = None, json: Json = False) -> None:
     """Stop a run, wherever it was started. What it has committed stays; the same command goes on from there.
 
-    It is asked by way of the store, and ends its workers by itself. A job on a cluster that does not listen, or has not begun, is stopped
-    by the cluster."""
+    It is asked by way of the store, and ends its workers by itself.
+    A job that does not listen, or has not begun, is stopped by its cluster."""
     from flows import attaching
     from pipelines.spec import load_spec
 
@@ -62,19 +64,19 @@ def cancel(run: Run, cluster: Where = None, config: Config = None, store: StoreO
 @renders.command(epilog="Example: revector render rayjob docs --image registry.example/revector:1.2 | kubectl create -f -")
 def rayjob(
     name: NameRequired,
-    image: Annotated[str | None, typer.Option("--image", help="With a tag or digest. [default: run.image of the spec]")] = None,
+    image: Annotated[str | None, typer.Option("--image", help="With a tag or digest (default: run.image of the spec).")] = None,
     namespace: Annotated[str, typer.Option("--namespace", help="Of Kubernetes.")] = "revector",
     secret: Annotated[
         str | None,
-        typer.Option("--secret-name", help="A Secret whose keys become environment variables: credentials. [default: workload identity]"),
+        typer.Option("--secret-name", help="A Secret whose keys become environment variables: credentials (default: workload identity)."),
     ] = None,
     config: Config = None,
     store: StoreOption = None,
 ) -> None:
     """A KubeRay RayJob that brings the collection up to date once, on a cluster of its own, as YAML on stdout.
 
-    Each call makes another run, with names of its own: both kubectl create and kubectl apply do. Applied twice, one manifest is one run.
-    `revector attach` and `revector cancel` find it by the run id that its annotation says."""
+    Each manifest is one run, with names of its own: kubectl create and kubectl apply both do.
+    revector attach and revector cancel find it by the run id in its first line."""
     from flows import rayjob as manifests
     from pipelines.spec import load_spec
 
@@ -94,7 +96,7 @@ def send(order: "Order", cluster: str | None, detach: bool, run_id: str | None, 
     done = submission.perform(order, cluster, run_id, say)
     if done.result is not None:
         outcome.show(order.command, done.result, json, profile)
-    raise typer.Exit(_told(done.code))
+    raise typer.Exit(done.code)
 
 
 def order(
@@ -121,9 +123,3 @@ def say(text: str) -> None:
 def _hint(id: str, cluster: str) -> str:
     begins = f"run {id} begins on {cluster}"
     return f"{begins}\n`revector attach {id} --cluster {cluster}` follows it, `revector cancel {id} --cluster {cluster}` stops it"
-
-
-def _told(code: Any) -> int:
-    if code == 130:
-        say("revector: the run was stopped; the same command goes on from here")
-    return int(code)

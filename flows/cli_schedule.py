@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.options import Config, Json, Name, NameRequired, StoreOption, put
+from flows.options import BY_ITSELF, Config, Json, Name, NameRequired, StoreOption, put
 from pipelines.spec import Spec, load_spec
 
 if TYPE_CHECKING:
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 ConfigAt = Annotated[
-    str | None, typer.Option("--config-at", metavar="PATH", help="Where flows find the spec: its path in their image. [default: as here]")
+    str | None, typer.Option("--config-at", metavar="PATH", help="Where flows find the spec: its path in their image. (default: as here)")
 ]
 
 
-@commands.command(epilog="Examples: revector deploy; revector deploy docs --json; revector deploy --print > prefect.yaml")
+@commands.command(
+    epilog="Examples: revector deploy; revector deploy docs --json; revector deploy --print > prefect.yaml", rich_help_panel=BY_ITSELF
+)
 def deploy(
     name: Name = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove deployments of this spec whose collection it no longer has.")] = False,
@@ -52,7 +54,7 @@ def deploy(
         put(json, {"server": str(client.api_url), "deployments": deployed}, lambda: _show(deployed))
 
 
-@commands.command(epilog="Example: revector serve   (in one terminal; `prefect server start` in another)")
+@commands.command(epilog="Example: revector serve   (in one terminal; `prefect server start` in another)", rich_help_panel=BY_ITSELF)
 def serve(
     name: Name = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Flow runs at the same time.")] = None,
@@ -71,7 +73,9 @@ def serve(
     deployments.serve(all_wanted, limit)
 
 
-@commands.command(epilog="Examples: revector announce docs; revector announce docs --model BAAI/bge-small-en-v1.5")
+@commands.command(
+    epilog="Examples: revector announce docs; revector announce docs --model BAAI/bge-small-en-v1.5", rich_help_panel=BY_ITSELF
+)
 def announce(
     name: NameRequired,
     model: Annotated[str | None, typer.Option("--model", help="Rather: that this model was registered.")] = None,
@@ -91,7 +95,7 @@ def announce(
     put(json, event.model_dump(mode="json"), lambda: typer.echo(f"announced {event.event} of {name}"))
 
 
-@commands.command(epilog="Example: revector reconcile --json | jq .crashed")
+@commands.command(epilog="Example: revector reconcile --json | jq .crashed", rich_help_panel=BY_ITSELF)
 def reconcile(json: Json = False) -> None:
     """End what was orphaned: flow runs whose process is gone, runs whose flow run has ended, slots that nobody holds.
 

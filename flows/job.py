@@ -21,6 +21,8 @@ from pipelines.errors import RevectorError
 from pipelines.redaction import redact
 from pipelines.spec import DEFAULT_CONFIG, CollectionSpec, Spec, load_spec
 
+REVECTOR = (sys.executable, "-P", "-m", "flows.cli")
+"""The command line of this very environment; -P: not of a folder named like one of ours in the working directory."""
 CANCEL_SECONDS = 60.0
 """For `revector cancel` to see a run end."""
 
@@ -67,7 +69,7 @@ class Job:
 
     def command(self, name: str, *arguments: str, config: str | None = None) -> list[str]:
         """A command line for this collection. `config`: of another spec than the flow's."""
-        command = [sys.executable, "-m", "flows.cli", name, self.collection, *arguments, "--json", f"--config={config or self.config}"]
+        command = [*REVECTOR, name, self.collection, *arguments, "--json", f"--config={config or self.config}"]
         return [*command, f"--store={self.store}"] if self.store else command
 
     def run(self, name: str, *arguments: str, config: str | None = None, part: str = "") -> list[str]:
@@ -138,7 +140,7 @@ def stop_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
 
 def cancel_run(run: str, config: str, store: str | None) -> bool:
     """Ask a run to stop, wherever it is, and wait until it has: `revector cancel`. False if it could not be found, or does not stop."""
-    command = [sys.executable, "-m", "flows.cli", "cancel", run, "--json", f"--config={config}", *([f"--store={store}"] if store else [])]
+    command = [*REVECTOR, "cancel", run, "--json", f"--config={config}", *([f"--store={store}"] if store else [])]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CANCEL_SECONDS, check=False)
     except subprocess.TimeoutExpired:

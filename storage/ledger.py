@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from pipelines.errors import Conflict, NotFound, SpecError
+from pipelines.errors import Conflict
 from storage.objects import Objects
 
 HEARTBEAT_SECONDS = 5.0
@@ -236,17 +236,6 @@ def _live_key(collection: str) -> str:
 def cancel(run: Run, by: str) -> None:
     """Ask a run to stop, wherever its process is: it looks every LOOK_SECONDS."""
     run.write(CANCEL, {"by": by, "at": now()})
-
-
-def find_run(objects: Objects, beginning: str, collections: Iterable[str]) -> Run:
-    """The run of one of `collections` whose id begins so. Raises NotFound if there is none, SpecError if there are several."""
-    found = [run for name in collections for run in runs(objects, name) if run.run_id.startswith(beginning)]
-    whole = [run for run in found if run.run_id == beginning]
-    if not found:
-        raise NotFound(f"expected a run that begins with {beginning!r}, found none: `revector history` lists them")
-    if len(whole or found) > 1:
-        raise SpecError(f"expected the beginning of one run id, found {beginning!r}, with which {len(found)} begin")
-    return (whole or found)[0]
 
 
 def _stop_signal() -> signal.Signals:

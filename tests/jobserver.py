@@ -99,7 +99,7 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**node(num_cpus=1, labels={"pool": "cpu"}))
     for rack in range(GPU_NODES):
-        cluster.add_node(**node(num_cpus=1, num_gpus=GPUS, labels={"pool": "gpu", "rack": str(rack)}))
+        cluster.add_node(**node(num_cpus=GPUS, num_gpus=GPUS, labels={"pool": "gpu", "rack": str(rack)}))
     print(json.dumps({"url": f"http://127.0.0.1:{port}", "address": cluster.address}), file=answers, flush=True)
     sys.stdin.read()
     cluster.shutdown()

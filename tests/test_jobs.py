@@ -29,7 +29,7 @@ from workers.cluster import RAY_ENVIRONMENT
 from workers.job_access import is_loopback
 from workers.jobs import Job, Jobs, connect
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")]  # Ray's own
 
 ON_GPUS = 'workers = { actors = 2, gpus_per_actor = 1, label = { pool = "gpu" } }'
 DOCUMENTS = {f"d{number}": " ".join([f"text number {number}"] * 30) for number in range(900)}
@@ -102,7 +102,7 @@ class Command:
         return json.loads(self.out)
 
 
-def until(probe: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(probe: Callable[[], Any], seconds: float = 120.0) -> Any:
     """What `probe` gives once that is true. Fails if it never is."""
     deadline = time.monotonic() + seconds
     while not (found := probe()):
@@ -263,6 +263,7 @@ def test_a_follower_that_is_stopped_stops_its_job_and_leaves_nothing(server: Job
         sent.end()
         until(lambda: not alive([*drivers(corpus), *at_work]))
     assert sent.code == 130
+    assert sent.err.splitlines()[-1] == "revector: stopped; the same command goes on from here"
     (run_id,) = run_ids(corpus)
     assert record(corpus, run_id)["status"] == "cancelled"
 

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines.errors import Conflict, NotFound, SpecError
+from pipelines.errors import Conflict
 from storage import ledger
-from storage.ledger import Fence, Heartbeat, Run, cancel, find_run, new_run_id, runs, take_fence
+from storage.ledger import Fence, Heartbeat, Run, cancel, new_run_id, runs, take_fence
 from storage.objects import Objects
 
 HOLD = """
@@ -196,17 +196,6 @@ def test_heartbeat_says_how_far_the_run_is(objects: Objects, elsewhere: Callable
         while (told := run.read("heartbeat.json")) and told["progress"]["shards"] < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
     assert told == {"beat": told["beat"], "progress": {"shards": told["beat"]}}
-
-
-def test_run_is_found_by_the_beginning_of_its_id(objects: Objects) -> None:
-    for name in ("20260101-a", "20260101-ab", "20260102-c"):
-        Run(objects, "c", name).write("intent.json", {})
-    assert find_run(objects, "20260102", ["b", "c"]).run_id == "20260102-c"
-    assert find_run(objects, "20260101-a", ["c"]).run_id == "20260101-a"
-    with pytest.raises(SpecError, match="found '20260101', with which 2 begin"):
-        find_run(objects, "20260101", ["c"])
-    with pytest.raises(NotFound, match="found none: `revector history`"):
-        find_run(objects, "2027", ["c"])
 
 
 def test_records_are_replaced_whole_and_runs_listed_in_order(objects: Objects) -> None:
