@@ -21,6 +21,7 @@ from tests.proxy import FaultProxy
 from workers.cluster import start_ray
 from workers.report import Plan, Result
 
+QUIET_PREFECT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
 LOOPBACK_STORE = ObjectStore()
 # At import: Ray, whose processes keep the environment that they were started with, may start before the object store does.
 os.environ.update(LOOPBACK_STORE.environment())
@@ -45,9 +46,8 @@ def object_store() -> Iterator[ObjectStore]:
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A Prefect server (its `client` and `url`), the modules that are imported when it is there, and the flows. Takes 27 s to start."""
-    quiet = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**quiet, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}.items():
+        for name, value in {**QUIET_PREFECT, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}.items():
             patch.setenv(name, value)
         from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_URL

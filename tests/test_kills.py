@@ -11,13 +11,12 @@ import pytest
 
 from storage.ledger import newest_run
 from storage.objects import Objects
-from tests import test_flow
 from tests.disturbances import CannotMount, Rehearsed, Tally, kill, pause, rehearse, run_out_of_space, small_disk
 from tests.mortal import Act, Point, Setting, Trap, die, die_with_all, kill_ray, kill_worker, started, stop
 from tests.scenes import COLLECTION, SCENES, Place, look
+from tests.test_flow import until
 
 Staged = Callable[..., Rehearsed]
-prefect = test_flow.prefect
 
 
 @pytest.fixture
@@ -145,8 +144,8 @@ def test_a_driver_that_is_killed_under_a_living_flow_fails_it_and_the_next_flow_
     objects = Objects(place.store)
 
     def kill_driver() -> None:
-        run = test_flow.until(lambda: newest_run(objects, COLLECTION), 120)
-        test_flow.until(lambda: run.read("intent.json"), 60)
+        run = until(lambda: newest_run(objects, COLLECTION), 120)
+        until(lambda: run.read("intent.json"), 60)
         fence = objects.get_json(f"_revector/{COLLECTION}/fence/000000000001.json")
         os.kill(fence["pid"], signal.SIGKILL)
 

@@ -18,9 +18,8 @@ from pipelines.spec import parse_spec
 from storage.catalog import publications
 from storage.objects import Objects
 from storage.tables import Store
-from tests.conftest import Workplace
+from tests.conftest import QUIET_PREFECT, Workplace
 from tests.objectstore import ObjectStore
-from tests.test_flow import QUIET
 from workers import pool
 from workers.embed import Embedding, Receipt, Shard
 
@@ -276,7 +275,7 @@ def test_texts_without_secrets_stay_as_they_are() -> None:
 @pytest.mark.timeout(400)
 def test_a_flow_leaves_nothing_with_prefect(workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its logs, artifacts and states: a partial publication, and a run that ends with an error."""
-    for name, value in {**QUIET, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_LOGGING_LEVEL": "INFO"}.items():
+    for name, value in {**QUIET_PREFECT, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_LOGGING_LEVEL": "INFO"}.items():
         monkeypatch.setenv(name, value)
     from prefect.client.orchestration import get_client
     from prefect.testing.utilities import prefect_test_harness

@@ -51,7 +51,7 @@ class Tally:
 class Session:
     """One run of one collection."""
 
-    def __init__(self, store: Store, run: Run, fence: Fence, report: Report, closing: ExitStack, prices: PricesSpec) -> None:
+    def __init__(self, store: Store, run: Run, fence: Fence, report: Report, closing: ExitStack, prices: PricesSpec = FOR_NOTHING) -> None:
         """`closing` is left when the run ends: what the run opens on the way is closed then."""
         self.store = store
         self.run = run
