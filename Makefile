@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/revector demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
