@@ -4,7 +4,10 @@ A schedule and an event start runs, a second one waits, a cancel stops one; then
 killed (SIGKILL) in the middle of a run, each once. Before each, documents are added; after each, the next run completes, and the
 published table is counted: documents that are lost and documents that are there twice must be 0. Vectors are the stand-in's.
 
-python -m benchmarks.scheduled [--documents 100000] [--cluster http://127.0.0.1:8265] [--hold SECONDS]
+python -m benchmarks.scheduled [--documents 100000] [--cluster] [--hold SECONDS]
+
+With `--cluster` the work goes to a Ray cluster of four nodes, with fake GPUs, labels and a token, by its Jobs API; and one collection is
+brought up to date in three ways, to see what Prefect and the Jobs API cost.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from tests.jobserver import job_server
 from tests.objectstore import BUCKET, LOOPBACK, ObjectStore, free_port, serve
 
 BIN = Path(sys.executable).parent
@@ -47,14 +51,14 @@ class Row:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--documents", type=int, default=100_000, help="Added before each run.")
-    arguments.add_argument("--cluster", help="The Jobs API of a Ray cluster, where the work is sent.")
+    arguments.add_argument("--cluster", action="store_true", help="Send the work to a Ray cluster.")
     arguments.add_argument("--out", type=Path)
     arguments.add_argument("--hold", type=float, default=0, help="Seconds to leave everything up in the end, to look at its pages.")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
         stage = Stage(Path(folder), options.documents, options.cluster, closing)
         rows = []
-        for act in ACTS:
+        for act in [*ACTS, *(ACTS_ON_A_CLUSTER if options.cluster else ())]:
             rows += list(act(stage))
             print(f"  {rows[-1].event}: {rows[-1].seen} after {rows[-1].seconds:.1f} s; {rows[-1].later}", file=sys.stderr, flush=True)
         lines = ["| what happened | what was seen | seconds | the next run |", "|---|---|---|---|"]
@@ -68,14 +72,14 @@ def main() -> None:
 class Stage:
     """The machine: everything that runs on it, and what one can ask of it."""
 
-    def __init__(self, folder: Path, documents: int, cluster: str | None, closing: ExitStack) -> None:
+    def __init__(self, folder: Path, documents: int, cluster: bool, closing: ExitStack) -> None:
         self.folder = folder
         self.documents = documents
-        self.cluster = cluster
         self.added = 0
         self._closing = closing
         self._store = closing.enter_context(serve(folder / "s3", ObjectStore()))
         os.environ.update(self._store.environment())
+        self.cluster = self._start_cluster(folder / "ray") if cluster else None
         self._port = free_port()
         os.environ.update(_prefect_environment(folder / "home", self._port))
         self.server = self.start_server()
@@ -97,7 +101,8 @@ class Stage:
         self._store.client().put_object(Bucket=BUCKET, Key=f"docs/{first:09d}.jsonl", Body=body)
 
     def deploy(self, schedule: str) -> None:
-        where = f'run = {{ cluster = "{self.cluster}" }}\n' if self.cluster else ""
+        gpus = 'workers = { actors = 2, gpus_per_actor = 1, label = { pool = "gpu" } }'
+        where = f'run = {{ cluster = "{self.cluster}" }}\n{gpus}\n' if self.cluster else ""
         (self.folder / "revector.toml").write_text(
             f'store = "{self.root}"\n[collections.{NAME}]\nchunking = {{ by = "document" }}\n'
             'model = { name = "hash", dimensions = 384 }\n'
@@ -107,6 +112,13 @@ class Stage:
 
     def revector(self, *arguments: str) -> None:
         subprocess.run([BIN / "revector", *arguments], cwd=self.folder, check=True, stdout=subprocess.DEVNULL)
+
+    def _start_cluster(self, folder: Path) -> str:
+        """Four nodes. The address of their Jobs API, for which this environment has the token from here on."""
+        folder.mkdir()
+        server = self._closing.enter_context(job_server(folder, "flows.cli"))
+        os.environ.update(server.environment())
+        return server.url
 
     def start_server(self) -> subprocess.Popen[bytes]:
         process = self._start("server", "start", "--host", LOOPBACK, "--port", str(self._port))
@@ -137,9 +149,12 @@ class Stage:
 
     def syncs(self) -> list[Any]:
         """Flow runs that have begun, oldest first."""
-        from flows.slots import flow_runs
+        from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+        from prefect.client.schemas.sorting import FlowRunSort
 
-        return list(reversed(flow_runs(self.client, NAME)))
+        wanted = FlowFilter(name=FlowFilterName(any_=["revector-sync"]))
+        found = self.client.read_flow_runs(flow_filter=wanted, sort=FlowRunSort.START_TIME_ASC, limit=200)
+        return [each for each in found if each.start_time]
 
     def finished(self, id: UUID) -> bool:
         return bool(self.flow_run(id).state.is_final())
@@ -158,7 +173,9 @@ class Stage:
 
         until(lambda: sign(self.flow_run(id)))
         run = Run(Objects(self.root), NAME, run_id(self.flow_run(id)))
-        until(lambda: run.objects.names(run.key("shards")))
+        until(lambda: run.objects.names(run.key("shards")) or self.finished(id))
+        if self.finished(id):
+            raise RuntimeError(f"expected a run in the middle, found {self.flow_run(id).state}")
         told, driver = sign(self.flow_run(id)), holder(run)
         assert told and driver
         return Pids(told.process.pid, driver.pid)
@@ -232,17 +249,35 @@ def until(probe: Callable[[], Any]) -> float:
     return time.monotonic() - began
 
 
-def alive(session: int) -> bool:
-    """Whether a process of the session lives."""
-    return any(_session(process) == session for process in Path("/proc").glob("[0-9]*"))
+def alive(driver: int) -> bool:
+    """Whether a driver lives, a process of its session, or an actor that it had on a cluster."""
+    return any(driver in (process.pid, process.session) or process.name.startswith("ray::Embed") for process in processes())
 
 
-def _session(process: Path) -> int | None:
-    try:
-        state, _, _, session, *_ = (process / "stat").read_text().rpartition(") ")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(session) if state != "Z" else None
+@dataclass(frozen=True)
+class Process:
+    """As the kernel tells."""
+
+    pid: int
+    name: str
+    parent: int
+    session: int
+
+
+def processes() -> Iterator[Process]:
+    """All that live."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            before, _, after = (folder / "stat").read_text().rpartition(") ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state, parent, _, session, *_ = after.split()
+        if state != "Z":
+            yield Process(int(folder.name), before.partition("(")[2], int(parent), int(session))
+
+
+def children(pid: int) -> list[int]:
+    return [process.pid for process in processes() if process.parent == pid]
 
 
 def scheduled(stage: Stage) -> Iterator[Row]:
@@ -279,23 +314,19 @@ def announced(stage: Stage) -> Iterator[Row]:
 
 
 def crowded(stage: Stage) -> Iterator[Row]:
-    """A second run waits for the first, a third gives way."""
+    """Of three runs that begin together one works, one waits, and one gives way."""
     stage.add()
-    first = stage.run()
-    stage.at_work(first)
     began = time.monotonic()
-    second = stage.run()
-    from flows.presence import sign
-
-    until(lambda: (found := sign(stage.flow_run(second))) and found.waiting)
-    yield Row("a second run beside the first", "it waits", time.monotonic() - began)
-    third = stage.run()
-    name = stage.ended(third)
-    yield Row("a third run", name, time.monotonic() - began)
-    until(lambda: stage.finished(first))
-    ended = time.monotonic()
-    until(lambda: not sign(stage.flow_run(second)).waiting)
-    yield Row("the first ends", "the second has the slot", time.monotonic() - ended, f"second: {stage.ended(second)}; {stage.next_run()}")
+    ids = [stage.run() for _ in range(3)]
+    until(lambda: all(stage.finished(id) for id in ids))
+    ends = sorted(map(stage.flow_run, ids), key=lambda run: run.end_time)
+    seen = "in the order of their ends: " + ", ".join(str(each.state.name) for each in ends)
+    yield Row(
+        "three runs of the collection are started in a moment",
+        seen,
+        time.monotonic() - began,
+        stage.next_run(),
+    )
 
 
 def cancelled(stage: Stage) -> Iterator[Row]:
@@ -359,6 +390,39 @@ ACTS: list[Callable[[Stage], Iterator[Row]]] = [
     killed("worker and flow; the reconciler", lambda stage, pids: [stage.worker.pid, pids.flow], new_machine),
     killed("the server", lambda stage, _: [stage.server.pid], new_server),
     killed("server and flow", lambda stage, pids: [stage.server.pid, pids.flow], new_server),
+]
+
+
+def overhead(stage: Stage) -> Iterator[Row]:
+    """One collection, loaded and then found current, in three ways, each in a store of its own."""
+    spec = stage.folder / "here.toml"
+    text = (stage.folder / "revector.toml").read_text()
+    spec.write_text("\n".join(line for line in text.splitlines() if not line.startswith(("run =", "workers ="))))
+
+    def by_prefect(store: str) -> None:
+        deployment = stage.client.read_deployment_by_name(f"revector-sync/{NAME}")
+        run = stage.client.create_flow_run_from_deployment(deployment.id, parameters={"store": store})
+        stage.ended(UUID(str(run.id)))
+
+    ways: dict[str, Callable[[str], None]] = {
+        "revector apply": lambda store: stage.revector("apply", NAME, f"--config={spec}", f"--store={store}"),
+        "revector apply --cluster": lambda store: stage.revector("apply", NAME, f"--cluster={stage.cluster}", f"--store={store}"),
+        "Prefect and the Jobs API": by_prefect,
+    }
+    for what in ("loaded", "found current"):
+        for name, way in ways.items():
+            began = time.monotonic()
+            way(f"s3://{BUCKET}/overhead/{name.replace(' ', '_').replace('-', '')}")
+            yield Row(f"{stage.added:,} documents {what} by {name}", "", time.monotonic() - began)
+
+
+ACTS_ON_A_CLUSTER: list[Callable[[Stage], Iterator[Row]]] = [
+    killed(
+        "worker, flow and the command that follows the job; the reconciler",
+        lambda stage, pids: [stage.worker.pid, *children(pids.flow), pids.flow],
+        new_machine,
+    ),
+    overhead,
 ]
 
 

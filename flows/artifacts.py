@@ -46,6 +46,27 @@ class ProgressArtifact:
             update_progress_artifact(self._id, percent, text)
 
 
+class PlanTable:
+    """What a run found to do, before the first forward pass: of the corpus, and of each generation."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._rows: Rows = []
+
+    def __call__(self, told: Mapping[str, Any]) -> None:
+        """Show what one of its log lines adds."""
+        match told.get("event"):
+            case "corpus read":
+                about, names = told["table"], [name for name in told if name.startswith(("documents_", "chunks_"))]
+            case "work found":
+                about, names = told["generation"], ["forward_passes", "chunks", "reused", "removed"]
+            case _:
+                return
+        found = ", ".join(f"{told[name]:,} {name.replace('_', ' ')}" for name in names)
+        self._rows.append({"of": about, "to do": found})
+        show_table(self._key, self._rows, "what there is to do")
+
+
 def show_table(key: str, rows: Rows, text: str) -> None:
     with suppress(httpx.HTTPError):
         create_table_artifact(rows, key, text)
@@ -96,7 +117,7 @@ def result_table(result: Mapping[str, Any]) -> Rows:
 
 
 def money(cost: Mapping[str, Any]) -> str:
-    return f"{cost['total']:,.2f} {cost['currency']}"
+    return f"{cost['total']:,.4f} {cost['currency']}"
 
 
 def gate_table(gates: Sequence[Mapping[str, Any]]) -> Rows:

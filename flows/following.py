@@ -26,6 +26,8 @@ ENDED = (0, 3, 4)
 """Exit codes that may come with a result: done, a gate failed, partial."""
 
 Show = Callable[[Progress], None]
+Note = Callable[[dict[str, Any]], None]
+"""Takes what a log line says: `event` and its fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,11 @@ class Done:
     """The last line on stderr that was neither progress nor log: the error, if there was one."""
 
 
-def follow(command: Sequence[str], show: Show) -> Done:
-    """Run a command with `--json` to its end; `show` its progress, log everything else."""
+def follow(command: Sequence[str], show: Show, note: Note = lambda _: None) -> Done:
+    """Run a command with `--json` to its end; `show` its progress, log everything else, and `note` its events as well."""
     with TemporaryFile() as out, _process(command, out) as process:
         assert process.stderr is not None
-        line = _read(process.stderr, show)
+        line = _read(process.stderr, show, note)
         code = process.wait()
         out.seek(0)
         told = out.read() if code in ENDED else b""
@@ -86,7 +88,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _read(lines: Iterable[str], show: Show) -> str:
+def _read(lines: Iterable[str], show: Show, note: Note) -> str:
     """Tell what the child tells, until it closes its stderr. Gives the last line that was for a person."""
     log = get_run_logger()
     last = ""
@@ -96,6 +98,7 @@ def _read(lines: Iterable[str], show: Show) -> str:
             show(moment)
         elif told:
             log.info(_logged(told))
+            note(told)
         elif text := redact(line.strip()):
             last = text
             log.info(text)

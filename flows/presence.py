@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -61,7 +61,8 @@ class Presence:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="presence", daemon=True)
-        self._client = get_client(sync_client=True)
+        self._closing = ExitStack()
+        self._client = self._closing.enter_context(get_client(sync_client=True))
         self.lease: UUID | None = None
         """Of the slot that is held."""
         self.lost = False
@@ -75,7 +76,8 @@ class Presence:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.show({"left": True})
+        with self._closing:
+            self.show({"left": True})
 
     def show(self, labels: Mapping[str, Any] | None = None) -> None:
         """Say so as well. A server that is away for a moment is told with the next beat."""

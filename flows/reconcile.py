@@ -2,27 +2,20 @@
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterTags,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Completed, Crashed
 
 from flows.job import Place, attend_flow_run, cancel_run
 from flows.presence import BEAT_SECONDS, run_id, sign
-from flows.slots import LOOK_SECONDS, RECENT, TAG, flow_runs, free_orphaned, goes_on
+from flows.slots import LOOK_SECONDS, TAG, free_orphaned, going_on
 from pipelines.errors import SpecError
 from pipelines.spec import load_spec
 from storage.ledger import Run, runs
@@ -35,7 +28,7 @@ UNBORN = timedelta(minutes=10)
 """For a flow run to show its first sign."""
 NEWEST = 5
 """Runs of a collection that may go on."""
-_OF_A_FLOW = re.compile(r"(?P<id>\d{8}T\d+-(?P<flow_run>[0-9a-f]{8})-\d+)(-\d+)?")
+_OF_A_FLOW = re.compile(r"(?P<id>\d{8}T\d+-[0-9a-f]{8}-\d+)(-\d+)?")
 """Run ids that a flow gave; the last number counts attempts on a cluster."""
 
 
@@ -84,11 +77,11 @@ def reconcile() -> dict[str, Any]:
 def tidy(client: SyncPrefectClient) -> Reconciled:
     """End what was orphaned. What looks as if it went on is left alone; what a lost machine ran is known after STILL_SECONDS."""
     done = Reconciled()
-    going_on = _going_on(client)
-    for flow_run in _gone(client, going_on):
+    at_work = going_on(client)
+    for flow_run in _gone(client, at_work):
         _end(client, flow_run)
         done.crashed.append(f"{flow_run.name} ({flow_run.id})")
-    for place in sorted(_places(client, going_on), key=str):
+    for place in sorted(_places(client, at_work), key=str):
         try:
             orphans = _orphans(client, place)
         except SpecError as error:
@@ -100,16 +93,10 @@ def tidy(client: SyncPrefectClient) -> Reconciled:
     return done
 
 
-def _going_on(client: SyncPrefectClient) -> list[FlowRun]:
-    """Flow runs of ours that Prefect believes to be at work."""
-    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING]))
-    return client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG]), state=state))
-
-
-def _gone(client: SyncPrefectClient, going_on: list[FlowRun]) -> Iterator[FlowRun]:
+def _gone(client: SyncPrefectClient, at_work: list[FlowRun]) -> Iterator[FlowRun]:
     """Those whose process is seen dead, or that give no sign of life."""
     unseen = {}
-    for flow_run in going_on:
+    for flow_run in at_work:
         found = sign(flow_run)
         gone = found.process.dead() if found else None
         if gone:
@@ -118,7 +105,7 @@ def _gone(client: SyncPrefectClient, going_on: list[FlowRun]) -> Iterator[FlowRu
             unseen[flow_run.id] = found.beat if found else None
     if unseen:
         time.sleep(STILL_SECONDS)  # two readings, instead of clocks that may differ
-        for flow_run in _going_on(client):
+        for flow_run in going_on(client):
             found = sign(flow_run)
             if flow_run.id in unseen and unseen[flow_run.id] == (found.beat if found else None):
                 yield flow_run
@@ -137,29 +124,20 @@ def _end(client: SyncPrefectClient, flow_run: FlowRun) -> None:
     client.set_flow_run_state(flow_run.id, state)
 
 
-def _places(client: SyncPrefectClient, going_on: list[FlowRun]) -> set[Place]:
+def _places(client: SyncPrefectClient, at_work: list[FlowRun]) -> set[Place]:
     """The collections to look after."""
     deployments = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
-    told = [each.parameters for each in deployments] + [each.parameters for each in going_on]
+    told = [each.parameters for each in deployments] + [each.parameters for each in at_work]
     return {place for each in told if (place := Place.of(each))}
 
 
 def _orphans(client: SyncPrefectClient, place: Place) -> list[str]:
     """Runs that a flow run started, and that go on although it has ended, or is no more."""
-    objects, known = Objects(load_spec(place.config, place.store).store), flow_runs(client, place.collection)
-    newest = runs(objects, place.collection)[-NEWEST:]
-    return [run.run_id for run in newest if _orphaned(run.run_id, known) and _alive(run)]
-
-
-def _orphaned(run: str, known: Sequence[FlowRun]) -> bool:
-    """Whether the flow run that started it has ended; one that a person started has none. `known`: its collection's newest."""
-    named = _OF_A_FLOW.fullmatch(run)
-    if named is None:
-        return False
-    parents = [each for each in known if each.id.hex.startswith(named["flow_run"])]
-    if not parents:
-        return len(known) < RECENT  # else it may be an older one
-    return not any(goes_on(each) and run_id(each) == named["id"] for each in parents)
+    objects = Objects(load_spec(place.config, place.store).store)
+    newest = {run.run_id: run for run in runs(objects, place.collection)[-NEWEST:]}
+    parents = {run_id(flow_run) for flow_run in going_on(client, place.collection)}  # after the runs: those that began had one
+    named = {name: found["id"] for name in newest if (found := _OF_A_FLOW.fullmatch(name))}
+    return [name for name, parent in named.items() if parent not in parents and _alive(newest[name])]
 
 
 def _alive(run: Run) -> bool:

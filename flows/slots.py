@@ -25,7 +25,7 @@ LOOK_SECONDS = 2.0
 """Between two looks whether the slot is free."""
 TAG = "revector"
 RECENT = 50
-"""Flow runs of a collection that can matter to its slot."""
+"""Flow runs that ended last, of which one may have left its slot taken."""
 
 
 class SlotTaken(Exception):
@@ -101,10 +101,10 @@ def _wait(client: SyncPrefectClient, collection: str, flow_run: FlowRun, presenc
 
 def _waits_already(client: SyncPrefectClient, collection: str, flow_run: FlowRun) -> bool:
     """Whether an equal flow run that began earlier waits: it will look at the corpus after this moment."""
-    for other in flow_runs(client, collection):
+    for other in going_on(client, collection):
         found = sign(other)
         equal = other.flow_id == flow_run.flow_id and other.parameters == flow_run.parameters
-        if equal and found and found.waiting and goes_on(other) and _order(other) < _order(flow_run):
+        if equal and found and found.waiting and _order(other) < _order(flow_run):
             return True
     return False
 
@@ -113,16 +113,23 @@ def _order(flow_run: FlowRun) -> tuple[str, str]:
     return str(flow_run.start_time), str(flow_run.id)
 
 
-def flow_runs(client: SyncPrefectClient, collection: str) -> list[FlowRun]:
-    """The newest that have begun, of all flows for a collection, newest first."""
-    begun = FlowRunFilterState(type=FlowRunFilterStateType(not_any_=[StateType.SCHEDULED, StateType.PENDING]))
-    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG, f"collection:{collection}"]), state=begun)
-    return client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.START_TIME_DESC, limit=RECENT)
+def going_on(client: SyncPrefectClient, collection: str | None = None) -> list[FlowRun]:
+    """Flow runs of ours that Prefect believes to be at work, of all collections or of one."""
+    return client.read_flow_runs(flow_run_filter=_ours(collection, StateType.RUNNING, StateType.CANCELLING))
 
 
-def goes_on(flow_run: FlowRun) -> bool:
-    """Whether Prefect believes that it does."""
-    return flow_run.state is not None and not flow_run.state.is_final()
+def _ended(client: SyncPrefectClient, collection: str) -> list[FlowRun]:
+    """Those that ended last."""
+    final = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+    return client.read_flow_runs(flow_run_filter=_ours(collection, *final), sort=FlowRunSort.END_TIME_DESC, limit=RECENT)
+
+
+def _ours(collection: str | None, *states: StateType) -> FlowRunFilter:
+    tags = [TAG, *([f"collection:{collection}"] if collection else [])]
+    return FlowRunFilter(
+        tags=FlowRunFilterTags(all_=tags),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
+    )
 
 
 def free_orphaned(client: SyncPrefectClient, collection: str, before: bool = False) -> bool:
@@ -136,13 +143,12 @@ def free_orphaned(client: SyncPrefectClient, collection: str, before: bool = Fal
         return False
     if not taken:
         return False
-    held = False
-    for each in flow_runs(client, collection):
+    for each in _ended(client, collection):
         found = sign(each)
-        if found and found.lease and not goes_on(each):
+        if found and found.lease:
             client.release_concurrency_slots_with_lease(found.lease)  # nothing happens if it was given back
-        held = held or (goes_on(each) and not (found and found.waiting))
-    if held or not before:
-        return not held
-    client.update_global_concurrency_limit(limit_name(collection), GlobalConcurrencyLimitUpdate(active_slots=0))
-    return False
+    if any(not ((found := sign(each)) and found.waiting) for each in going_on(client, collection)):
+        return False
+    if before:
+        client.update_global_concurrency_limit(limit_name(collection), GlobalConcurrencyLimitUpdate(active_slots=0))
+    return not before

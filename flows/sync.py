@@ -24,8 +24,9 @@ def sync(collection: Collection, config: ConfigFile = "revector.toml", store: St
 
     The state is Published, Partial (published, with dead letters), Nothing or Superseded (another run waits already), all of them
     completed; or failed: GateFailed (built, not published) or Conflict (another run has the collection). Artifacts:
-    `revector-<collection>-progress`, `-result` and `-report`, in lower case and with dashes. Raises SpecError, and RevectorError with the
-    driver's one line. However the flow ends, the driver does not go on; what it committed is kept, and the next run goes on from there.
+    `revector-<collection>-progress`, `-plan`, `-result` and `-report`, in lower case and with dashes. Raises SpecError, and
+    RevectorError with the driver's one line. However the flow ends, the driver does not go on; what it committed is kept, and the next
+    run goes on from there.
     """
     with attend(collection, config, store) as job, turn(job) as refused:
         state: Any = refused or outcome(bring_up(job))  # Prefect gives its data to the caller, or raises
@@ -36,7 +37,7 @@ def sync(collection: Collection, config: ConfigFile = "revector.toml", store: St
 def bring_up(job: Job, config: str | None = None) -> Done:
     """Run the driver and show what it did. `config`: of another spec than the flow's."""
     progress = artifacts.ProgressArtifact(job.key("progress"))
-    done = follow(job.run("apply", config=config), progress)
+    done = follow(job.run("apply", config=config), progress, artifacts.PlanTable(job.key("plan")))
     if (result := done.result) is not None:
         told = artifacts.headline(result)
         progress.show(100.0, told)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.timeout(400)  # the server starts slowly on a busy mach
 
 def write_spec(folder: Path, name: str, **options: str) -> str:
     """A collection of twenty documents; gives the path of its spec."""
+    folder.mkdir(exist_ok=True)
     (folder / "docs.jsonl").write_text("".join(json.dumps({"id": f"d{number}", "text": f"text {number}"}) + "\n" for number in range(20)))
     told = {"source": '{ uri = "docs.jsonl", id = "id", text = "text" }', "model": '{ name = "hash", dimensions = 32 }', **options}
     config = folder / "revector.toml"
@@ -52,7 +53,7 @@ def test_deploy_writes_what_the_spec_says_and_a_second_time_changes_nothing(pref
     found = prefect.client.read_deployment_by_name("revector-sync/nightly")
     again = deploy(prefect, config)
     write_spec(tmp_path, "nightly", schedule=NIGHTLY.replace("0 3", "30 4"), run='{ pool = "night" }')
-    changed = json.loads(revector(prefect, "deploy", "--json", "--config", config).stdout)["deployments"]
+    changed = deploy(prefect, config)
 
     assert {each["name"] for each in first} == {f"revector-{flow}/nightly" for flow in ("sync", "upgrade", "maintain", "evaluate")} | {
         "revector-reconcile/all"
@@ -84,8 +85,8 @@ def test_the_server_plans_the_runs_of_a_schedule(prefect: SimpleNamespace, tmp_p
 
 def test_prefect_yaml_deploys_the_same(prefect: SimpleNamespace, tmp_path: Path) -> None:
     config = write_spec(tmp_path, "filed", schedule=NIGHTLY.replace(" }", ", paused = true }"))
-    (tmp_path / "prefect.yaml").write_text(revector(prefect, "deploy", "--print", "--config", config).stdout)
-    run(prefect, [sys.executable, "-m", "prefect", "work-pool", "create", "revector", "--type", "process"])
+    deploy(prefect, write_spec(tmp_path / "other", "other"))  # makes the pool
+    (tmp_path / "prefect.yaml").write_text(prefect.deployments.prefect_yaml(prefect.deployments.wanted(load_spec(config), config)))
 
     deployed = run(prefect, [sys.executable, "-m", "prefect", "deploy", "--all"], tmp_path)
 
@@ -203,9 +204,9 @@ def test_one_run_waits_for_another_further_ones_give_way_and_the_slot_of_one_tha
 
 def is_waiting(client: Any, collection: str) -> bool:
     from flows.presence import sign
-    from flows.slots import flow_runs
+    from flows.slots import going_on
 
-    return any((found := sign(each)) and found.waiting for each in flow_runs(client, collection))
+    return any((found := sign(each)) and found.waiting for each in going_on(client, collection))
 
 
 def test_an_upgrade_is_left_to_a_person_or_promoted_and_what_fails_its_gates_is_neither(prefect: SimpleNamespace, tmp_path: Path) -> None:

@@ -36,12 +36,11 @@ def write_collection(folder: Path, documents: int, source: str = "docs.jsonl", m
 
 
 def artifact(client: Any, flow_run: UUID, key: str) -> Any:
-    """The artifact that a flow run left under `key`."""
+    """The newest artifact that a flow run left under `key`."""
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]), key=ArtifactFilterKey(any_=[key]))
-    (found,) = client.read_artifacts(artifact_filter=wanted)
-    return found
+    return max(client.read_artifacts(artifact_filter=wanted), key=lambda found: found.created)
 
 
 def published_events(client: Any, flow_run: UUID) -> Any:
@@ -70,6 +69,7 @@ def test_a_sync_publishes_and_shows_what_it_did_and_the_next_one_finds_nothing_t
     first = prefect.sync("My_docs", config, return_state=True)
     run = first.state_details.flow_run_id
     table, progress = (artifact(prefect.client, run, f"revector-my-docs-{what}") for what in ("result", "progress"))
+    of_corpus, of_generation = json.loads(artifact(prefect.client, run, "revector-my-docs-plan").data)
     again = prefect.sync("My_docs", config, return_state=True)
 
     result = first.result()
@@ -78,6 +78,8 @@ def test_a_sync_publishes_and_shows_what_it_did_and_the_next_one_finds_nothing_t
     assert (shown["forward passes"], shown["version"]) == (300, result["version"])
     assert shown["documents"] == "300 added, 0 changed, 0 removed, 0 unchanged"
     assert "My_docs" in table.description
+    assert of_corpus["to do"].startswith("300 documents added, 0 documents changed, ")
+    assert of_generation == {"of": result["generation"], "to do": "300 forward passes, 300 chunks, 0 reused, 0 removed"}
     assert progress.data == 100
     shown = prefect.client.read_flow_run(run)
     assert (shown.name, set(shown.tags)) == ("sync My_docs", {"revector", "collection:My_docs"})

@@ -63,6 +63,8 @@ class Filling:
         with profile.stage("compare"):
             work = self._find()
         tally.total = work.rows
+        found = {"forward_passes": work.embed.rows, "chunks": work.rows, "reused": work.reuse.rows, "removed": len(work.stale)}
+        log("work found", generation=self._name, **found)
         with profile.stage("reuse"):
             for count in self._reuse(work):
                 tally.reused += count
