@@ -228,16 +228,31 @@ def test_without_the_right_token_one_line_says_so(
     assert "\n" not in str(refused.value)
 
 
+class OpenToAll(BaseHTTPRequestHandler):
+    """Answers as a Jobs API that asks nobody for a token, and fails if it is told one."""
+
+    def do_GET(self) -> None:
+        assert "Authorization" not in self.headers
+        known = self.path == "/api/version"
+        self.send_response(200 if known else 404)
+        self.end_headers()
+        self.wfile.write(b'{"ray_version": "2.60.0"}' if known else b"Job revector does not exist")
+
+
 def test_a_cluster_elsewhere_that_takes_jobs_from_anybody_is_refused_and_so_are_paths_of_this_machine(
     server: JobServer, corpus: Workplace
 ) -> None:
-    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as open_to_all:
-        Thread(target=open_to_all.serve_forever, daemon=True).start()
-        try:
-            with pytest.raises(WorkerError, match="found one that takes jobs from anybody: start it with RAY_AUTH_MODE=token"):
-                connect(f"http://{ELSEWHERE}:{open_to_all.server_port}")
-        finally:
-            open_to_all.shutdown()
+    for handler, told in (
+        (OpenToAll, "found one that takes jobs from anybody: start it"),
+        (BaseHTTPRequestHandler, "something else .HTTP 501"),
+    ):
+        with HTTPServer(("127.0.0.1", 0), handler) as answering:
+            Thread(target=answering.serve_forever, daemon=True).start()
+            try:
+                with pytest.raises(WorkerError, match=told):
+                    connect(f"http://{ELSEWHERE}:{answering.server_port}")
+            finally:
+                answering.shutdown()
     with pytest.raises(WorkerError, match=r"expected Ray's Jobs API at http://127.0.0.1:1, found ConnectionError"):
         connect("http://127.0.0.1:1")
     assert [is_loopback(f"http://{host}:1") for host in ("127.0.0.2", "localhost", "[::1]", "10.0.0.1", "localhost.example")] == [

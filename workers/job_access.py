@@ -38,19 +38,20 @@ def admission(address: str) -> Admission:
     """
     check_cluster("--cluster", address)
     address, token = address.rstrip("/"), _token()
-    if not _demands_token(address):
-        if not is_loopback(address):
-            raise WorkerError(
-                f"expected a cluster that demands a token at {address}, found one that takes jobs from anybody: "
-                "start it with RAY_AUTH_MODE=token"
-            )
-    elif token is None:
+    demanded = _demands_token(address)
+    if demanded and token is None:
         raise WorkerError(
             f"expected the token of the cluster at {address}, found none: put it into a file that RAY_AUTH_TOKEN_PATH names, "
             "or into ~/.ray/auth_token"
         )
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return Admission(address, _version(address, headers), headers)
+    headers = {"Authorization": f"Bearer {token}"} if demanded else {}  # nobody else needs to see it
+    version = _version(address, headers)
+    if not demanded and not is_loopback(address):
+        raise WorkerError(
+            f"expected a cluster that demands a token at {address}, found one that takes jobs from anybody: "
+            "start it with RAY_AUTH_MODE=token"
+        )
+    return Admission(address, version, headers)
 
 
 def is_loopback(address: str) -> bool:
