@@ -87,15 +87,18 @@ def main() -> None:
     from workers.cluster import RAY_ENVIRONMENT
 
     os.environ.update({name: value for name, value in RAY_ENVIRONMENT.items() if name != "RAY_AUTH_MODE"} | QUICK)
+    import ray
     from ray.cluster_utils import Cluster
 
-    port = free_port()
+    port, gcs = free_port(), free_port()
+    # What starts a job's driver would else look for a Ray on this machine, and take the newest
+    os.environ["RAY_ADDRESS"] = f"{ray.util.get_node_ip_address()}:{gcs}"
 
     def node(**options: Any) -> dict[str, Any]:
         # Ray's fixed port for the agent that starts jobs is taken by any other Ray on this machine, and nothing would tell
         return {"object_store_memory": MEMORY, "dashboard_agent_listen_port": free_port(), **options}
 
-    head = node(num_cpus=0, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port)
+    head = node(num_cpus=0, gcs_server_port=gcs, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port)
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**node(num_cpus=1, labels={"pool": "cpu"}))
     for rack in range(GPU_NODES):

@@ -54,7 +54,7 @@ def test_a_parent_gets_each_event_as_json_with_the_run_it_is_of(
     assert "kind" not in result
     told = events(streams.err)
     order = list(dict.fromkeys(each["event"] for each in told))
-    assert order == ["run began", "committed", "corpus read", "shard done", "indexed", "gate", "published", "run ended"]
+    assert order == ["run began", "committed", "corpus read", "work found", "shard done", "indexed", "gate", "published", "run ended"]
     assert {(each["run_id"], each["collection"]) for each in told[:-1]} == {(result["run_id"], "docs")}
     assert told[-1]["status"] == "published"
     done = [(each["shard"], each["contents"], each["tokens"], each["worker"]) for each in told if each["event"] == "shard done"]
