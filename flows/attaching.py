@@ -13,6 +13,8 @@ from pipelines.errors import NotFound, WorkerError
 from pipelines.spec import Spec
 from storage.ledger import Run, cancel, runs, whoami
 from storage.objects import Objects
+from storage.overview import collections
+from storage.tables import Store
 from storage.watch import Sight, Watch, newest
 from workers.jobs import Job, Jobs, connect
 from workers.report import Progress, Report
@@ -50,10 +52,11 @@ def find(spec: Spec, beginning: str, cluster: str | None, say: Say) -> Found:
     `cluster`: where to look besides the store; None: where the run's record says, and for one that the store does not know, where the
     spec says. Raises NotFound; SpecError if there are several.
     """
-    objects = Objects(spec.store)
-    collections = {run.run_id: run.collection for name in _collections(objects) for run in runs(objects, name)}
-    known = newest(collections, beginning)
-    run = Run(objects, collections[known], known) if known else None
+    store = Store(spec.store)
+    objects = store.objects
+    known_runs = {run.run_id: run.collection for name in collections(store) for run in runs(objects, name)}
+    known = newest(known_runs, beginning)
+    run = Run(objects, known_runs[known], known) if known else None
     where = (run.read("intent.json") or {}).get("where", {}) if run else {}
     if cluster or where.get("kind") == KIND:
         jobs = _reach(cluster or where["cluster"], must=cluster is not None, say=say)
@@ -69,10 +72,6 @@ def find(spec: Spec, beginning: str, cluster: str | None, say: Say) -> Found:
         hint = "" if cluster else "; of a job that has not begun only its cluster knows: --cluster"
         raise NotFound(f"expected a run that begins with {beginning!r}, found none: `revector history` lists them{hint}")
     return Found(run, None, None)
-
-
-def _collections(objects: Objects) -> list[str]:
-    return [name for name in objects.names("_revector") if "." not in name]
 
 
 def _reach(cluster: str, must: bool, say: Say) -> Jobs | None:
