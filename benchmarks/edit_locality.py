@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.chunking import Chunker, make_chunker
-from pipelines.spec import ChunkingSpec
-from pipelines.tokens import ModelTokenizer, Tokenizer, WordTokenizer
+from pipelines.chunking.chunker import Chunker
+from pipelines.chunking.making import make_chunker
+from pipelines.chunking.tokens import ModelTokenizer, Tokenizer, WordTokenizer
+from pipelines.spec.declared import ChunkingSpec
 
 EDITS_PER_DOCUMENT = 50
 SENTENCES_PER_DOCUMENT = (60, 120)

@@ -29,9 +29,10 @@ import pyarrow.parquet as pq
 from benchmarks.harness import SCRATCH, interleaved, machine, measure, publish, ratios, spread, table
 from flows import apply
 from tests.objectstore import BUCKET, serve
-from workers import filling, pool
-from workers.cluster import OBJECT_STORE_BYTES, RAY_ENVIRONMENT
-from workers.encoders import Encoded, Tokenized
+from workers.cluster.connection import OBJECT_STORE_BYTES, RAY_ENVIRONMENT
+from workers.embedding import actor
+from workers.encoders.encoder import Encoded, Tokenized
+from workers.runs import filling
 
 ACTORS = (1, 2, 4)
 WORDS = 100
@@ -97,7 +98,7 @@ def run(load: Load, folder: Path) -> dict[str, Any]:
 def job(rate: float) -> None:
     """In the process of the command: `apply`, with a model that sleeps, and a clock on what the driver does."""
 
-    class Sleeping(pool.EmbedActor):
+    class Sleeping(actor.EmbedActor):
         def load(self) -> str:
             how = super().load()
             forward = self._encoder.forward
@@ -111,7 +112,7 @@ def job(rate: float) -> None:
             self._encoder.forward = slow  # type: ignore[method-assign]
             return how
 
-    pool.EmbedActor = Sleeping  # type: ignore[misc]
+    actor.EmbedActor = Sleeping  # type: ignore[misc]
     filling.ACTOR_TOKENS, filling.HERE_SECONDS = 1, 0.0
     filling.SHARD_SECONDS = SHARD_SECONDS if rate else 0.0
     filling.FIRST_SHARD_TOKENS = int(rate * SHARD_SECONDS) or FREE_SHARD_TEXTS * WORDS

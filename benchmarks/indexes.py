@@ -26,10 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import ROOT, SCRATCH, machine, publish, spread, table
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
-from storage import index
-from workers.encoders import load_encoder
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
+from storage.tables import index
+from workers.encoders.loading import load_encoder
 
 GLOSSES = ROOT / "flows/demo/glosses.parquet"
 NEIGHBOURS = 10

@@ -134,9 +134,9 @@ def loop(task: Task) -> None:
 
 
 def _prepare(model: str, threads: int, ready: Any) -> None:
-    from pipelines.models import resolve_model
-    from pipelines.spec import ModelSpec
-    from workers.encoders import load_encoder
+    from pipelines.spaces.resolving import resolve_model
+    from pipelines.spec.declared import ModelSpec
+    from workers.encoders.loading import load_encoder
 
     _LOADED["encoder"] = load_encoder(resolve_model(ModelSpec(name=model)), threads=threads)
     _LOADED["ready"] = ready

@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.harness import interleaved, machine, pin, publish, ratios, table, versions
-from pipelines.models import Model, resolve_model
-from pipelines.spec import ModelSpec
-from workers.encoders import Encoder, load_encoder
-from workers.prepacking import PrepackedLinear
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spaces.space import Model
+from pipelines.spec.declared import ModelSpec
+from workers.encoders.encoder import Encoder
+from workers.encoders.loading import load_encoder
+from workers.encoders.text.prepacking import PrepackedLinear
 
 GLOSSES = Path(__file__).parent.parent / "flows/demo/glosses.parquet"
 LONGEST = 512

@@ -12,8 +12,9 @@ from typing import IO
 
 from benchmarks.harness import SCRATCH
 from benchmarks.registry import wheel
-from pipelines.models import Model, resolve_model
-from pipelines.spec import ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spaces.space import Model
+from pipelines.spec.declared import ModelSpec
 
 NAME = "all-mpnet-base-v2"
 PARTS = 5

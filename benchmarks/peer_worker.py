@@ -39,9 +39,9 @@ def encode(folder: str, batch: int | None) -> Encode:
 
 def ours(folder: str, batch: int | None) -> Encode:
     """The model loop of the platform. Its batches are filled by tokens; there is nothing to tune."""
-    from pipelines.models import resolve_model
-    from pipelines.spec import ModelSpec
-    from workers.encoders import load_encoder
+    from pipelines.spaces.resolving import resolve_model
+    from pipelines.spec.declared import ModelSpec
+    from workers.encoders.loading import load_encoder
 
     encoder = load_encoder(resolve_model(ModelSpec(name=folder)), threads=THREADS)
     return lambda texts: encoder.encode(texts).vectors

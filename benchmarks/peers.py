@@ -34,8 +34,8 @@ from benchmarks.harness import (
     versions,
 )
 from benchmarks.passages import mixed_lengths
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
 
 MODEL = SCRATCH / "minilm-512"
 LONGEST = 512

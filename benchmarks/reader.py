@@ -21,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows import search
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec, load_spec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
+from pipelines.spec.parsing import load_spec
 from storage import open_published
-from storage.catalog import Publication, publications, published
-from storage.published import Published
-from storage.tables import Store
-from workers.encoders import Encoder, load_encoder
+from storage.history.catalog import Publication, publications, published
+from storage.reading.published import Published
+from storage.store.lance import Store
+from workers.encoders.encoder import Encoder
+from workers.encoders.loading import load_encoder
 
 RESULTS = 10
 TOLERANCE = 2e-3

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from benchmarks import debian, sts
 from benchmarks.harness import SCRATCH, table
 from benchmarks.models import mpnet
-from pipelines.models import Model, resolve_model
-from pipelines.spec import ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spaces.space import Model
+from pipelines.spec.declared import ModelSpec
 
 Vectors = NDArray[np.float32]
 MODELS: dict[str, Callable[[], Model]] = {"minilm": lambda: resolve_model(ModelSpec()), "mpnet": mpnet}

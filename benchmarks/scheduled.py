@@ -166,10 +166,10 @@ class Stage:
 
     def at_work(self, id: UUID) -> "Pids":
         """Wait until a shard of a flow run's run is committed or on its way; its processes."""
-        from flows.presence import run_id, sign
-        from storage.ledger import Run
-        from storage.objects import Objects
-        from storage.watch import holder
+        from flows.flow_run.presence import run_id, sign
+        from storage.history.ledger import Run
+        from storage.history.watch import holder
+        from storage.store.objects import Objects
 
         until(lambda: sign(self.flow_run(id)))
         run = Run(Objects(self.root), NAME, run_id(self.flow_run(id)))
@@ -299,7 +299,7 @@ def announced(stage: Stage) -> Iterator[Row]:
     """Five announcements in a moment start one run."""
     stage.add()
     known = {each.id for each in stage.syncs()}
-    from flows.events import announce
+    from flows.flow_run.events import announce
 
     began = time.monotonic()
     for _ in range(5):

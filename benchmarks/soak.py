@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from storage.catalog import publications
-from storage.tables import Store
+from storage.history.catalog import publications
+from storage.store.lance import Store
 from tests.mortal import FORKS, Setting, end_with_the_rest, started
 from tests.objectstore import BUCKET, serve
 from tests.scenes import COLLECTION, OLD, Place, Reader, Seen, lost_and_doubled, meant

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from benchmarks.registry import wheel
 from flows import apply
-from pipelines.models import resolve_model
-from pipelines.spec import DEFAULT_MODEL, ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import DEFAULT_MODEL, ModelSpec
 from storage import open_published
 
 SPEC = """

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.harness import REVECTOR, SCRATCH, interleaved, machine, measure, publish, ratios, spread, table, versions
 from tests.jobserver import JobServer, job_server
-from workers.cluster import RAY_ENVIRONMENT
+from workers.cluster.connection import RAY_ENVIRONMENT
 
 WAYS = ("here", "RAY_ADDRESS", "--cluster")
 WORDS = 60

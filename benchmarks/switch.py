@@ -26,13 +26,13 @@ from benchmarks.harness import SCRATCH, machine, publish, spread, table
 from benchmarks.reader import RESULTS, Answer, Watched
 from benchmarks.reference import FOLDER, MODELS, Reference, ndcg, reference
 from flows import apply, plan, promote, rollback, search
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
 from storage import open_published
-from storage.catalog import CATALOG, Publication, published
-from storage.tables import Store
-from workers.encoders import load_encoder
-from workers.report import Plan, Result
+from storage.history.catalog import CATALOG, Publication, published
+from storage.store.lance import Store
+from workers.encoders.loading import load_encoder
+from workers.observing.report import Plan, Result
 
 NAME = "debian"
 SPEC = """

@@ -36,10 +36,10 @@ from benchmarks.harness import (
     versions,
 )
 from benchmarks.passages import passages, write
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
 from storage import open_published
-from workers.pool import LARGEST_LOCAL_POOL
+from workers.embedding.pool import LARGEST_LOCAL_POOL
 
 TINY = 8
 """Passages that take no time worth the name."""

@@ -8,27 +8,33 @@ from typing import Any
 import orjson
 
 from pipelines.errors import ModelError, RevectorError, SpecError
-from pipelines.spec import Spec, check_name, load_spec
-from storage import catalog, overview, promotion
-from storage.evaluations import Evaluation
-from storage.filters import Condition
-from storage.published import compare_versions
-from storage.tables import Store
-from workers import bridging, comparison, driver, evaluation, planning, upkeep
+from pipelines.spec.declared import Spec
+from pipelines.spec.parsing import check_name, load_spec
+from storage.history import catalog, promotion
+from storage.history.evaluations import Evaluation
+from storage.reading import status as standing
+from storage.reading.filters import Condition
+from storage.reading.published import compare_versions
+from storage.reading.versions import PUBLISHED
+from storage.store.lance import Store
 from workers import search as searching
-from workers.bridging import BridgeResult
-from workers.chores import Upkeep
-from workers.comparison import Comparison
-from workers.report import Plan, Report, Result, silent
-from workers.subject import PUBLISHED
-from workers.target import Target, resolve_target
+from workers.judging import comparison, in_full
+from workers.judging.comparison import Comparison
+from workers.learning import bridging
+from workers.learning.bridging import BridgeResult
+from workers.observing.report import Plan, Report, Result, silent
+from workers.planning.plan import make_plan
+from workers.planning.target import Target, resolve_target
+from workers.runs.apply import apply as drive
+from workers.upkeep import maintaining
+from workers.upkeep.steps import Upkeep
 
 Config = str | PathLike[str] | None
 
 
 def plan(name: str | None = None, config: Config = None, *, store: str | None = None, report: Report = silent) -> Plan:
     """What `apply` would do now. Touches nothing."""
-    return planning.make_plan(_target(name, config, store), report)
+    return make_plan(_target(name, config, store), report)
 
 
 def apply(
@@ -41,7 +47,7 @@ def apply(
     run_id: str | None = None,
 ) -> Result:
     """Bring a collection up to date and publish it. `run_id`: of whoever submits the run; None: a new one."""
-    return driver.apply(_target(name, config, store), saved, report, run_id)
+    return drive(_target(name, config, store), saved, report, run_id)
 
 
 def save_plan(plan: Plan, file: str | PathLike[str]) -> None:
@@ -65,10 +71,10 @@ def status(name: str | None = None, config: Config = None, *, store: str | None 
     spec = load_spec(config, store)
     where = Store(spec.store)
     if name is None:
-        names = sorted({*spec.collections, *overview.collections(where)})
-        return {"store": spec.store, "collections": [overview.collection_status(where, each) for each in names]}
+        names = sorted({*spec.collections, *standing.collections(where)})
+        return {"store": spec.store, "collections": [standing.collection_status(where, each) for each in names]}
     one = spec.collection(name)[0]
-    return {"store": spec.store, "collections": [overview.collection_status(where, one) | {"letters": overview.dead_letters(where, one)}]}
+    return {"store": spec.store, "collections": [standing.collection_status(where, one) | {"letters": standing.dead_letters(where, one)}]}
 
 
 def search(
@@ -101,7 +107,7 @@ def bridge(name: str, config: Config = None, *, store: str | None = None, report
 def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
     """Published versions, runs, and what they cost."""
     spec = load_spec(config, store)
-    return overview.history(Store(spec.store), spec.collection(name)[0])
+    return standing.history(Store(spec.store), spec.collection(name)[0])
 
 
 def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def evaluate(
     name: str | None = None, generation: str = PUBLISHED, config: Config = None, *, store: str | None = None, run_id: str | None = None
 ) -> Evaluation:
     """Hold what readers have, or a generation, against all of its gates, and keep what they found. `run_id`: of whoever submits it."""
-    return evaluation.evaluate(load_spec(config, store), name, generation, run_id)
+    return in_full.evaluate(load_spec(config, store), name, generation, run_id)
 
 
 def compare(name: str, a: str, b: str, config: Config = None, *, store: str | None = None) -> Comparison:
@@ -146,17 +152,17 @@ def maintain(
 ) -> Upkeep:
     """Compact, index, and remove what neither a kept publication nor a run needs. `erase`: leave no byte of what is not in the corpus."""
     if erase:
-        return upkeep.erase(_target(name, config, store), report, run_id)
+        return maintaining.erase(_target(name, config, store), report, run_id)
     spec = load_spec(config, store)
     collection, declared = spec.collection(name)
-    return upkeep.maintain(Store(spec.store), collection, declared.retention, _chunk_table(spec, collection), report, run_id)
+    return maintaining.maintain(Store(spec.store), collection, declared.retention, _chunk_table(spec, collection), report, run_id)
 
 
 def drop(
     name: str, generation: str, config: Config = None, *, store: str | None = None, force: bool = False, report: Report = silent
 ) -> Upkeep:
     """Remove a generation that readers do not have."""
-    return upkeep.drop(_target(name, config, store), generation, force, report)
+    return maintaining.drop(_target(name, config, store), generation, force, report)
 
 
 def init(file: str | PathLike[str]) -> Path:

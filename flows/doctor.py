@@ -9,11 +9,11 @@ from os import PathLike
 from typing import Any
 
 from pipelines.errors import WorkerError
-from pipelines.spec import load_spec
-from storage.examination import LARGEST_SKEW, Check, attempt, examine_store
-from storage.tables import Store
-from workers.nodes import PACKAGES, Node, survey
-from workers.target import Target, resolve_target
+from pipelines.spec.parsing import load_spec
+from storage.store.examination import LARGEST_SKEW, Check, attempt, examine_store
+from storage.store.lance import Store
+from workers.cluster.nodes import PACKAGES, Node, survey
+from workers.planning.target import Target, resolve_target
 
 
 def examine(name: str | None, config: str | PathLike[str] | None, store: str | None) -> list[Check]:
@@ -48,7 +48,7 @@ def _cluster(closing: ExitStack) -> Iterator[Check]:
 
 def _ray(closing: ExitStack, nodes: list[Node]) -> str:
     """Start or join it, and fill `nodes`."""
-    from workers.cluster import start_ray
+    from workers.cluster.connection import start_ray
 
     ray: Any = start_ray(closing)
     nodes += survey(ray)

@@ -6,10 +6,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows import artifacts
-from flows.following import Done, follow
-from flows.job import HOOKS, Job, attend, failed
-from flows.parameters import Collection, ConfigFile, StoreUri
+from flows.flow_run.child import Done, follow
+from flows.flow_run.flow_job import HOOKS, Job, attend, failed
+from flows.flow_run.parameters import Collection, ConfigFile, StoreUri
+from flows.show import artifacts
 
 PUBLISHED = "published"
 

@@ -5,10 +5,10 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from flows import artifacts
-from flows.following import follow
-from flows.job import HOOKS, attend, failed, turn
-from flows.parameters import Collection, ConfigFile, StoreUri
+from flows.flow_run.child import follow
+from flows.flow_run.flow_job import HOOKS, attend, failed, turn
+from flows.flow_run.parameters import Collection, ConfigFile, StoreUri
+from flows.show import artifacts
 
 
 @flow(name="revector-maintain", flow_run_name="maintain {collection}", retries=0, log_prints=False, **HOOKS)

@@ -13,14 +13,14 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTag
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Completed, Crashed
 
-from flows.job import Place, attend_flow_run, cancel_run
-from flows.presence import BEAT_SECONDS, run_id, sign
-from flows.slots import LOOK_SECONDS, TAG, free_orphaned, going_on
+from flows.flow_run.flow_job import Place, attend_flow_run, cancel_run
+from flows.flow_run.presence import BEAT_SECONDS, run_id, sign
+from flows.flow_run.slots import LOOK_SECONDS, TAG, free_orphaned, going_on
 from pipelines.errors import SpecError
-from pipelines.spec import load_spec
-from storage.ledger import Run, runs
-from storage.objects import Objects
-from storage.watch import Watch
+from pipelines.spec.parsing import load_spec
+from storage.history.ledger import Run, runs
+from storage.history.watch import Watch
+from storage.store.objects import Objects
 
 STILL_SECONDS = 4 * BEAT_SECONDS
 """Without a sign of life, after which a flow run that cannot be seen from here counts as gone."""

@@ -8,14 +8,14 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows import artifacts
-from flows.events import announce_publication
-from flows.following import Done, follow
-from flows.job import HOOKS, Job, attend, failed, turn
-from flows.parameters import Collection, ConfigFile, StoreUri
+from flows.flow_run.child import Done, follow
+from flows.flow_run.events import announce_publication
+from flows.flow_run.flow_job import HOOKS, Job, attend, failed, turn
+from flows.flow_run.parameters import Collection, ConfigFile, StoreUri
+from flows.show import artifacts
 
 if TYPE_CHECKING:
-    from storage.catalog import Publication
+    from storage.history.catalog import Publication
 
 
 @flow(name="revector-sync", flow_run_name="sync {collection}", retries=0, log_prints=False, **HOOKS)
@@ -57,8 +57,8 @@ def tell(job: Job, had: "Publication | None", have: "Publication | None") -> Non
 
 def readers(job: Job, ours: Callable[["Publication"], bool]) -> "tuple[Publication | None, Publication | None]":
     """What readers had before the publications that are `ours`, and what they have."""
-    from storage.catalog import publications
-    from storage.tables import Store
+    from storage.history.catalog import publications
+    from storage.store.lance import Store
 
     history = publications(Store(job.spec.store), job.collection)
     earlier = list(takewhile(lambda row: not ours(row), history))

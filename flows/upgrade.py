@@ -10,14 +10,15 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows import artifacts
 from flows.evaluate import PUBLISHED, headline, judge
-from flows.following import Done, follow
-from flows.job import HOOKS, Job, attend, failed, turn
-from flows.parameters import CandidateModel, Collection, ConfigFile, StoreUri
+from flows.flow_run.child import Done, follow
+from flows.flow_run.flow_job import HOOKS, Job, attend, failed, turn
+from flows.flow_run.parameters import CandidateModel, Collection, ConfigFile, StoreUri
+from flows.show import artifacts
 from flows.sync import bring_up, readers, tell
 from pipelines.errors import SpecError
-from pipelines.spec import ModelSpec, dump_spec
+from pipelines.spec.declared import ModelSpec
+from pipelines.spec.parsing import dump_spec
 
 
 @flow(name="revector-upgrade", flow_run_name="upgrade {collection}", retries=0, log_prints=False, **HOOKS)

@@ -1,0 +1,1 @@
+"""What is to be done: specs, formats, content and its differences, chunking, spaces, measures. Pure: neither store, cluster nor model."""

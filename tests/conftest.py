@@ -18,8 +18,8 @@ from flows import apply, plan
 from storage import open_published
 from tests.objectstore import BUCKET, ObjectStore, serve
 from tests.proxy import FaultProxy
-from workers.cluster import start_ray
-from workers.report import Plan, Result
+from workers.cluster.connection import start_ray
+from workers.observing.report import Plan, Result
 
 QUIET_PREFECT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
 LOOPBACK_STORE = ObjectStore()
@@ -53,8 +53,10 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         from prefect.settings import PREFECT_API_URL
         from prefect.testing.utilities import prefect_test_harness
 
-        from flows import deployments, events, reconcile
+        from flows import reconcile
+        from flows.deployment import deployments
         from flows.evaluate import evaluate
+        from flows.flow_run import events
         from flows.sync import sync
         from flows.upgrade import upgrade
 

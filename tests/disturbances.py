@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from storage.catalog import publications
-from storage.tables import Store
+from storage.history.catalog import publications
+from storage.store.lance import Store
 from tests.mortal import Act, Ended, Point, Setting, Trap, die, started, stop
 from tests.scenes import COLLECTION, Place, Reader, Scene, Seen, lost_and_doubled
 

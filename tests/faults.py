@@ -11,11 +11,12 @@ from lance import LanceDataset
 from lance.dataset import Tags
 from lance.optimize import Compaction
 
-from storage import index, maintenance
-from storage.ledger import Holder
-from storage.objects import Objects
-from workers import upkeep
-from workers.filling import Filling
+from storage.store.objects import Objects
+from storage.tables import index
+from storage.upkeep import maintenance
+from storage.who import Holder
+from workers.runs.filling import Filling
+from workers.upkeep import maintaining
 
 Write = Callable[[], Any]
 WRITES: list[tuple[Any, str]] = [
@@ -78,7 +79,7 @@ def intercepted(on_write: Callable[[int, str, Write], Any]) -> Iterator[list[str
 def small_scale() -> Iterator[None]:
     """An index over 30 rows, two fragments are worth joining, and no version is too young to go."""
     parts = patch.multiple(index, INDEX_ROWS=30, PARTITION_ROWS=12, SMALL_PARTS=2)
-    with parts, patch.object(maintenance, "SMALL_FRAGMENTS", 2), patch.object(upkeep, "YOUNG", timedelta(0)):
+    with parts, patch.object(maintenance, "SMALL_FRAGMENTS", 2), patch.object(maintaining, "YOUNG", timedelta(0)):
         yield
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import ray
 
-from flows.cli import main
-from workers import pool
-from workers.embed import Embedding, Receipt, Shard
+from flows.cli.main import main
+from workers.embedding import actor
+from workers.embedding.embed_shard import Embedding, Receipt, Shard
 
 
 def hold_workers(here: Path) -> None:
     """Let all actors of this driver look at `here`."""
 
-    class Held(pool.EmbedActor):
+    class Held(actor.EmbedActor):
         def load(self) -> str:
             labels = ray.get_runtime_context().get_node_labels()
             (here / "nodes").mkdir(exist_ok=True)
@@ -30,7 +30,7 @@ def hold_workers(here: Path) -> None:
                 time.sleep(0.05)
             return super().run(embedding, shard)
 
-    pool.EmbedActor = Held  # type: ignore[misc]
+    actor.EmbedActor = Held  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def free_port() -> int:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Ray prints
-    from workers.cluster import RAY_ENVIRONMENT
+    from workers.cluster.connection import RAY_ENVIRONMENT
 
     os.environ.update({name: value for name, value in RAY_ENVIRONMENT.items() if name != "RAY_AUTH_MODE"} | QUICK)
     import ray

@@ -27,9 +27,9 @@ from lance.dataset import Tags
 from lance.fragment import LanceFragment
 from lance.optimize import Compaction
 
-import storage.catalog
-import storage.tables
-from storage.objects import Objects
+import storage.history.catalog
+import storage.store.lance
+from storage.store.objects import Objects
 
 HEARTBEAT_SECONDS = 0.3
 PR_SET_PDEATHSIG = 1
@@ -40,8 +40,8 @@ WRITES: list[tuple[Any, str]] = [
     (Objects, "put"),
     (Objects, "put_if_absent"),
     (Objects, "delete"),
-    (storage.tables, "write_fragments"),
-    (storage.catalog, "write_fragments"),
+    (storage.store.lance, "write_fragments"),
+    (storage.history.catalog, "write_fragments"),
     (LanceFragment, "delete_rows"),
     (LanceDataset, "commit"),
     (LanceDataset, "create_index_uncommitted"),
@@ -238,7 +238,7 @@ def _live(folder: Path, arguments: Sequence[str], setting: Setting, notes: Path)
         os.dup2(os.open(notes / name, os.O_WRONLY), number)
     _make_small(setting)
     _wrap(setting.trap, notes / "writes")
-    from flows.cli import main
+    from flows.cli.main import main
 
     sys.argv = ["revector", *arguments]
     main()
@@ -248,20 +248,25 @@ def _make_small(setting: Setting) -> None:
     """Many steps for few rows, and an index of them; little is left to the clock."""
     from datetime import timedelta
 
-    from storage import index, ledger, s3, spill
-    from workers import corpus, filling, upkeep
+    from storage import who
+    from storage.history import heartbeat
+    from storage.store import s3, spill
+    from storage.tables import index
+    from workers.ingest import corpus_pass
+    from workers.runs import filling
+    from workers.upkeep import maintaining
 
-    ledger.HEARTBEAT_SECONDS = HEARTBEAT_SECONDS
+    heartbeat.HEARTBEAT_SECONDS = HEARTBEAT_SECONDS
     s3.SILENCE = setting.silence
-    corpus.STEP_ROWS = 20
+    corpus_pass.STEP_ROWS = 20
     filling.COMMIT_SECONDS = 0.0
     filling.FIRST_SHARD_TOKENS = filling.LARGEST_SHARD_TOKENS = setting.shard_tokens
     index.INDEX_ROWS = 30
-    upkeep.YOUNG = timedelta(0)
+    maintaining.YOUNG = timedelta(0)
     if setting.spill:
         spill.MEMORY_BYTES = 1
     if setting.elsewhere:
-        ledger._host = lambda: "another"
+        who._host = lambda: "another"
     if setting.ray:
         filling.ACTOR_TOKENS, filling.HERE_SECONDS = 1, 0.0
     else:

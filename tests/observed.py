@@ -18,10 +18,13 @@ from typing import Any
 import ray
 
 from flows import apply
-from pipelines.documents import SourceShard
-from workers import cluster, driver, filling, planning, pool
-from workers.embed import Embedding, Receipt, Shard
-from workers.ingest import Ingest, Ingested, ingest_shard
+from pipelines.content.documents import SourceShard
+from workers.embedding import actor, pool
+from workers.embedding.embed_shard import Embedding, Receipt, Shard
+from workers.ingest import source_shard
+from workers.ingest.source_shard import Ingest, Ingested, ingest_shard
+from workers.planning import plan
+from workers.runs import filling, ingesting
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 def main() -> None:
     options, notes = Options(**json.loads(sys.argv[1])), Notes(Path("notes").absolute())
 
-    class Observed(pool.EmbedActor):
+    class Observed(actor.EmbedActor):
         leaked = b""
 
         def load(self) -> str:
@@ -89,8 +92,8 @@ def main() -> None:
             time.sleep(options.read_seconds)
             return ingest_shard(ingest, shard)
 
-    pool.EmbedActor, cluster.ingest_shard = Observed, read  # type: ignore[misc]
-    driver.RAY_BYTES, planning.SHARD_BYTES = 0, 1  # each file is a shard, read by a task
+    actor.EmbedActor, source_shard.ingest_shard = Observed, read  # type: ignore[misc]
+    ingesting.RAY_BYTES, plan.SHARD_BYTES = 0, 1  # each file is a shard, read by a task
     filling.ACTOR_TOKENS, filling.FIRST_SHARD_TOKENS, filling.SHARD_SECONDS = 1, 100, 0.0  # there is work for any number of actors
     filling.HERE_SECONDS = 0.0
     pool.GROWTH_SECONDS = 0.2

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import NotFound
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
-from storage.examination import require_sound
-from storage.objects import Objects
-from storage.published import Published, open_published
-from storage.tables import Store
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
+from storage.reading.published import Published, open_published
+from storage.store.examination import require_sound
+from storage.store.lance import Store
+from storage.store.objects import Objects
 from tests.mortal import FORKS, Ended, Setting, end_with_the_rest, run
-from workers.encoders import load_encoder
+from workers.encoders.loading import load_encoder
 
 COLLECTION = "docs"
 COLUMNS = ["chunk_id", "doc_id", "text", "metadata", "content_hash", "row_hash", "vector"]

@@ -65,13 +65,13 @@ def several_nodes() -> Iterator[SeveralNodes]:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Ray prints
-    from workers.cluster import RAY_ENVIRONMENT
+    from workers.cluster.connection import RAY_ENVIRONMENT
 
     os.environ.update(RAY_ENVIRONMENT | QUICK)
     import ray
     from ray.cluster_utils import Cluster
 
-    from workers.nodes import survey
+    from workers.cluster.nodes import survey
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": MEMORY})
     ray.init(cluster.address, log_to_driver=False)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec, Precision
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
+from pipelines.spec.running import Precision
 from tests.tiny import CONFIG, VOCABULARY, WORDS, reference, save_stack, save_transformer
-from workers import packing
-from workers.encoders import Encoder, load_encoder
-from workers.stack import TOLERANCE
+from workers.encoders.encoder import Encoder
+from workers.encoders.loading import load_encoder
+from workers.encoders.text import packing
+from workers.encoders.text.stack import TOLERANCE
 
 PARTS = [" ".join(WORDS[start : start + count]) for start in (0, 3) for count in (2, 5, 9, 17)]
 TEXTS = ["", "tide", "under seven", "tide", *PARTS, " ".join(WORDS * 4)]
@@ -138,7 +140,7 @@ def test_a_packing_that_would_mix_texts_is_found_out(make: Make, monkeypatch: py
 
     pack = packing.pack
     folder = make("Bert")
-    monkeypatch.setattr("workers.stack.pack", one_run)
+    monkeypatch.setattr("workers.encoders.text.stack.pack", one_run)
     encoder = load(folder)
     assert encoder.how == "padded, float32"
     assert_same(encoder, reference(folder).encode(TEXTS))

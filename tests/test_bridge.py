@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import apply, bridge, search
-from pipelines.bridge import Bridge, Kind, fit, identity
 from pipelines.errors import ModelError, NotFound, RevectorError
-from pipelines.quality import unit
+from pipelines.measures.bridge import Bridge, Kind, fit, identity
+from pipelines.measures.quality import unit
 from storage import open_published
-from storage.bridges import keep_bridge, read_bridge
-from storage.tables import Store
+from storage.history.bridges import keep_bridge, read_bridge
+from storage.store.lance import Store
 from tests.conftest import Workplace
 
 OLD = 'name = "hash", dimensions = 16'

@@ -17,9 +17,10 @@ from lance import LanceDataset
 from lance.commit import CommitConflictError
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound, RevectorError
-from storage.catalog import Publication, current, publications, publish, published, rollback
-from storage.promotion import promote
-from storage.tables import Change, Store, commit
+from storage.history.catalog import Publication, current, publications, publish, published, rollback
+from storage.history.promotion import promote
+from storage.store.commit import Change, commit
+from storage.store.lance import Store
 
 SCHEMA = pa.schema([("n", pa.int64())])
 VERSIONS = 12

@@ -15,11 +15,12 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 from benchmarks.edit_locality import locality, made_up_sentences, others_changed, random_edit
-from pipelines.chunking import Chunker, make_chunker
+from pipelines.chunking.chunker import Chunker
+from pipelines.chunking.making import make_chunker
+from pipelines.chunking.stable import sentence_ends
+from pipelines.chunking.tokens import ModelTokenizer, Tokenizer, WordTokenizer
 from pipelines.errors import ModelError, SpecError
-from pipelines.spec import ChunkingSpec
-from pipelines.stable import sentence_ends
-from pipelines.tokens import ModelTokenizer, Tokenizer, WordTokenizer
+from pipelines.spec.declared import ChunkingSpec
 
 WORDS = WordTokenizer()
 SPECS = [ChunkingSpec(by="tokens", size=16), ChunkingSpec(by="tokens", size=16, overlap=8), ChunkingSpec(by="stable", size=16)]

@@ -23,13 +23,13 @@ def revector(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_and_usage_errors_import_nothing_heavy(tmp_path: Path) -> None:
     code = """
 import sys
-from flows import cli
+from flows.cli import main as cli
 assert cli._run(["--help"], False) == 0
 assert cli._run(["apply", "--help"], False) == 0
 assert cli._run(["aply"], False) == 64
 assert cli._run(["plan", "--config", "missing.toml"], False) == 64
 """
-    for line in (code, "from flows.cli import main"):
+    for line in (code, "import flows.cli.main"):
         done = subprocess.run(
             [sys.executable, "-c", line + f"\nimport sys; print([name for name in {HEAVY} if name in sys.modules])"],
             cwd=tmp_path,
@@ -91,8 +91,8 @@ def test_an_error_is_one_line_and_has_its_code(workplace: Workplace, arguments: 
 
 
 def test_progress_survives_a_shard_that_gave_nothing() -> None:
-    from flows.progress import describe
-    from workers.report import Progress
+    from flows.show.progress import describe
+    from workers.observing.report import Progress
 
     assert describe(Progress("embed", documents=1, chunks=0, total=1, tokens=3, reused=0)) == "embed · 0 of 1 chunks · 1 documents read"
     moment = Progress("embed", documents=9, chunks=50, total=200, tokens=900, tokens_per_second=450.0, reused=10, seconds_left=100)
@@ -100,7 +100,7 @@ def test_progress_survives_a_shard_that_gave_nothing() -> None:
 
 
 def test_init_writes_a_spec_that_is_valid_and_keeps_one_that_is_there(tmp_path: Path) -> None:
-    from pipelines.spec import load_spec
+    from pipelines.spec.parsing import load_spec
 
     assert revector("init", cwd=tmp_path).returncode == 0
     assert list(load_spec(tmp_path / "revector.toml").collections) == ["docs"]

@@ -18,7 +18,8 @@ from lance import LanceDataset
 from lance.commit import CommitConflictError
 
 from pipelines.errors import CommitUnknown, Conflict, RevectorError, StorageError
-from storage.tables import ROW_ADDRESS, Change, Store, commit, scan_table, table_meta, take
+from storage.store.commit import Change, commit
+from storage.store.lance import ROW_ADDRESS, Store, scan_table, table_meta, take
 
 NESTED = pa.struct([("name", pa.string()), ("inner", pa.struct([("n", pa.int64())]))])
 SCHEMA = pa.schema([pa.field("key", pa.int64(), nullable=False), pa.field("value", pa.int64()), pa.field("nested", NESTED)])

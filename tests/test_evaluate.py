@@ -9,11 +9,11 @@ import pytest
 
 from flows import compare, evaluate, history, status
 from pipelines.errors import ModelError, NotFound
-from storage.catalog import publications
-from storage.ledger import folder
-from storage.tables import Store
+from pipelines.spaces import resolving
+from storage.collection import folder
+from storage.history.catalog import publications
+from storage.store.lance import Store
 from tests.conftest import Workplace
-from workers import subject
 
 SECRET = "a text that nobody may keep"
 QUERIES = 'gates = { queries = "queries.jsonl", max_ndcg_drop = 1 }'
@@ -172,6 +172,6 @@ def test_a_model_that_is_gone_is_said(two: Workplace, monkeypatch: pytest.Monkey
     def gone(_: object) -> None:
         raise ModelError("expected a folder with a model, found none")
 
-    monkeypatch.setattr(subject, "resolve_model", gone)
+    monkeypatch.setattr(resolving, "resolve_model", gone)
     with pytest.raises(ModelError, match="found none"):
         evaluate("docs", config=two.config)

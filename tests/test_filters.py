@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from flows import commands
-from pipelines.chunks import vector_schema
+from pipelines.content.chunks import vector_schema
 from pipelines.errors import RevectorError, SpecError
-from pipelines.spec import load_spec, parse_spec
-from storage.catalog import Publication, published
-from storage.filters import MOST, OPERATORS, Condition
-from storage.published import search_vectors
-from storage.tables import Change, Store, commit
+from pipelines.spec.parsing import load_spec, parse_spec
+from storage.history.catalog import Publication, published
+from storage.reading.filters import MOST, OPERATORS, Condition
+from storage.reading.published import search_vectors
+from storage.store.commit import Change, commit
+from storage.store.lance import Store
 from tests.conftest import Workplace
 
 PYTHON: dict[str, Callable[[Any, Any], bool]] = {
@@ -215,10 +216,10 @@ def filled(workplace: Workplace) -> Workplace:
 
 
 def test_the_command_line_takes_all_operators(filled: Workplace) -> None:
-    from flows.cli import _condition
+    from flows.cli.collections import parse_condition
 
     def found(*texts: str) -> set[str]:
-        return {hit["doc_id"] for hit in commands.search("docs", "text", filled.config, where=map(_condition, texts))}
+        return {hit["doc_id"] for hit in commands.search("docs", "text", filled.config, where=map(parse_condition, texts))}
 
     assert found("kind=a") == {"d0"}
     assert found("kind!=a") == {"d1", "d2", "d3"}

@@ -14,8 +14,8 @@ from uuid import UUID
 
 import pytest
 
-from storage.ledger import take_fence
-from storage.objects import Objects
+from storage.history.fence import take_fence
+from storage.store.objects import Objects
 
 pytestmark = pytest.mark.timeout(400)  # the server and Ray start slowly on a busy machine
 

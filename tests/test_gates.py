@@ -17,20 +17,24 @@ import pytest
 
 from flows import apply
 from pipelines.errors import SpecError
-from pipelines.quality import Gate, anisotropy, drift, effective_rank, overlap, rank_quality, unit
-from pipelines.spec import load_spec
-from storage import index, neighbours
-from storage.catalog import current
-from storage.neighbours import to_numpy
-from storage.tables import ROW_ADDRESS, Change, commit, scan_table, table_meta
+from pipelines.measures.gate import Gate
+from pipelines.measures.quality import anisotropy, drift, effective_rank, overlap, rank_quality, unit
+from pipelines.spec.parsing import load_spec
+from storage.history.catalog import current
+from storage.reading.neighbours import to_numpy
+from storage.store.commit import Change, commit
+from storage.store.lance import ROW_ADDRESS, scan_table, table_meta
+from storage.tables import index
 from tests.conftest import Workplace
-from workers import embed, filling
-from workers.embed import vector_rows
-from workers.encoders import Encoder, load_encoder
-from workers.encoding import Encoding
-from workers.gates import Judgement, judge
-from workers.subject import Subject, published_subject
-from workers.target import Target, resolve_target
+from workers.cluster import connection
+from workers.embedding import embed_shard
+from workers.embedding.embed_shard import vector_rows
+from workers.embedding.encoding import Encoding
+from workers.encoders.encoder import Encoder
+from workers.encoders.loading import load_encoder
+from workers.judging.gates import Judgement, judge
+from workers.planning.known_models import Subject, published_subject
+from workers.planning.target import Target, resolve_target
 
 TEXTS = 300
 GLOSSES = Path("flows/demo/glosses.parquet")
@@ -216,8 +220,8 @@ def test_a_version_that_fails_is_built_and_not_published(workplace: Workplace, m
     assert workplace.apply().status == "published"
     workplace.spec(model='name = "hash", dimensions = 24')
     with monkeypatch.context() as broken:
-        broken.setattr(filling, "on_cluster", lambda: False)  # an actor would not know what is broken here
-        broken.setattr(embed, "vector_rows", lambda rows, vectors, schema: vector_rows(rows, np.roll(vectors, 1, axis=0), schema))
+        broken.setattr(connection, "on_cluster", lambda: False)  # an actor would not know what is broken here
+        broken.setattr(embed_shard, "vector_rows", lambda rows, vectors, schema: vector_rows(rows, np.roll(vectors, 1, axis=0), schema))
         done = workplace.apply()
     assert (done.status, done.exit_code) == ("built", 3)
     assert "recomputed" in done.reason
@@ -296,7 +300,7 @@ def test_an_index_that_does_not_find_is_caught(indexed: Workplace, monkeypatch: 
     assert gate.passed
     assert gate.value is not None
     assert gate.value > 0.95
-    monkeypatch.setattr(neighbours, "probes", lambda _: 1)
+    monkeypatch.setattr(index, "probes", lambda _: 1)
     assert not judged(indexed, None)[0]["index recall"].passed
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from flows import history, promote, rollback, search, status
-from pipelines.documents import SourceFile
+from pipelines.content.documents import SourceFile
 from pipelines.errors import GateFailed, ModelError, NotFound, SourceError, SpecError
-from pipelines.sources import FileCorpus
 from storage import open_published
+from storage.sources.file_corpus import FileCorpus
 from tests.conftest import Workplace
 from tests.tiny import CONFIG, save_stack, save_transformer
 
@@ -113,7 +113,7 @@ def test_readers_get_new_documents_before_the_new_model_is_done(workplace: Workp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("workers.driver.publish", stopped)
+        patch.setattr("workers.runs.apply.publish", stopped)
         with pytest.raises(KeyboardInterrupt):
             workplace.apply()
     done = workplace.update()

@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flows import status
-from pipelines import chunking
+from pipelines.chunking import token_chunker
 from pipelines.errors import SpecError
-from pipelines.spec import LimitsSpec, SourceSpec
-from storage.corpus import open_corpus
+from pipelines.spec.declared import LimitsSpec, SourceSpec
+from storage.sources.opening import open_corpus
 from tests.conftest import Workplace
 from tests.hostile import compressed, empty_rows, nested_bomb, parquet_bomb, plain, words
-from workers.report import Result
+from workers.observing.report import Result
 
 ADDRESS_SPACE = 4 << 30
 """Bytes that a run may reserve. An empty corpus takes 2.8 GB of them (threads and arenas, of which 0.2 are ever touched)."""
@@ -155,7 +155,7 @@ def test_a_line_above_the_limit_costs_itself_and_the_lines_around_it_stay(place:
 
 @pytest.mark.parametrize("by", ["stable", "tokens"])
 def test_a_long_document_is_embedded_whole_section_by_section(place: Workplace, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunking, "BATCH_CHARACTERS", 10_000)
+    monkeypatch.setattr(token_chunker, "BATCH_CHARACTERS", 10_000)
     text = " " * 12_000 + b"".join(words(50_000)).decode() + "\n" * 12_000
     (place.root / "data/a.jsonl").write_bytes(row("long", text))
     place.spec(source='uri = "data", id = "id", text = "text"', rest=f'chunking = {{ by = "{by}", size = 64 }}')

@@ -21,11 +21,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from pipelines.errors import ModelError, SpecError
-from pipelines.models import Model, resolve_model
-from pipelines.spec import ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spaces.space import Model
+from pipelines.spec.declared import ModelSpec
 from tests.tiny import CONFIG, SENTENCE, save_stack, save_transformer
-from workers.encoders import load_encoder
-from workers.subject import known_models, model_of
+from workers.encoders.loading import load_encoder
+from workers.planning.known_models import known_models, model_of
 
 Change = Callable[[Path], None]
 

@@ -7,13 +7,14 @@ import pyarrow as pa
 import pytest
 from lance import LanceDataset
 
-from pipelines.chunks import vector_schema
-from storage import index
-from storage.catalog import Publication
-from storage.index import INDEX_NAME, index_is_due, probes, renew_index, update_index
-from storage.maintenance import compact, compaction_is_due
-from storage.published import search_vectors
-from storage.tables import Change, Store, commit, scan_table
+from pipelines.content.chunks import vector_schema
+from storage.history.catalog import Publication
+from storage.reading.published import search_vectors
+from storage.store.commit import Change, commit
+from storage.store.lance import Store, scan_table
+from storage.tables import index
+from storage.tables.index import INDEX_NAME, index_is_due, probes, renew_index, update_index
+from storage.upkeep.maintenance import compact, compaction_is_due
 
 DIMENSIONS = 64
 CLUSTERS = 40

@@ -17,17 +17,18 @@ from typing import Any
 import pytest
 
 from flows import apply
-from flows.submission import Order, perform
+from flows.elsewhere.submission import Order, perform
 from pipelines.errors import WorkerError
-from pipelines.spec import load_spec
-from storage.ledger import Run, take_fence
-from storage.objects import Objects
-from storage.watch import newest
+from pipelines.spec.parsing import load_spec
+from storage.history.fence import take_fence
+from storage.history.ledger import Run
+from storage.history.watch import newest
+from storage.store.objects import Objects
 from tests.conftest import Workplace
 from tests.jobserver import TOKEN, JobServer, job_server
-from workers.cluster import RAY_ENVIRONMENT
-from workers.job_access import is_loopback
-from workers.jobs import Job, Jobs, connect
+from workers.cluster.connection import RAY_ENVIRONMENT
+from workers.cluster.job_access import is_loopback
+from workers.cluster.jobs import Job, Jobs, connect
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")]  # Ray's own
 

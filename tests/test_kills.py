@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from storage.ledger import newest_run
-from storage.objects import Objects
+from storage.history.ledger import newest_run
+from storage.store.objects import Objects
 from tests.disturbances import CannotMount, Rehearsed, Tally, kill, pause, rehearse, run_out_of_space, small_disk
 from tests.mortal import Act, Point, Setting, Trap, die, die_with_all, kill_ray, kill_worker, started, stop
 from tests.scenes import COLLECTION, SCENES, Place, look

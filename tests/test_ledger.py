@@ -16,9 +16,13 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines.errors import Conflict
-from storage import ledger
-from storage.ledger import Fence, Heartbeat, Run, cancel, new_run_id, runs, take_fence
-from storage.objects import Objects
+from storage import who
+from storage.history import heartbeat, ledger
+from storage.history.fence import Fence, take_fence
+from storage.history.heartbeat import Heartbeat, cancel
+from storage.history.ledger import Run, runs
+from storage.store.objects import Objects
+from storage.who import new_run_id
 
 HOLD = """
 import sys, time
@@ -49,9 +53,9 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From when it is called, this process looks as if it ran on another host, where heartbeats are quick."""
-    monkeypatch.setattr(ledger, "HEARTBEAT_SECONDS", SOON)
-    monkeypatch.setattr(ledger, "LOOK_SECONDS", SOON / 4)
-    return lambda: monkeypatch.setattr(ledger, "_host", lambda: "another")
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", SOON)
+    monkeypatch.setattr(heartbeat, "LOOK_SECONDS", SOON / 4)
+    return lambda: monkeypatch.setattr(who, "_host", lambda: "another")
 
 
 @contextmanager
@@ -92,7 +96,7 @@ def test_run_follows_at_once_when_the_last_one_has_ended_in_a_process_that_lives
 
 def test_process_with_the_number_of_a_dead_one_is_not_taken_for_it(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "_start_time", lambda pid: "before the last reboot")
+        patched.setattr(who, "_start_time", lambda pid: "before the last reboot")
         take_fence(objects, "c", "first")
     assert take_fence(objects, "c", "second").token == 2
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from flows import cli
-from storage.ledger import runs
-from storage.objects import Objects
+from flows.cli import main
+from storage.history.ledger import runs
+from storage.store.objects import Objects
 from tests.conftest import Workplace
 from tests.test_pool import Faulty
-from workers import filling, pool, session
+from workers.embedding import actor, embed_shard
+from workers.runs import filling, session
 
 TEXT = "canarytext"
 SECRET = "canarysecret/access+key"
@@ -48,7 +49,7 @@ def test_a_parent_gets_each_event_as_json_with_the_run_it_is_of(
 ) -> None:
     monkeypatch.setenv("REVECTOR_PROGRESS", "json")
     workplace.write("a.parquet", {f"d{number}": f"{TEXT} {number} {SECRET}" for number in range(20)})
-    assert cli._run(["apply", "--json"], False) == 0
+    assert main._run(["apply", "--json"], False) == 0
     streams = capfd.readouterr()
     result = json.loads(streams.out)
     assert "kind" not in result
@@ -72,7 +73,7 @@ def test_a_person_gets_lines_when_asking_for_them_wherever_the_option_stands(
         workplace.write("a.parquet", {"d0": f"text {number}"})
         monkeypatch.setattr(sys, "argv", ["revector", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         assert ended.value.code == 0
         told = capfd.readouterr().err
         assert ("docs shard done  shard=0" in told, "docs run ended  status=published" in told) == (shown, shown)
@@ -88,9 +89,9 @@ def test_a_run_that_fails_ends_with_the_kind_of_error_alone(
     def fail(*_: object) -> None:
         raise OSError(f"{TEXT} {SECRET}")
 
-    monkeypatch.setattr(filling, "embed_shard", fail)
+    monkeypatch.setattr(embed_shard, "embed_shard", fail)
     workplace.write("a.parquet", {"d0": TEXT})
-    assert cli._run(["apply"], False) == 1
+    assert main._run(["apply"], False) == 1
     (ended,) = [json.loads(line) for line in capfd.readouterr().err.splitlines() if '"run ended"' in line]
     assert (ended["status"], ended["error"]) == ("failed", "OSError")
     assert SECRET not in str(ended) and TEXT not in str(ended)
@@ -100,11 +101,11 @@ def test_what_befalls_actors_and_shards_is_told_with_their_ids(
     workplace: Workplace, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[Faulty.__module__])
-    monkeypatch.setattr(pool, "EmbedActor", Faulty)
+    monkeypatch.setattr(actor, "EmbedActor", Faulty)
     monkeypatch.setenv("REVECTOR_PROGRESS", "json")
     workplace.spec(rest="workers = { actors = 1 }\ngates = { max_failed = 0.9 }\nprices = { gpu_hour = 2, cpu_hour = 0.1 }")
     workplace.write("a.parquet", {"d0": "kill", "d1": f"{TEXT} one", "d2": f"{TEXT} two"})
-    assert cli._run(["apply", "--json"], False) == 4
+    assert main._run(["apply", "--json"], False) == 4
     streams = capfd.readouterr()
     out, err = ("\n".join(line for line in lines.splitlines() if line[0] == "{") for lines in (streams.out, streams.err))  # Ray speaks, too
     result, told = json.loads(out), events(err)

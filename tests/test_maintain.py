@@ -23,13 +23,16 @@ from lance.optimize import Compaction
 
 from flows import drop, history, maintain, promote, rollback, search
 from pipelines.errors import Conflict, NotFound, RevectorError, SpecError
-from pipelines.spec import RetentionSpec
-from storage import ledger, maintenance, open_published
-from storage.catalog import Publication, current, publications
-from storage.ledger import take_fence
-from storage.objects import Objects
-from storage.retention import given_up
-from storage.tables import Change, Store, commit
+from pipelines.spec.declared import RetentionSpec
+from storage import open_published, who
+from storage.history import heartbeat
+from storage.history.catalog import Publication, current, publications
+from storage.history.fence import take_fence
+from storage.store.commit import Change, commit
+from storage.store.lance import Store
+from storage.store.objects import Objects
+from storage.upkeep import maintenance
+from storage.upkeep.retention import given_up
 from tests.conftest import Workplace
 from tests.faults import small_scale
 
@@ -289,7 +292,7 @@ def crash_after(writes: int) -> Iterator[list[int]]:
         return call
 
     static = {"commit"}
-    with patch.object(ledger.Heartbeat, "_beat"):
+    with patch.object(heartbeat.Heartbeat, "_beat"):
         patches = []
         for owner, name in WRITES:
             wrapped: Any = dying(getattr(owner, name))
@@ -315,7 +318,7 @@ def crash_everywhere(workplace: Workplace, command: Callable[[], Any], check: Ca
     template = workplace.root / "template"
     Path(workplace.store).rename(template)
     writes = 0
-    with patch.object(ledger.Holder, "dead", return_value=True):
+    with patch.object(who.Holder, "dead", return_value=True):
         while True:
             shutil.rmtree(workplace.store, ignore_errors=True)
             shutil.copytree(template, workplace.store)
@@ -351,7 +354,7 @@ def test_after_a_crash_of_maintenance_an_update_works_and_costs_nothing(workplac
     rng = random.Random(0)
     template = workplace.root / "template"
     Path(workplace.store).rename(template)
-    with patch.object(ledger.Holder, "dead", return_value=True):
+    with patch.object(who.Holder, "dead", return_value=True):
         for writes in rng.sample(range(15), 4):
             shutil.rmtree(workplace.store, ignore_errors=True)
             shutil.copytree(template, workplace.store)
@@ -422,7 +425,7 @@ def test_erasure_is_refused_unless_what_is_newest_is_what_readers_have(workplace
 
 def test_erasure_that_leaves_something_is_an_error(workplace: Workplace) -> None:
     grown(workplace)
-    with patch("workers.chores.remove_all_else", return_value=maintenance.Freed()):
+    with patch("workers.upkeep.steps.remove_all_else", return_value=maintenance.Freed()):
         stray = Path(workplace.store) / f"{generation(workplace)}.lance/data/stray.lance"
         stray.write_text(CANARY)
         with pytest.raises(RevectorError, match=r"found 1 others and 0 missing, as data/stray\.lance"):

@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from pipelines.errors import ModelError, SpecError
-from pipelines.models import Model, Space, resolve_model
-from pipelines.spec import ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spaces.space import Model, Space
+from pipelines.spec.declared import ModelSpec
 
 CONFIG = {"model_type": "bert", "hidden_size": 8, "max_position_embeddings": 64, "transformers_version": "4.8.2", "torch_dtype": "float32"}
 MODULES = [

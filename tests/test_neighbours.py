@@ -11,19 +11,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lance import LanceDataset
 
-from pipelines.chunks import vector_schema
+from pipelines.content.chunks import vector_schema
 from pipelines.errors import WorkerError
 from pipelines.fingerprint import digests
-from pipelines.models import resolve_model
-from pipelines.spec import CollectionSpec, ModelSpec, SourceSpec, WorkersSpec
-from storage import neighbours
-from storage.completeness import checksum, differences, distinct_contents
-from storage.neighbourhoods import compare_neighbourhoods
-from storage.neighbours import NOWHERE, exact, sample, vectors_at
-from storage.tables import Change, Store, commit, take
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import CollectionSpec, ModelSpec, SourceSpec
+from pipelines.spec.running import WorkersSpec
+from storage.reading import neighbours
+from storage.reading.completeness import checksum, differences, distinct_contents
+from storage.reading.neighbourhoods import compare_neighbourhoods
+from storage.reading.neighbours import NOWHERE, exact, sample, vectors_at
+from storage.store.commit import Change, commit
+from storage.store.lance import Store, take
 from tests.tiny import CONFIG, WORDS, save_stack, save_transformer
-from workers.embed import vector_rows
-from workers.encoding import Encoding
+from workers.embedding.embed_shard import vector_rows
+from workers.embedding.encoding import Encoding
 
 DIMENSION = 4
 SCHEMA = vector_schema(None, DIMENSION, "float32")

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.spec import WorkersSpec
+from pipelines.spec.running import WorkersSpec
 from tests.conftest import Workplace
 from tests.observed import Notes
 from tests.several import SeveralNodes, several_nodes
-from workers.cluster import RAY_ENVIRONMENT
-from workers.nodes import elsewhere, fits, places
+from workers.cluster.connection import RAY_ENVIRONMENT
+from workers.cluster.nodes import elsewhere, fits, places
 
 FILES, DOCUMENTS = 4, 100
 GIVE_UP = 60.0

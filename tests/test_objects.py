@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import NotFound
-from storage import s3
-from storage.corpus import open_corpus
-from storage.objects import Objects
-from storage.s3 import S3FileSystem, StoreAway, StoreDenied, StoreRefused, object_store_options
-from storage.tables import Store
+from storage.sources.opening import open_corpus
+from storage.store import s3
+from storage.store.lance import Store
+from storage.store.objects import Objects
+from storage.store.s3 import S3FileSystem, StoreAway, StoreDenied, StoreRefused, object_store_options
 from tests.objectstore import ObjectStore
 from tests.proxy import Fault, FaultProxy
 
@@ -227,7 +227,7 @@ def test_source_file_whose_rest_cannot_be_had_is_a_failure_of_the_store(
 
 def read(uri: str) -> list[str]:
     """All texts of a corpus, in order."""
-    from pipelines.spec import SourceSpec
+    from pipelines.spec.declared import SourceSpec
 
     corpus = open_corpus(SourceSpec(uri=uri, id="id", text=("text",)))
     files = corpus.files()

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.rayjob import render
+from flows.elsewhere.rayjob import render
 from infra.checks import manifests, rules
 from pipelines.errors import SpecError
-from pipelines.spec import Spec, load_spec, parse_spec
+from pipelines.spec.declared import Spec
+from pipelines.spec.parsing import load_spec, parse_spec
 
 IMAGE = "registry.example/revector:1.2"
 ON_GPUS = {"actors": 6, "gpus_per_actor": 0.5, "label": {"pool": "gpu", "rack": "!c", "ray.io/accelerator-type": "in(A100,H100)"}}

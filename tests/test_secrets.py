@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows import cli
+from flows.cli import main
 from pipelines.errors import ModelError, SpecError
 from pipelines.redaction import redact
-from pipelines.spec import parse_spec
-from storage.catalog import publications
-from storage.objects import Objects
-from storage.tables import Store
+from pipelines.spec.parsing import parse_spec
+from storage.history.catalog import publications
+from storage.store.lance import Store
+from storage.store.objects import Objects
 from tests.conftest import QUIET_PREFECT, Workplace
 from tests.objectstore import ObjectStore
-from workers import pool
-from workers.embed import Embedding, Receipt, Shard
+from workers.embedding import actor
+from workers.embedding.embed_shard import Embedding, Receipt, Shard
 
 TEXT = "canarytext"
 """In every document, and in nothing that a person or the program gives a name."""
@@ -49,7 +49,7 @@ def revector(workplace: Workplace, capfd: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.chdir(workplace.root)
 
     def run(*arguments: str, debug: bool = False) -> tuple[int, str]:
-        code = cli._run(list(arguments), debug)
+        code = main._run(list(arguments), debug)
         streams = capfd.readouterr()
         return code, streams.out + streams.err
 
@@ -130,14 +130,14 @@ def test_an_error_that_quotes_a_text_or_a_secret_is_recorded_without(
     workplace: Workplace, revector: Revector, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     """Of a foreign one the kind is kept; ours have no texts, but may repeat what a store said."""
-    from workers import driver
+    from workers.runs import ingesting
 
     said = " ".join([*SECRETS.values(), f"http://me:{IN_URI}@host/x", "" if error is ModelError else TEXT])
 
     def fail(*_: Any, **__: Any) -> None:
         raise error(said)
 
-    monkeypatch.setattr(driver, "_ingest", fail)
+    monkeypatch.setattr(ingesting, "_ingest", fail)
     workplace.write("a.parquet", {"d1": TEXT})
     code, told = revector("apply", "--json", debug=error is not OSError)
     assert code == 1
@@ -146,7 +146,7 @@ def test_an_error_that_quotes_a_text_or_a_secret_is_recorded_without(
     assert_no_record_tells(workplace.store, at_least=3)
 
 
-class Faulty(pool.EmbedActor):
+class Faulty(actor.EmbedActor):
     """Raises with what it was given."""
 
     def run(self, embedding: Embedding, shard: Shard) -> Receipt:
@@ -158,7 +158,7 @@ def test_an_actor_that_fails_with_a_text_leaves_it_in_no_record_and_no_log_of_ra
     workplace: Workplace, ray_cluster: Any, revector: Revector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(pool, "EmbedActor", Faulty)
+    monkeypatch.setattr(actor, "EmbedActor", Faulty)
     workplace.spec(rest="workers = { actors = 1 }\ngates = { max_failed = 1 }")
     workplace.write("a.parquet", {"d1": f"{TEXT} 1", "d2": f"{TEXT} 2"})
     code, told = revector("apply", "--json")

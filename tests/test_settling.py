@@ -10,9 +10,9 @@ import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.chunks import HASH
+from pipelines.content.chunks import HASH
+from pipelines.content.settling import Settled, Standing, State, settle
 from pipelines.fingerprint import DIGEST_BYTES
-from pipelines.settling import Settled, Standing, State, settle
 
 CHUNKS = {"empty": "", "p": "p", "pq": "pq", "rq": "rq", "p and a blank": "p"}
 """The chunks, a letter each, of each content that a document may have: two differ, and are cut alike."""

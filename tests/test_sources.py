@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.documents import Corpus, DeadLetter
+from pipelines.content.documents import Corpus, DeadLetter
 from pipelines.errors import SourceError, SpecError
-from pipelines.markup import html_text
-from pipelines.spec import SourceSpec
-from storage.corpus import open_corpus
+from pipelines.formats.markup import html_text
+from pipelines.spec.declared import SourceSpec
+from storage.sources.opening import open_corpus
 
 Document = tuple[str, str]
 ROWS = [

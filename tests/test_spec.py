@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import SpecError
-from pipelines.spec import dump_spec, load_spec, parse_spec
-from workers.state import look
-from workers.target import resolve_target
+from pipelines.spec.parsing import dump_spec, load_spec, parse_spec
+from workers.planning.standing import look
+from workers.planning.target import resolve_target
 
 SOURCE = {"uri": "data"}
 

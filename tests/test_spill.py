@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.chunks import HASH
+from pipelines.content.chunks import HASH
 from pipelines.fingerprint import digests
-from storage import spill
-from storage.spill import PartOf, Spill, by_fragment, by_hash, matched
-from storage.tables import ROW_ADDRESS
+from storage.store import spill
+from storage.store.lance import ROW_ADDRESS
+from storage.store.spill import PartOf, Spill, by_fragment, by_hash, matched
 
 SCHEMA = pa.schema([("key", HASH), ("name", pa.string()), (ROW_ADDRESS, pa.uint64())])
 FRAGMENTS = np.array([0, 3, 4, 700, 10_000], dtype=np.uint64)

@@ -21,13 +21,18 @@ import typer
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from flows import cli, evaluate, maintain
+from flows import evaluate, maintain
+from flows.cli import main, options
 from pipelines.errors import Conflict, StorageError
+from storage.history import fence
+from storage.store import examination
 from tests.conftest import Workplace
 from tests.test_pool import Faulty
-from workers import filling, pool, session, telemetry
-from workers.embed import Receipt
-from workers.measures import HELP
+from workers.embedding import actor, embed_shard
+from workers.embedding.embed_shard import Receipt
+from workers.observing import telemetry
+from workers.observing.metrics import HELP
+from workers.runs import filling, session
 
 INFRA = Path(__file__).parents[1] / "infra"
 RULES = INFRA / "prometheus/rules.yml"
@@ -131,12 +136,12 @@ def test_a_run_that_fails_says_so_and_one_that_must_wait_leaves_the_stage_to_the
 
     before = metrics.text()
     with monkeypatch.context() as patched, pytest.raises(Conflict):
-        patched.setattr(session, "take_fence", busy)
+        patched.setattr(fence, "take_fence", busy)
         workplace.apply()
     assert metrics.text() == before
 
     with monkeypatch.context() as patched, pytest.raises(StorageError):
-        patched.setattr(session, "require_sound", unsound)
+        patched.setattr(examination, "require_sound", unsound)
         workplace.apply()
     assert metrics.outcome() == ["failed"]
     assert metrics.value("revector_run_error", error="StorageError") == 1
@@ -144,7 +149,7 @@ def test_a_run_that_fails_says_so_and_one_that_must_wait_leaves_the_stage_to_the
     assert metrics.value("revector_published_chunks") == 1
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(filling, "embed_shard", lambda *_: signal.raise_signal(signal.SIGINT))
+        patched.setattr(embed_shard, "embed_shard", lambda *_: signal.raise_signal(signal.SIGINT))
         workplace.apply()
     assert metrics.outcome() == ["cancelled"]
 
@@ -152,7 +157,7 @@ def test_a_run_that_fails_says_so_and_one_that_must_wait_leaves_the_stage_to_the
 @pytest.mark.usefixtures("here")
 def test_while_a_run_goes_on_its_progress_is_shown(workplace: Workplace, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "EXPORT_SECONDS", 0.02)
-    embed_shard, seen = filling.embed_shard, []
+    embed, seen = embed_shard.embed_shard, []
 
     def slow(*arguments: Any) -> Receipt:
         until = time.monotonic() + 30
@@ -162,9 +167,9 @@ def test_while_a_run_goes_on_its_progress_is_shown(workplace: Workplace, metrics
         while metrics.value("revector_heartbeat_timestamp_seconds") == first:
             assert time.monotonic() < until
         seen.append((metrics.outcome(), metrics.value("revector_progress_chunks"), metrics.value("revector_progress_chunks_total")))
-        return embed_shard(*arguments)
+        return embed(*arguments)
 
-    monkeypatch.setattr(filling, "embed_shard", slow)
+    monkeypatch.setattr(embed_shard, "embed_shard", slow)
     workplace.write("a.parquet", {"d0": "a text", "d1": "another"})
     workplace.apply()
     assert seen == [(["running"], 0, 2)]
@@ -237,7 +242,7 @@ def test_a_pushgateway_gets_the_same_and_may_be_away(
     for number, away in enumerate((f"{address}/broken", "http://127.0.0.1:9", "/nowhere/at/all")):
         workplace.write("a.parquet", {"d0": f"changed {number}"})
         monkeypatch.setenv("REVECTOR_METRICS", away)
-        assert cli._run(["--verbose", "apply"], False) == 0
+        assert main._run(["--verbose", "apply"], False) == 0
         assert capfd.readouterr().err.count("metrics not written") == 1
 
 
@@ -259,7 +264,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Any) -> Seri
         patched.setenv("REVECTOR_METRICS", str(metrics.folder))
         patched.setattr(telemetry, "EXPORT_SECONDS", 0.05)
         ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[Faulty.__module__])
-        patched.setattr(pool, "EmbedActor", Faulty)
+        patched.setattr(actor, "EmbedActor", Faulty)
         workplace.spec(rest=f"workers = {{ actors = 1 }}\ngates = {{ max_failed = 0.9 }}\n{PRICED}")
         workplace.write("a.parquet", {"d0": "a text", "d1": "nan"})
         over = watch(metrics, found)
@@ -270,7 +275,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Any) -> Seri
         workplace.write("b.parquet", {"d2": "kill"})
         run(workplace.apply)
         over.set()
-        patched.setattr(session, "require_sound", unsound)
+        patched.setattr(examination, "require_sound", unsound)
         workplace.write("c.parquet", {"d3": "a third"})
         run(workplace.apply, StorageError)
     for name, samples in on_nodes(ray_cluster).items():
@@ -376,7 +381,7 @@ def test_what_alerts_and_panels_ask_for_is_exported(exported: Series) -> None:
 
 
 def test_an_alert_says_what_to_type_and_where_to_read_on() -> None:
-    known = {*typer.main.get_command(cli.app).commands, "{{ $labels.command }}"}  # type: ignore[attr-defined]
+    known = {*typer.main.get_command(options.app).commands, "{{ $labels.command }}"}  # type: ignore[attr-defined]
     for rule in rules():
         if "alert" in rule:
             notes = rule["annotations"]

@@ -10,12 +10,12 @@ import pytest
 
 from flows import diff, rollback, status
 from pipelines.errors import PlanStale, SourceError
-from pipelines.spec import load_spec
+from pipelines.spec.parsing import load_spec
 from tests.conftest import Workplace
-from workers import embed
-from workers.driver import apply as drive
-from workers.planning import make_plan
-from workers.target import resolve_target
+from workers.embedding import embed_shard
+from workers.planning.plan import make_plan
+from workers.planning.target import resolve_target
+from workers.runs.apply import apply as drive
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -87,7 +87,7 @@ def test_a_revert_costs_no_pass(workplace: Workplace) -> None:
 
 @pytest.mark.parametrize("code_points", [1, 50, 1 << 24])
 def test_changed_metadata_is_kept_and_costs_no_pass(workplace: Workplace, monkeypatch: pytest.MonkeyPatch, code_points: int) -> None:
-    monkeypatch.setattr(embed, "BLOCK_CODE_POINTS", code_points)
+    monkeypatch.setattr(embed_shard, "BLOCK_CODE_POINTS", code_points)
     workplace.write("a.parquet", documents(30), "a")
     workplace.update()
     workplace.write("a.parquet", documents(30), "b")

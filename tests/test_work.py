@@ -13,16 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lance import LanceDataset
 
-from pipelines.chunks import vector_schema
+from pipelines.content.chunks import vector_schema
 from pipelines.fingerprint import digests
-from pipelines.models import Space
-from storage import spill
-from storage.catalog import Publication, publish
-from storage.chunks import DESIRED_SCHEMA
-from storage.tables import ROW_ADDRESS, Change, Store, commit, scan_table
-from storage.vectors import Donors, Generation
-from workers import work as work_module
-from workers.work import TOKENS_A_TEXT, Cutter, Work, find_work
+from pipelines.spaces.space import Space
+from storage.history.catalog import Publication, publish
+from storage.reading.donors import Donors
+from storage.store import spill
+from storage.store.commit import Change, commit
+from storage.store.lance import ROW_ADDRESS, Store, scan_table
+from storage.tables.chunk_table import DESIRED_SCHEMA
+from storage.tables.generations import Generation
+from workers.embedding import work as work_module
+from workers.embedding.work import TOKENS_A_TEXT, Cutter, Work, find_work
 
 OWN, ALIKE, FOREIGN = "c.vectors.own", "c.vectors.alike", "c.vectors.foreign"
 SPACE = Space("weights", "tokenizer", "modules", "mean", "", 256, True, 2, "float32")

@@ -7,5 +7,14 @@ import importlib
 import warnings
 
 warnings.filterwarnings("ignore", message=".*fork")
-for module in ("flows.cli", "flows.commands", "flows.progress", "flows.render", "storage.published", "lancedb", "s3fs", "tests.mortal"):
+for module in (
+    "flows.cli.main",
+    "flows.commands",
+    "flows.show.progress",
+    "flows.show.terminal",
+    "storage.reading.published",
+    "lancedb",
+    "s3fs",
+    "tests.mortal",
+):
     importlib.import_module(module)

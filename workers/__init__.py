@@ -1,0 +1,1 @@
+"""Who does it: encoders, the cluster, ingest, embedding, planning, judging, learning, reports, runs."""

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
-from storage.bridges import read_bridge
-from storage.catalog import published
-from storage.filters import Condition
-from storage.published import search_vectors
-from storage.tables import Store
-from workers.encoders import load_encoder
-from workers.subject import known_models, model_of
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
+from storage.history.bridges import read_bridge
+from storage.history.catalog import published
+from storage.reading.filters import Condition
+from storage.reading.published import search_vectors
+from storage.store.lance import Store
+from workers.encoders.loading import load_encoder
+from workers.planning.known_models import known_models, model_of
 
 
 def search(

@@ -15,11 +15,11 @@ from rich.markup import escape
 from flows import commands
 from flows.demo.corpus import Key, by_letter, by_part_of_speech, lay_out, revised, without
 from flows.demo.page import Page, seconds_of, words_in_common
-from flows.progress import progress
-from pipelines.spec import load_spec
+from flows.show.progress import progress
+from pipelines.spec.parsing import load_spec
 from storage import open_published
-from storage.catalog import Publication
-from workers.report import Plan, Result
+from storage.history.catalog import Publication
+from workers.observing.report import Plan, Result
 
 COLLECTION = "glosses"
 CONFIG = Path(__file__).with_name("revector.toml")

@@ -23,7 +23,7 @@ def linted(infra: Path) -> list[str]:
 def specs(infra: Path) -> list[str]:
     """Whether revector takes each revector.toml of the examples."""
     from pipelines.errors import SpecError
-    from pipelines.spec import load_spec
+    from pipelines.spec.parsing import load_spec
 
     found = []
     for file in sorted(infra.rglob("revector.toml")):
@@ -56,7 +56,7 @@ def commands(text: str) -> Iterator[str]:
 def _unknown(words: list[str]) -> str | None:
     import typer.main
 
-    from flows.cli import app
+    from flows.cli.app import app
 
     command: Any = typer.main.get_command(app)
     path = ["revector"]

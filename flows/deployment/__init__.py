@@ -1,0 +1,1 @@
+"""Deployments as code, and the Prefect server that keeps them."""

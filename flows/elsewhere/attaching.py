@@ -1,0 +1,194 @@
+"""A run that somebody else started: found again, followed, cancelled. By the store, which knows every run that has begun; a run on a
+cluster also by the cluster, which has its log, and knows jobs that have not begun."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flows.elsewhere.outcome import show, show_record
+from flows.elsewhere.submission import KIND, attempt_id, ended, follow
+from flows.show.progress import progress
+from pipelines.errors import NotFound, WorkerError
+from pipelines.spec.declared import Spec
+from storage.history.heartbeat import cancel
+from storage.history.ledger import Run, runs
+from storage.history.watch import Sight, Watch, newest
+from storage.reading.status import collections
+from storage.store.lance import Store
+from storage.store.objects import Objects
+from storage.who import whoami
+from workers.cluster.jobs import Job, Jobs, connect
+from workers.observing.report import Progress, Report
+
+LOOK_SECONDS = 0.5
+LISTEN_SECONDS = 8.0
+"""For a run to find that it was cancelled, and to end; a job on a cluster is stopped then."""
+CANCEL_SECONDS = 120.0
+"""For one to end that only it can end."""
+SUCCESSOR_SECONDS = 30.0
+"""For whoever follows a job whose driver died to submit the next attempt."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A run that goes on, or went on."""
+
+    run: Run
+    jobs: Jobs | None
+    """Where it is a job, and can be reached."""
+    job: Job | None
+    """As it was found there."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the store knows it: one with nothing to do never begins."""
+        return self.run.exists("heartbeat.json")
+
+
+def find(spec: Spec, beginning: str, cluster: str | None, say: Say) -> Found:
+    """The run whose id begins so; of several attempts the newest.
+
+    `cluster`: where to look besides the store; None: where the run's record says, and for one that the store does not know, where the
+    spec says. Raises NotFound; SpecError if there are several.
+    """
+    store = Store(spec.store)
+    objects = store.objects
+    known_runs = {run.run_id: run.collection for name in collections(store) for run in runs(objects, name)}
+    known = newest(known_runs, beginning)
+    run = Run(objects, known_runs[known], known) if known else None
+    where = (run.read("intent.json") or {}).get("where", {}) if run else {}
+    if cluster or where.get("kind") == KIND:
+        jobs = _reach(cluster or where["cluster"], must=cluster is not None, say=say)
+        found = _found(objects, jobs, run.run_id if run else beginning) if jobs else None
+        if found:
+            return found
+    elif run is None:
+        declared = {each.run.cluster for each in spec.collections.values() if each.run.cluster}
+        for address in sorted(declared):
+            if found := _found(objects, connect(address), beginning):
+                return found
+    if run is None:
+        hint = "" if cluster else "; of a job that has not begun only its cluster knows: --cluster"
+        raise NotFound(f"expected a run that begins with {beginning!r}, found none: `revector history` lists them{hint}")
+    return Found(run, None, None)
+
+
+def _reach(cluster: str, must: bool, say: Say) -> Jobs | None:
+    try:
+        return connect(cluster)
+    except WorkerError as error:
+        if must:
+            raise
+        say(f"note: by the store alone: {error}")
+        return None
+
+
+def _found(objects: Objects, jobs: Jobs, beginning: str) -> Found | None:
+    known = {job.id: job for job in jobs.ours()}
+    id = newest(known, beginning)
+    return Found(Run(objects, known[id].metadata["collection"], id), jobs, known[id]) if id else None
+
+
+def attach(found: Found, json: bool, say: Say) -> int:
+    """Follow a run to its end on stderr, and show its result. Gives its exit code. Raises the error that it ended with, and WorkerError
+    if it died."""
+    if found.jobs and found.job:
+        return _attach_job(found.jobs, found.job, json, say)
+    with progress() as report:
+        sight = _watch(found.run, report, lambda sight: sight.state == "going on")
+    intent = found.run.read("intent.json") or {}
+    if sight.result is None:
+        raise WorkerError(_dead(found.run, intent, sight))
+    return show_record(intent, sight.result, json)
+
+
+def _attach_job(jobs: Jobs, job: Job, json: bool, say: Say) -> int:
+    while True:
+        done, result = follow(jobs, job.id)
+        if done is not None and not done.lost:
+            break
+        say(f"the driver of run {job.id} died: waiting for another attempt ...")
+        job = _successor(jobs, job)
+    end = ended(done, result)
+    if end.result is not None:
+        show(job.metadata["command"], end.result, json)
+    return end.code
+
+
+def _successor(jobs: Jobs, job: Job) -> Job:
+    deadline = time.monotonic() + SUCCESSOR_SECONDS
+    later = attempt_id(job.metadata["run"], int(job.metadata["attempt"]) + 1)
+    while (after := jobs.find(later)) is None:
+        if time.monotonic() > deadline:
+            raise WorkerError(f"expected another attempt of run {job.id}, found none: {_again(job.metadata)} goes on from there")
+        time.sleep(LOOK_SECONDS)
+    return after
+
+
+def _again(said: Any) -> str:
+    return f"`revector {said['command']} {said['collection']}`"
+
+
+def _watch(run: Run, report: Report, wanted: Callable[[Sight], bool]) -> Sight:
+    """Look while that is `wanted`."""
+    watch, told = Watch(run), None
+    while True:
+        sight = watch.look()
+        if sight.progress and sight.progress != told:
+            told = sight.progress
+            report(Progress(**told))
+        if not wanted(sight):
+            return sight
+        time.sleep(LOOK_SECONDS)
+
+
+def _dead(run: Run, intent: dict[str, Any], sight: Sight) -> str:
+    where = intent.get("where", {})
+    found = "its process is gone" if sight.state == "dead" else "it gives no sign of life"
+    place = f" (process {where['pid']} on {where['host']})" if "pid" in where else ""
+    command = {"erase": "maintain --erase"}.get(intent.get("upkeep", "apply"), intent.get("upkeep", "apply"))
+    return f"expected run {run.run_id} to go on, found that {found}{place}: `revector {command} {run.collection}` goes on from there"
+
+
+def stop(found: Found, say: Say) -> str:
+    """Cancel a run that goes on, and wait until it has ended. Gives how, as `how` does. Raises WorkerError if it does not end."""
+    if not found.begun:
+        assert found.jobs and found.job
+        stopped = found.jobs.stop(found.job.id)
+        return "cancelled" if stopped is None or stopped.state == "STOPPED" else stopped.state.lower()
+    cancel(found.run, whoami())
+    say(f"asked run {found.run.run_id} to stop ...")
+    return _wait(found, say)
+
+
+def how(found: Found) -> str | None:
+    """How a run has ended: the status of its record, "dead", or the state of a job that never began it; None if it goes on."""
+    if not found.begun:
+        return found.job.state.lower() if found.job and found.job.ended else None
+    sight = Watch(found.run).look()
+    return None if sight.state == "going on" else _status(sight)
+
+
+def _wait(found: Found, say: Say) -> str:
+    began = time.monotonic()
+
+    def within(seconds: float) -> Callable[[Sight], bool]:
+        return lambda sight: sight.state == "going on" and time.monotonic() - began < seconds
+
+    with progress() as report:
+        sight = _watch(found.run, report, within(LISTEN_SECONDS if found.jobs else CANCEL_SECONDS))
+        if sight.state == "going on" and found.jobs:
+            say("it does not listen: stopping its job ...")
+            found.jobs.stop(found.run.run_id)
+            sight = Watch(found.run).look()
+            return _status(sight) if sight.result else "cancelled"
+    if sight.state == "going on":
+        raise WorkerError(f"expected run {found.run.run_id} to end within {CANCEL_SECONDS:.0f} s, found it going on: end its process")
+    return _status(sight)
+
+
+def _status(sight: Sight) -> str:
+    return str(sight.result["status"]) if sight.result else "dead"

@@ -1,0 +1,189 @@
+"""What a person sees of a flow run: progress, tables, a report. A server that is away for a while must not end a run of hours."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.show.progress import describe
+from workers.observing.report import Progress
+
+if TYPE_CHECKING:
+    from storage.history.catalog import Publication
+
+
+UPDATE_SECONDS = 1.0
+"""Between two updates of the progress artifact."""
+Rows = list[dict[str, Any]]
+
+
+class ProgressArtifact:
+    """How far a run is."""
+
+    def __init__(self, key: str, text: str = "starting") -> None:
+        made = create_progress_artifact(0.0, key, text)
+        assert isinstance(made, UUID)
+        self._id = made
+        self._updated = 0.0
+
+    def __call__(self, moment: Progress) -> None:
+        """Show a moment, if the last one is a second ago."""
+        if time.monotonic() - self._updated >= UPDATE_SECONDS:
+            self.show(100.0 * moment.chunks / moment.total if moment.total else 0.0, describe(moment))
+            self._updated = time.monotonic()
+
+    def show(self, percent: float, text: str) -> None:
+        with suppress(httpx.HTTPError):
+            update_progress_artifact(self._id, percent, text)
+
+
+class PlanTable:
+    """What a run found to do, before the first forward pass: of the corpus, and of each generation."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._rows: Rows = []
+
+    def __call__(self, told: Mapping[str, Any]) -> None:
+        """Show what one of its log lines adds."""
+        match told.get("event"):
+            case "corpus read":
+                about, names = told["table"], [name for name in told if name.startswith(("documents_", "chunks_"))]
+            case "work found":
+                about, names = told["generation"], ["forward_passes", "chunks", "reused", "removed"]
+            case _:
+                return
+        found = ", ".join(f"{told[name]:,} {name.replace('_', ' ')}" for name in names)
+        self._rows.append({"of": about, "to do": found})
+        show_table(self._key, self._rows, "what there is to do")
+
+
+def show_table(key: str, rows: Rows, text: str) -> None:
+    with suppress(httpx.HTTPError):
+        create_table_artifact(rows, key, text)
+
+
+def show_report(key: str, markdown: str, text: str) -> None:
+    with suppress(httpx.HTTPError):
+        create_markdown_artifact(markdown, key, text)
+
+
+def show_link(key: str, address: str, text: str) -> None:
+    """A link to what was published: of a folder or a bucket."""
+    with suppress(httpx.HTTPError):
+        create_link_artifact(address if "://" in address else f"file://{address}", text, key)
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """What a run did, in one sentence."""
+    name, version, dead = result["collection"], f"version {result['version']} of {result['generation']}", result["dead_letters"]
+    match result["status"]:
+        case "nothing":
+            return f"{name} is current: nothing to do"
+        case "built":
+            return f"{name} was built, not published: {result['reason']}"
+        case "partial":
+            return f"{name} published {version}, with {dead:,} dead letters"
+        case _:
+            return f"{name} published {version}"
+
+
+def result_table(result: Mapping[str, Any]) -> Rows:
+    """A row for each measure of a run: what there was to do, then what it took."""
+    embed, seconds, cost = result["embed"], result["seconds"], result.get("cost")
+    rows = {
+        "change": result["change"],
+        "documents": _counts(result["documents"]),
+        "chunks": _counts(result["chunks"]),
+        "forward passes": embed["contents"],
+        "reused": result["reuse"]["chunks"],
+        "tokens": embed["tokens"],
+        "seconds": round(seconds["total"], 1),
+        "seconds in the model": round(seconds["model"], 1),
+        "dead letters": result["dead_letters"],
+        "version": result["version"],
+        **({"cost": money(cost)} if cost else {}),
+    }
+    return [{"measure": measure, "value": value} for measure, value in rows.items()]
+
+
+def money(cost: Mapping[str, Any]) -> str:
+    return f"{cost['total']:,.4f} {cost['currency']}"
+
+
+def gate_table(gates: Sequence[Mapping[str, Any]]) -> Rows:
+    """A row for each check of a version."""
+    return [
+        {
+            "check": gate["name"],
+            "kind": gate["kind"],
+            "value": gate["value"],
+            "threshold": gate["threshold"],
+            "passed": "yes" if gate["passed"] else "NO",
+            "detail": gate["detail"],
+        }
+        for gate in gates
+    ]
+
+
+def failures(gates: Sequence[Mapping[str, Any]]) -> str:
+    """Why a version must not be published."""
+    return "; ".join(f"{gate['name']}: {gate['detail']}" for gate in gates if not gate["passed"])
+
+
+def report(result: Mapping[str, Any], before: "Publication | None", after: "Publication | None") -> str:
+    """A run in Markdown: what readers had and have, each generation, and what is left to a person."""
+    parts = [f"# {headline(result)}", _readers(before, after), _generations(result)]
+    if result["dead_letters"]:
+        parts.append(
+            f"## {result['dead_letters']:,} dead letters\n\nInputs that could not be embedded; the next run tries them again. "
+            f"`revector status {result['collection']}` lists them with their reasons."
+        )
+    parts += [f"> {note}" for note in result.get("notes", [])]
+    if result["status"] == "built":
+        parts.append(f"Nothing was published. `revector evaluate {result['collection']} {_last(result['generation'])}` tells more.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _readers(before: "Publication | None", after: "Publication | None") -> str:
+    """The version before and after."""
+    if after is None:
+        return "Readers have nothing yet."
+    if before == after:
+        return f"Readers have what they had: version {after.version} of `{after.generation}`, {after.chunks:,} chunks."
+    rows = [f"| {when} | {_version(row)} |" for when, row in (("before", before), ("now", after))]
+    return "\n".join(["| readers | generation | version | chunks | dead letters | since |", "|---|---|---|---|---|---|", *rows])
+
+
+def _version(row: "Publication | None") -> str:
+    return f"`{row.generation}` | {row.version} | {row.chunks:,} | {row.dead_letters:,} | {row.at}" if row else "– | – | – | – | –"
+
+
+def _generations(result: Mapping[str, Any]) -> str:
+    rows = [_generation(each) for each in result["generations"]]
+    head = ["| generation | model | role | status | forward passes | reused | gates |", "|---|---|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) if rows else ""
+
+
+def _generation(built: Mapping[str, Any]) -> str:
+    named = " | ".join(str(built[name]) for name in ("generation", "model", "role", "status"))
+    return f"| {named} | {built['embed']['contents']:,} | {built['reuse']['chunks']:,} | {failures(built['gates']) or 'passed'} |"
+
+
+def _last(generation: str) -> str:
+    """The part of a generation's name that a person types."""
+    return generation.rpartition(".")[2]
+
+
+def _counts(values: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in values.items())

@@ -1,0 +1,1 @@
+"""How bytes become rows: Parquet, JSON lines, CSV, text, Markdown and HTML, and what one file may cost."""

@@ -1,0 +1,307 @@
+"""From rows with columns to documents: casts, joins and checks over whole Arrow columns; row by row only where a column has a bad value."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.content.documents import LETTERS_KEPT, DeadLetter, DocumentBatch, SourceFile
+from pipelines.content.sizes import row_bytes, slices, table_bytes
+from pipelines.formats.limits import Budget, Unreadable, beyond
+from pipelines.spec.declared import LimitsSpec
+from pipelines.spec.keys import nearest
+
+BATCH_ROWS = 8192
+BATCH_BYTES = 16 << 20
+
+NAMES_SHOWN = 30
+BAD_VALUE = (ValueError, TypeError, OverflowError, pa.ArrowNotImplementedError)
+"""What Arrow and orjson raise on values that do not fit, are not UTF-8, or are nested too deep. ArrowInvalid is a ValueError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which columns of a file make its documents."""
+
+    id: str
+    text: tuple[str, ...]
+    """Joined by a blank line, in order."""
+    metadata: pa.StructType | None
+    """Names and types of the columns that are kept; None: none."""
+    limits: LimitsSpec
+
+    @property
+    def columns(self) -> list[str]:
+        """What is to be read, each once."""
+        return list(dict.fromkeys([self.id, *self.text, *(each.name for each in self.metadata or ())]))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the documents."""
+        fields = [pa.field("doc_id", pa.string()), pa.field("text", pa.string())]
+        return pa.schema([*fields, pa.field("metadata", self.metadata)] if self.metadata is not None else fields)
+
+    def check(self, found: Iterable[str]) -> list[str]:
+        """The columns to read. Raises Unreadable if a file with the columns `found` lacks one or has it twice."""
+        names = list(found)
+        for name in self.columns:
+            if names.count(name) != 1:
+                shown = ", ".join(other[:64] for other in names[:NAMES_SHOWN]) or "none"
+                raise Unreadable(f"expected one column {name!r}, found {names.count(name)} among {shown}{nearest(name, names)}")
+        return self.columns
+
+
+@dataclass(slots=True)
+class Columns:
+    """Rows of a file, column by column, on their way to documents."""
+
+    ids: pa.Array
+    """string; null where there is none."""
+    texts: list[pa.Array]
+    """string; one a text column."""
+    metadata: list[pa.Array]
+    """One a field of the metadata's type, and of its type."""
+    problems: dict[int, str] = field(default_factory=dict)
+    """Row -> why it cannot become a document."""
+
+
+def assemble(file: SourceFile, columns: Columns, layout: Layout, place: Callable[[int], str]) -> DocumentBatch:
+    """Join the text columns and set aside the rows that cannot become documents. `place` names a row that has no id."""
+    text = _joined(columns.texts)
+    problems = dict(columns.problems)
+    _note(problems, pc.equal(pc.utf8_trim_whitespace(text), ""), "no text")
+    no_id = pc.or_(pc.is_null(columns.ids), pc.equal(pc.fill_null(columns.ids, ""), ""))
+    _note(problems, no_id, "no id: null or empty")
+    limits = layout.limits
+    _cap(problems, [text], "document_bytes", limits.document_bytes, "text")
+    _cap(problems, [columns.ids], "id_bytes", limits.id_bytes, "id")
+    _cap(problems, columns.metadata, "metadata_bytes", limits.metadata_bytes, "metadata")
+    arrays = [columns.ids, text]
+    if layout.metadata is not None:
+        arrays.append(pa.StructArray.from_arrays(columns.metadata, fields=list(layout.metadata)))
+    documents = pa.RecordBatch.from_arrays(arrays, schema=layout.schema)
+    dead: list[DeadLetter] = []
+    if problems:
+        dead = _letters(file, columns.ids, problems, limits.id_bytes, place)
+        keep = np.ones(len(documents), dtype=bool)
+        keep[list(problems)] = False
+        documents = documents.filter(pa.array(keep))
+    return DocumentBatch(file, documents, dead)
+
+
+def _cap(problems: dict[int, str], columns: Sequence[pa.Array], limit: str, most: int, of: str) -> None:
+    """Note the rows of `columns` that have more than `most` bytes together."""
+    if sum(column.nbytes for column in columns) > most:
+        _note(problems, pa.array(sum(map(row_bytes, columns)) > most), beyond(limit, most, f"bytes of {of}"))
+
+
+def _letters(file: SourceFile, ids: pa.Array, problems: dict[int, str], id_bytes: int, place: Callable[[int], str]) -> list[DeadLetter]:
+    """One a problem, the first of them; and one for all others."""
+    rows = sorted(problems)
+    named = ((row, ids[row].as_py()) for row in rows[:LETTERS_KEPT])
+    letters = [
+        DeadLetter("document", file.path, id if id and len(id.encode()) <= id_bytes else place(row), problems[row]) for row, id in named
+    ]
+    more = len(rows) - len(letters)
+    return [*letters, DeadLetter("document", file.path, "", problems[rows[-1]], more)] if more else letters
+
+
+def _joined(texts: Sequence[pa.Array]) -> pa.Array:
+    if len(texts) == 1:
+        return pc.fill_null(texts[0], "")
+    parts = [pc.if_else(pc.equal(part, ""), None, part) for part in texts]
+    return pc.binary_join_element_wise(*parts, "\n\n", null_handling="skip")
+
+
+def _note(problems: dict[int, str], bad: pa.Array, reason: str) -> None:
+    for row in np.flatnonzero(bad.to_numpy(zero_copy_only=False)):
+        problems.setdefault(int(row), reason)
+
+
+def only_letters(file: SourceFile, layout: Layout, letters: list[DeadLetter]) -> DocumentBatch:
+    """No documents, and why."""
+    return DocumentBatch(file, pa.RecordBatch.from_pylist([], schema=layout.schema), letters)
+
+
+def rows_in_batch(count: int, size: int) -> int:
+    """How many of `count` rows that have `size` bytes together make a batch."""
+    return max(1, min(BATCH_ROWS, count * BATCH_BYTES // max(size, 1)))
+
+
+def row_batches(
+    file: SourceFile, table: pa.RecordBatch, layout: Layout, first: int, budget: Budget, place: Callable[[int], str] = "row {}".format
+) -> Iterator[DocumentBatch]:
+    """The documents of some rows of a typed file, of which the first is its row number `first`; `place` names a row number.
+
+    Raises Unreadable when they exceed the budget of the file: what goes before is delivered.
+    """
+    sizes = table_bytes(table)
+    limits = layout.limits
+    most = limits.document_bytes + limits.metadata_bytes + limits.id_bytes
+    for part in slices(sizes, BATCH_BYTES, BATCH_ROWS):
+        size, count = int(sizes[part].sum()), part.stop - part.start
+        budget.spend(size, count)
+        if count == 1 and size > most:
+            reason = beyond("document_bytes", limits.document_bytes, "bytes of text")
+            yield only_letters(file, layout, [DeadLetter("document", file.path, place(first + part.start), reason)])
+        else:
+            yield assemble(file, from_arrow(table.slice(part.start, count), layout), layout, _shifted(place, first + part.start))
+
+
+def _shifted(place: Callable[[int], str], by: int) -> Callable[[int], str]:
+    return lambda row: place(row + by)
+
+
+def from_arrow(rows: pa.RecordBatch, layout: Layout) -> Columns:
+    """Columns of a typed file. Raises Unreadable if the id or a text column has a type that cannot be one."""
+    problems: dict[int, str] = {}
+    ids = cast_column(_checked(rows, layout.id, "strings or integers", _is_id), pa.string(), "id", problems)
+    texts = [
+        cast_column(_checked(rows, name, "strings or numbers", _is_text), pa.string(), f"text {name!r}", problems) for name in layout.text
+    ]
+    values = [cast_column(rows.column(each.name), each.type, f"metadata {each.name!r}", problems) for each in layout.metadata or ()]
+    return Columns(ids, texts, values, problems)
+
+
+def from_json(records: Sequence[Mapping[str, Any]], layout: Layout) -> Columns:
+    """Columns of parsed JSON objects. A key that an object lacks is null."""
+    problems: dict[int, str] = {}
+
+    def column(name: str, type_: pa.DataType, what: str, allowed: frozenset[type]) -> pa.Array:
+        return _json_column([record.get(name) for record in records], type_, what, allowed, problems)
+
+    ids = column(layout.id, pa.string(), "id", frozenset({int}))
+    texts = [column(name, pa.string(), f"text {name!r}", frozenset({int, float})) for name in layout.text]
+    everything = frozenset({int, float, bool, str, list, dict})
+    values = [column(each.name, each.type, f"metadata {each.name!r}", everything) for each in layout.metadata or ()]
+    return Columns(ids, texts, values, problems)
+
+
+def cast_column(column: pa.Array, type_: pa.DataType, what: str, problems: dict[int, str]) -> pa.Array:
+    """`column` as `type_`, strings checked to be UTF-8. A value that does not fit becomes null and its row a problem."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    try:
+        return _cast(column, type_)
+    except BAD_VALUE:
+        return _cast_each((column.slice(row, 1) for row in range(len(column))), type_, what, problems)
+
+
+def _cast_each(values: Iterable[pa.Array], type_: pa.DataType, what: str, problems: dict[int, str]) -> pa.Array:
+    results = []
+    for row, value in enumerate(values):
+        try:
+            results.append(_cast(value, type_))
+        except BAD_VALUE:
+            problems.setdefault(row, f"{what}: expected {_words(type_)}, found a value that is not")
+            results.append(pa.nulls(1, type_))
+    return pa.concat_arrays(results)
+
+
+def _words(type_: pa.DataType) -> str:
+    return "UTF-8 text" if pa.types.is_string(type_) else str(type_)
+
+
+def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    if pa.types.is_nested(column.type):
+        column = pa.array([None if value is None else json_text(value) for value in column.to_pylist()], pa.string())
+    result = column.cast(options=pc.CastOptions(target_type=type_, allow_time_truncate=True))
+    # Readers take the bytes of a file for UTF-8 unseen.
+    result.validate(full=True)
+    return result
+
+
+def json_text(value: object) -> str:
+    """A value that Arrow has no column type for here, as JSON. Raises TypeError where it is nested deeper than 254."""
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+JSON_TYPES: Mapping[pa.DataType, frozenset[type]] = {
+    pa.bool_(): frozenset({bool}),
+    pa.int64(): frozenset({int}),
+    pa.float64(): frozenset({int, float}),
+    pa.string(): frozenset({str}),
+}
+
+
+def _json_column(values: Sequence[Any], type_: pa.DataType, what: str, allowed: frozenset[type], problems: dict[int, str]) -> pa.Array:
+    """Whole where all values have the type's own Python type, else value by value."""
+    if set(map(type, values)) - {type(None)} <= JSON_TYPES.get(type_, frozenset()):
+        try:
+            return pa.array(values, type_)
+        except OverflowError:
+            pass
+    accepted = allowed | {str, type(None)}
+    for row, value in enumerate(values):
+        if type(value) not in accepted:
+            problems.setdefault(row, f"{what}: expected a string or a number, found {type(value).__name__}")
+    usable = [value if type(value) in accepted else None for value in values]
+    if pa.types.is_string(type_):
+        return pa.array([_json_string(row, value, what, problems) for row, value in enumerate(usable)], type_)
+    return _cast_each(map(_scalar, usable), type_, what, problems)
+
+
+def _json_string(row: int, value: object, what: str, problems: dict[int, str]) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return json_text(value)
+    except TypeError:
+        problems.setdefault(row, f"{what}: expected JSON that is nested at most 254 deep, found more")
+        return None
+
+
+def _scalar(value: object) -> pa.Array:
+    """One JSON value as an array that can be cast; what Arrow has no plain type for, as JSON text."""
+    plain = value is None or isinstance(value, str | float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63)
+    return pa.array([value if plain else json_text(value)])
+
+
+def _is_id(type_: pa.DataType) -> bool:
+    kinds = pa.types
+    return bool(
+        kinds.is_integer(type_)
+        or kinds.is_null(type_)
+        or kinds.is_string(type_)
+        or kinds.is_large_string(type_)
+        or kinds.is_string_view(type_)
+        or kinds.is_binary(type_)
+        or kinds.is_large_binary(type_)
+    )
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return _is_id(type_) or bool(pa.types.is_floating(type_) or pa.types.is_decimal(type_))
+
+
+def _checked(rows: pa.RecordBatch, name: str, expected: str, accepts: Callable[[pa.DataType], bool]) -> pa.Array:
+    column = rows.column(name)
+    type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not accepts(type_):
+        raise Unreadable(f"column {name!r}: expected {expected}, found {type_}")
+    return column
+
+
+def metadata_field(name: str, type_: pa.DataType) -> pa.Field:
+    """The field that keeps a source column: a wide type of its kind, or a string."""
+    kinds = pa.types
+    if kinds.is_dictionary(type_):
+        return metadata_field(name, type_.value_type)
+    if kinds.is_integer(type_):
+        return pa.field(name, pa.int64())
+    if kinds.is_floating(type_):
+        return pa.field(name, pa.float64())
+    if kinds.is_timestamp(type_):
+        return pa.field(name, pa.timestamp("us", type_.tz))
+    if kinds.is_date(type_):
+        return pa.field(name, pa.date32())
+    return pa.field(name, pa.bool_() if kinds.is_boolean(type_) else pa.string())
+
+
+def metadata_struct(names: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.StructType:
+    """The metadata type of columns with `types`, in the order of `names`."""
+    return pa.struct([metadata_field(name, types[name]) for name in names])

@@ -1,0 +1,1 @@
+"""Embedding spaces: everything that decides the vector of an input, as one fingerprint."""

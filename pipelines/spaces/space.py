@@ -1,0 +1,73 @@
+"""An embedding space, and a model as it was found: what decides the vector of a text."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.fingerprint import fingerprint
+from pipelines.spec.declared import ModelSpec
+
+STAND_IN = "hash"
+"""The name of the model that needs none: its vectors are computed from the content alone."""
+
+STAND_IN_ALGORITHM = "blake2b-splitmix64-int16"
+"""Stands where the hash of the weights would. Another algorithm needs another name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """An embedding space: everything that decides the vector of an input, and nothing else. Vectors of two spaces never mix."""
+
+    weights_sha256: str
+    """SHA-256 of the safetensors file; of several, of the sorted lines "name sha256". The stand-in's algorithm."""
+    tokenizer_sha256: str
+    """SHA-256 of `tokenizer.json` and of the settings beside it that change tokens."""
+    modules: str
+    """Fingerprint of the architecture: the config of the model and of each module, and custom code where it is allowed."""
+    pooling: str
+    """How token vectors become one: "mean", "cls", "max", ..., several joined by "+"."""
+    prompt: str
+    """Put before every document."""
+    max_tokens: int
+    """The longest input, special tokens included; the rest is cut off."""
+    normalize: bool
+    """Whether vectors are scaled to unit length, after they were cut to `dimension`."""
+    dimension: int
+    """Numbers of a vector; fewer than the model's own are the first ones."""
+    dtype: str
+    """Of a number as stored: "float16" or "float32"."""
+
+    def derives_from(self, other: Mapping[str, Any]) -> bool:
+        """Whether vectors of the space `other` (of `to_dict`) become vectors of this one without the model: cut (Matryoshka; Kusupati et
+        al., 2022), scaled or rounded."""
+        own = self.to_dict()
+        same = all(other.get(name) == own[name] for name in own.keys() - {"dimension", "normalize", "dtype"})
+        finer = (other["dtype"], self.dtype) != ("float16", "float32")
+        return same and finer and other["dimension"] >= self.dimension and (self.normalize or not other["normalize"])
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits that name the space."""
+        return fingerprint(self.to_dict())[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON literals."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that was found on this machine."""
+
+    spec: ModelSpec
+    """What was asked for."""
+    folder: str | None
+    """Where it lies; None for the stand-in."""
+    revision: str | None
+    """The hub's commit, where it came from the hub."""
+    space: Space
+    """What its vectors are."""
+    query_prompt: str
+    """Put before every query. Not in the space: no stored vector depends on it."""
+    tokenizer_file: str | None
+    """Its `tokenizer.json`; None for the stand-in."""

@@ -1,0 +1,1 @@
+"""What a person declares: `revector.toml`, checked whole and immutable afterwards."""

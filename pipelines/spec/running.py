@@ -1,0 +1,113 @@
+"""How a collection is run, as declared: actors, schedules, where flows go, prices. None of it decides a vector."""
+
+import re
+from datetime import datetime
+from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+from pydantic import Field, field_validator
+
+from pipelines.spec.keys import SpecTable
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = re.compile(rf"(?:[a-z0-9.-]{{1,253}}/)?{_WORD}")
+LABEL_VALUE = re.compile(rf"!?(?:{_WORD}|in\({_WORD}(?:,{_WORD})*\))")
+"""What Ray takes of a label selector."""
+
+
+class WorkersSpec(SpecTable):
+    """Who does it. Nothing here changes a vector."""
+
+    actors: int | None = Field(default=None, ge=1)
+    """Model processes; None: as many as the cluster has GPUs for; without GPUs one a core, at most four."""
+    gpus_per_actor: float = Field(default=0, ge=0)
+    label: dict[str, str] = Field(default_factory=dict)
+    """Ray node labels that an actor's node must have."""
+    precision: Precision = "auto"
+    """Of the model's matrix products; "auto": bfloat16 where the processor has it and the vectors stay the same within tolerance."""
+    batch_tokens: int | None = Field(default=None, ge=8)
+    """Tokens of one forward pass, padding counted; None: what suits the device."""
+    deadline: float = Field(default=600, gt=0)
+    """Seconds after which a shard's actor counts as hung."""
+    ready: float = Field(default=300, gt=0)
+    """Seconds that an actor may take to find a place, and to load the model."""
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _part_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"expected a part of one GPU or whole ones, found {gpus:g}")
+        return gpus
+
+    @field_validator("label")
+    @classmethod
+    def _selectable(cls, label: dict[str, str]) -> dict[str, str]:
+        for key, value in label.items():
+            if key == "ray.io/node-id":
+                raise ValueError(f"expected a label that outlives a cluster, found {key!r}: start nodes with a label of their own")
+            if not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
+                raise ValueError(f'expected a Ray label and "a", "!a", "in(a,b)" or "!in(a,b)", found {key!r} = {value!r}')
+        return label
+
+
+def as_sync(value: Any) -> Any:
+    return {"sync": value} if isinstance(value, str) else value
+
+
+class ScheduleSpec(SpecTable):
+    """When the collection's flows start by themselves: cron expressions, each None for never."""
+
+    sync: str | None = None
+    """Brings it up to date."""
+    upgrade: str | None = None
+    """Builds and judges its candidates."""
+    maintain: str | None = None
+    evaluate: str | None = None
+    timezone: str = "UTC"
+    """By its IANA name: "Europe/Berlin"."""
+    paused: bool = False
+    """Deployed, but nothing starts by itself until a person resumes it."""
+
+    @field_validator("sync", "upgrade", "maintain", "evaluate")
+    @classmethod
+    def _cron(cls, expression: str | None) -> str | None:
+        if expression is not None:
+            try:
+                CronSim(expression, datetime(2000, 1, 1))
+            except CronSimError as error:
+                raise ValueError(f'expected a cron expression like "0 3 * * *", found {expression!r}: {error}') from None
+        return expression
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f'expected a time zone like "Europe/Berlin", found {name!r}') from None
+        return name
+
+
+class RunSpec(SpecTable):
+    """Where runs that nobody types are started."""
+
+    pool: str = "revector"
+    """Prefect's work pool."""
+    cluster: str | None = None
+    """The address of a Ray cluster's Jobs API, `http://host:8265`; None: a process where the flow runs."""
+    image: str | None = None
+    """The container image of manifests."""
+
+
+class PricesSpec(SpecTable):
+    """What work costs, for plans and records."""
+
+    gpu_hour: float = Field(default=0, ge=0)
+    """Of one GPU for an hour."""
+    cpu_hour: float = Field(default=0, ge=0)
+    """Of one core for an hour."""
+    currency: str = "USD"

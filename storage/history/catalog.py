@@ -1,0 +1,250 @@
+"""What is published: one small Lance table, swapped whole by a strict overwrite, which is a compare-and-swap.
+
+Each row is one publication. A collection's current one is that with the highest epoch; the others are its history.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import orjson
+import pyarrow as pa
+from lance import LanceDataset, LanceOperation, Transaction
+from lance.commit import CommitConflictError
+from lance.fragment import write_fragments
+
+from pipelines.errors import CommitUnknown, Conflict, NotFound
+from storage.history.declaration import declaration
+from storage.store.lance import Store
+from storage.store.s3 import store_failure
+from storage.who import now, whoami
+
+CATALOG = "_revector/catalog"
+ATTEMPTS = 20
+"""Races are only with publications of other collections, each of which is a moment."""
+
+_ARROW = {str: pa.string(), int: pa.int64()}
+Action = Literal["publish", "update", "promote", "rollback"]
+"""`publish`: the generation that the spec declares. `update`: the generation that readers have already, brought up to date, whatever the
+spec declares by now. `promote` and `rollback`: what a person chose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One row of the catalog."""
+
+    collection: str
+    epoch: int
+    """Counts the publications of a collection, from 1."""
+    action: str
+    """One of `Action`."""
+    generation: str
+    version: int
+    """Of the vectors table."""
+    chunk_table: str
+    chunk_version: int
+    space: str
+    """The space's id."""
+    model: str
+    """JSON: what a reader needs to encode a query in this space."""
+    chunks: int
+    """Rows of the vectors table."""
+    dead_letters: int
+    restores: int
+    """The epoch whose rows a rollback, or maintenance, has again; 0 for others, also for a promotion: it is a new state."""
+    run_id: str
+    at: str
+    who: str
+    why: str
+    against: str = ""
+    """The generation that the spec declared when a person chose this one (`promote`, `rollback`)."""
+    removed: str = ""
+    """When its tables were taken away by maintenance, ISO 8601; empty while they are there."""
+
+    @property
+    def origin(self) -> int:
+        """The epoch that first had these rows."""
+        return self.restores or self.epoch
+
+    @property
+    def tables(self) -> tuple[str, int, str, int]:
+        """What it points to: both tables, each with its version."""
+        return self.generation, self.version, self.chunk_table, self.chunk_version
+
+    def model_spec(self) -> dict[str, Any]:
+        return dict(orjson.loads(self.model))
+
+
+SCHEMA = pa.schema([(field.name, _ARROW[field.type]) for field in fields(Publication)])  # type: ignore[index]
+
+
+def publications(store: Store, collection: str | None = None) -> list[Publication]:
+    """All publications, oldest first."""
+    catalog = _open(store)
+    rows = [Publication(**row) for row in catalog.to_table().to_pylist()] if catalog else []
+    return sorted((row for row in rows if collection in (None, row.collection)), key=lambda row: (row.collection, row.epoch))
+
+
+def current(store: Store, collection: str) -> Publication | None:
+    """What readers of `collection` get; None before the first publication."""
+    history = publications(store, collection)
+    return history[-1] if history else None
+
+
+def published(store: Store, collection: str) -> Publication:
+    """`current`, or NotFound."""
+    found = current(store, collection)
+    if found is None:
+        known = ", ".join(sorted({row.collection for row in publications(store)}))
+        raise NotFound(f"expected a published collection {collection!r}, found {known or 'none'}: run `revector apply {collection}`")
+    return found
+
+
+def publish(store: Store, new: Publication, again: Publication | None = None, check: Callable[[], None] = lambda: None) -> Publication:
+    """Swap the pointer. `new.epoch` must follow the current epoch of its collection, else Conflict.
+
+    Tags both tables first, so that a reader who resolves the pointer always finds what it points to. `again`: the publication whose
+    tables these are; NotFound if maintenance has taken them away. `check` is called before each attempt, and raises if there must be none.
+    """
+    if again is not None:
+        _check_kept(again)
+    _tag(store, new)
+
+    def follow(rows: list[Publication]) -> list[Publication]:
+        if new in rows:  # an earlier attempt whose reply was lost
+            return rows
+        mine = {row.epoch: row for row in rows if row.collection == new.collection}
+        last = max(mine, default=0)
+        if last != new.epoch - 1:
+            raise Conflict(f"expected {new.collection} at epoch {new.epoch - 1}, found {last}: another run has published, run again")
+        # Now nobody can take the tables away any more without a swap of his own.
+        check()
+        if again is not None:
+            _check_kept(mine[again.epoch])
+        return [*rows, new]
+
+    _change(store, follow)
+    return new
+
+
+def give_up(store: Store, collection: str, epochs: Collection[int]) -> None:
+    """Record that the tables of some publications are about to go. From here on nobody points to them again."""
+    at = now()
+
+    def mark(rows: list[Publication]) -> list[Publication]:
+        kept = {row for row in rows if row.collection == collection and not row.removed}
+        going = {row for row in kept if row.epoch in epochs}
+        if {row.tables for row in going} & {row.tables for row in kept - going}:
+            raise Conflict(f"expected the publications of {collection} as they were, found that one was published again: run again")
+        return [replace(row, removed=at) if row in going else row for row in rows]
+
+    _change(store, mark)
+
+
+def retire(store: Store, collection: str, generation: str) -> None:
+    """Record that a whole generation is about to go. Raises Conflict if readers have it.
+
+    Swaps the catalog in any case: who is about to publish the generation finds that out, and looks again.
+    """
+    at = now()
+
+    def mark(rows: list[Publication]) -> list[Publication]:
+        mine = [row for row in rows if row.collection == collection]
+        if mine and max(mine, key=lambda row: row.epoch).generation == generation:
+            raise Conflict(f"expected a generation that readers do not have, found {generation}, which was published meanwhile")
+        going = {row for row in mine if row.generation == generation and not row.removed}
+        return [replace(row, removed=at) if row in going else row for row in rows]
+
+    _change(store, mark, always=True)
+
+
+def _check_kept(row: Publication) -> None:
+    if row.removed:
+        raise NotFound(
+            f"expected the tables of epoch {row.epoch} of {row.collection} (version {row.version} of {row.generation}), "
+            f"found that they were removed on {row.removed[:10]} (retention in the spec, `maintain --erase` or `drop`)"
+        )
+
+
+def _change(store: Store, change: Callable[[list[Publication]], list[Publication]], always: bool = False) -> None:
+    """Swap the catalog for `change` of its rows, which changes nothing when it is done again; then it is swapped if `always`."""
+    for _ in range(ATTEMPTS):
+        catalog = _open(store) or _create(store)
+        rows = [Publication(**row) for row in catalog.to_table().to_pylist()]
+        changed = change(rows)
+        if changed == rows and not always:
+            return
+        try:
+            _swap(store, catalog, changed)
+        except CommitConflictError:
+            continue
+        except OSError as error:
+            if not set(changed) <= set(publications(store)):
+                found = store_failure(error) or error
+                raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {found}: run again") from error
+        return
+    raise CommitUnknown(f"expected to swap the catalog of {store.root} within {ATTEMPTS} attempts, found it busy: run again")
+
+
+def repoint(store: Store, here: Publication, target: Publication, action: Action, why: str) -> Publication:
+    """Publish the tables of an earlier publication again, under the epoch that follows `here`. Raises Conflict if `here` is not current."""
+    new = replace(
+        target,
+        epoch=here.epoch + 1,
+        action=action,
+        restores=target.origin if action == "rollback" else 0,
+        at=now(),
+        who=whoami(),
+        why=why,
+        against=declared_generation(store, here.collection),
+    )
+    return publish(store, new, target)
+
+
+def declared_generation(store: Store, collection: str) -> str:
+    """What the spec declared at the newest run; "" before the first."""
+    told = declaration(store.objects, collection)
+    return told.declared if told else ""
+
+
+def rollback(store: Store, collection: str, why: str = "") -> Publication:
+    """Point back to what readers had before the current state was published or promoted. Nothing is rewritten.
+
+    Again and again it goes further back; what was rolled back before the current state was published is not met again.
+    Raises NotFound if there is nothing before.
+    """
+    here = published(store, collection)
+    before = [row for row in publications(store, collection) if row.epoch < here.origin]
+    if not before:
+        raise NotFound(f"expected a publication of {collection} before epoch {here.origin}, found none")
+    kept = [row for row in before if not row.removed]
+    return repoint(store, here, (kept or before)[-1], "rollback", why)
+
+
+def _open(store: Store) -> LanceDataset | None:
+    return store.open(CATALOG) if store.has(CATALOG) else None
+
+
+def _create(store: Store) -> LanceDataset:
+    return store.create(CATALOG, SCHEMA, {})
+
+
+def _swap(store: Store, catalog: LanceDataset, rows: list[Publication]) -> None:
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=catalog.schema)
+    fragments = write_fragments(table, store.uri(CATALOG), schema=catalog.schema, mode="append", storage_options=store.options)
+    overwrite = Transaction(catalog.version, LanceOperation.Overwrite(catalog.schema, fragments))
+    LanceDataset.commit(store.uri(CATALOG), overwrite, storage_options=store.options, max_retries=0)
+
+
+def _tag(store: Store, new: Publication) -> None:
+    """Keep both versions from clean-up. A tag bears its version in its name, so two publishers cannot disagree about it."""
+    for table, version in ((new.generation, new.version), (new.chunk_table, new.chunk_version)):
+        tags = store.open(table).tags
+        name = f"published-{version}"
+        if name in tags.list():
+            continue
+        try:
+            tags.create(name, version)
+        except ValueError:
+            if name not in tags.list():  # else another publisher was faster
+                raise

@@ -1,0 +1,71 @@
+"""The fencing token that makes one run of a collection the committer."""
+
+import time
+from dataclasses import dataclass
+
+import orjson
+
+from pipelines.errors import Conflict
+from storage.collection import folder
+from storage.history.heartbeat import HEARTBEAT_SECONDS
+from storage.history.ledger import Run
+from storage.store.objects import Objects
+from storage.who import Holder, now
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A fencing token: whoever took a later one is the committer now."""
+
+    objects: Objects
+    collection: str
+    token: int
+    run_id: str
+
+    def check(self) -> None:
+        """Raises Conflict if another run has taken over. To be called before every commit."""
+        successor = self.objects.get_json(_fence_key(self.collection, self.token + 1))
+        if successor is not None:
+            raise Conflict(f"run {self.run_id} of {self.collection} was overtaken by run {successor['run_id']}: nothing more is written")
+
+
+def take_fence(objects: Objects, collection: str, run_id: str) -> Fence:
+    """Become the committer of `collection`. Raises Conflict while another run is alive.
+
+    A run whose process died is overtaken at once where that can be seen, else when its heartbeat stood still.
+    """
+    taken = objects.names(f"{folder(collection)}/fence")
+    last = int(taken[-1].removesuffix(".json")) if taken else 0
+    if last:
+        _refuse_if_alive(objects, collection, last)
+    fence = Fence(objects, collection, last + 1, run_id)
+    holder = Holder.this_process(run_id)
+    record = {"run_id": run_id, "host": holder.host, "pid": holder.pid, "started": holder.started, "at": now()}
+    if not objects.put_if_absent(_fence_key(collection, fence.token), orjson.dumps(record)):
+        raise Conflict(f"another run of {collection} has just begun: wait for it, then run again")
+    return fence
+
+
+def _fence_key(collection: str, token: int) -> str:
+    return f"{folder(collection)}/fence/{token:012d}.json"
+
+
+def _refuse_if_alive(objects: Objects, collection: str, token: int) -> None:
+    record = objects.get_json(_fence_key(collection, token)) or {}
+    holder = Holder(record["run_id"], record["host"], record["pid"], record["started"])
+    run = Run(objects, collection, holder.run_id)
+    if objects.exists(run.key("result.json")) or holder.dead():
+        return
+    if holder.dead() is None and _stands_still(objects, run):
+        return
+    raise Conflict(
+        f"run {holder.run_id} of {collection} is in progress (process {holder.pid} on {holder.host.split()[0]}): "
+        "wait for it, or stop it, then run again"
+    )
+
+
+def _stands_still(objects: Objects, run: "Run") -> bool:
+    """Compares two readings instead of clocks: those of two machines may differ."""
+    before = objects.get(run.key("heartbeat.json"))
+    time.sleep(3 * HEARTBEAT_SECONDS)
+    return objects.get(run.key("heartbeat.json")) == before and not objects.exists(run.key("result.json"))

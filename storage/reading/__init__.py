@@ -1,0 +1,1 @@
+"""What is there, for those who read: published versions, neighbours, completeness, status."""

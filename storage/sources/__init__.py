@@ -1,0 +1,1 @@
+"""Corpora: which files there are, and how they are opened."""

@@ -1,0 +1,53 @@
+"""A generation: what separates it from its chunk table, and where a vector can be had without a forward pass."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.content.chunks import HASH
+from pipelines.errors import NotFound
+from storage.store.lance import ROW_ADDRESS, Store, scan_batches
+
+EMBEDDED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), (ROW_ADDRESS, pa.uint64())])
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The vectors of one collection under one chunking and space: one table."""
+
+    store: Store
+    name: str
+    """Of the table, `<collection>.vectors.<...>`."""
+
+    @property
+    def collection(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def version(self) -> int | None:
+        """The latest version; None before there is a table."""
+        return int(self.store.open(self.name).version) if self.store.has(self.name) else None
+
+    def count(self, version: int | None) -> int:
+        """Rows at `version`; 0 if that is None."""
+        return 0 if version is None else int(self.store.open(self.name, version).count_rows())
+
+    def embedded(self, version: int | None) -> Iterator[pa.Table]:
+        """Rows of EMBEDDED_SCHEMA, some at a time. Nothing if `version` is None."""
+        if version is not None:
+            yield from scan_batches(self.store.open(self.name, version), EMBEDDED_SCHEMA.names[:2])
+
+
+def generations(store: Store, collection: str) -> list[Generation]:
+    """All generations of a collection that the store holds."""
+    return [Generation(store, name) for name in store.tables(f"{collection}.vectors.")]
+
+
+def named(collection: str, known: Iterable[str], name: str) -> str:
+    """The one of `known` generations called `name`: in full, or by a beginning of its last part. Raises NotFound."""
+    names = sorted(known)
+    found = [each for each in names if name == each] or [each for each in names if name and each.rpartition(".")[2].startswith(name)]
+    if len(found) != 1:
+        raise NotFound(f"expected one generation of {collection} ({', '.join(names) or 'it has none'}), found {len(found)} for {name!r}")
+    return found[0]

@@ -1,0 +1,1 @@
+"""Ray as a place: connections, nodes, jobs."""

@@ -1,0 +1,63 @@
+"""What runs in a worker process: a model, and the plain code around it."""
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import WorkerError
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
+from workers.embedding.actor_metrics import ActorMetrics
+from workers.embedding.embed_shard import Embedding, Receipt, Shard, embed_shard
+from workers.encoders.encoder import Encoder
+from workers.encoders.loading import load_encoder
+from workers.observing.workforce import Loaded
+
+
+class EmbedActor:
+    """A model in a process of its own. Thin: all that it does is `embed_shard`, in threads that take turns at the model."""
+
+    def __init__(self, model: ModelSpec, space: str, options: dict[str, Any]) -> None:
+        """`options`: of `load_encoder`."""
+        self._model = model
+        self._space = space
+        self._options = options
+        self._turn = threading.Lock()
+        self._metrics = ActorMetrics()
+        self._began = time.monotonic()
+
+    def load(self) -> Loaded:
+        """Load the model, and say how it will run. Not the constructor's work: of an error there Ray tells only the text."""
+        model = resolve_model(self._model)
+        if model.space.id != self._space:
+            raise WorkerError(f"expected a model of space {self._space} on every node, found {model.space.id}: do the weights differ?")
+        self._encoder = load_encoder(model, **self._options)
+        return Loaded(self._encoder.how, socket.gethostname(), _gpus(), time.monotonic() - self._began)
+
+    def run(self, embedding: Embedding, shard: Shard) -> Receipt:
+        receipt = embed_shard(embedding, self._encoder, shard, self._turn)
+        self._metrics.count(embedding.collection, self._space, receipt)
+        return receipt
+
+    def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        with self._turn:
+            return encode(self._encoder, kind, texts)
+
+
+def _gpus() -> tuple[str, ...]:
+    """Names of those that the model may use."""
+    torch = sys.modules.get("torch")
+    return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())) if torch else ()
+
+
+def encode(encoder: Encoder, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    """The vectors of `texts`, (n, d); `kind`: "documents" or "queries"."""
+    if kind == "documents":
+        return encoder.encode(texts).vectors
+    return encoder.encode_queries(texts)

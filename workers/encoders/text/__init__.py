@@ -1,0 +1,1 @@
+"""Encoders of text: sentence-transformers models, batched by tokens and packed."""

@@ -1,0 +1,1 @@
+"""From the corpus to chunk rows, a source shard at a time."""

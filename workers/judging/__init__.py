@@ -1,0 +1,1 @@
+"""Versions before their gates, and side by side."""

@@ -1,0 +1,61 @@
+"""Queries that people have labelled with the documents that answer them, and how well a version ranks these."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.fingerprint import digests
+from pipelines.measures.quality import TOP, rank_quality
+from storage.history.evaluations import keep_queries, kept_queries
+from storage.reading.neighbourhoods import DEPTH, Hit, hits, locate
+from storage.reading.neighbours import searched
+from storage.sources.labelled import Labelled
+from workers.embedding.encoding import Encoding
+from workers.planning.known_models import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How a version answers labelled queries."""
+
+    found: list[list[Hit]]
+    """The nearest documents of each query, at most 10, best first."""
+    quality: dict[int, dict[str, float]]
+    """`ndcg` and `recall` of each query that has a relevant document here, by its place among the queries."""
+
+    def mean(self, measure: str) -> float:
+        """Of `measure` over the queries that can be judged, at least one."""
+        return float(np.mean([quality[measure] for quality in self.quality.values()]))
+
+
+def query_vectors(subject: Subject, queries: Sequence[str], encoding: Encoding) -> NDArray[np.float32]:
+    """Their vectors in the subject's space, (n, d). Those that were made before are kept in the store; `encoding` makes the others.
+
+    Raises ModelError if the model is not at hand.
+    """
+    prompt, space = subject.model.query_prompt, str(subject.space["id"])
+    keys = [bytes(key) for key in digests(pa.array([prompt] * len(queries)), pa.array(queries)).to_pylist()]
+    kept = kept_queries(subject.store, subject.collection, space)
+    missing = {key: query for key, query in zip(keys, queries, strict=True) if key not in kept}
+    if missing:
+        kept |= dict(zip(missing, encoding.queries(list(missing.values())), strict=True))
+        keep_queries(subject.store, subject.collection, space, {key: kept[key] for key in keys})
+    return np.stack([kept[key] for key in keys])
+
+
+def held_labels(subject: Subject, labelled: Sequence[Labelled]) -> dict[int, frozenset[str]]:
+    """The relevant documents that the version holds, for each query that has some, by its place."""
+    held = locate(subject.vectors, "doc_id", {document for each in labelled for document in each.relevant}).keys()
+    return {place: found for place, each in enumerate(labelled) if (found := each.relevant & held)}
+
+
+def rank(subject: Subject, labelled: Sequence[Labelled], labels: Mapping[int, frozenset[str]], encoding: Encoding) -> Ranking:
+    """Search for each query as a reader does, and hold the documents that are found against `labels`."""
+    vectors = query_vectors(subject, [each.query for each in labelled], encoding)
+    found = [each[:TOP] for each in hits(subject.vectors, searched(subject.vectors, vectors, DEPTH), "doc_id")]
+    documents = {str(place): [str(hit.key) for hit in found[place]] for place in labels}
+    quality = rank_quality({str(place): relevant for place, relevant in labels.items()}, documents)
+    return Ranking(found, {place: quality[str(place)] for place in labels})

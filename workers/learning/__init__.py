@@ -1,0 +1,1 @@
+"""What is learned from stored vectors: bridges between two spaces."""

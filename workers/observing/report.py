@@ -1,0 +1,155 @@
+"""What a run tells while it goes on, and what it leaves behind."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pipelines.measures.gate import Gate
+from workers.observing.costs import Cost
+from workers.observing.workforce import NodeUse
+
+Change = Literal["none", "data", "chunking", "model", "metadata"]
+Stage = Literal["read", "reuse", "embed", "index", "gates", "publish", "compact", "clean up", "check"]
+Role = Literal["main", "served", "candidate"]
+"""Of a live generation. `main`: what a run publishes. `served`: what readers have until then. `candidate`: kept beside them."""
+Status = Literal["published", "partial", "built", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A moment of a run."""
+
+    stage: Stage
+    documents: int = 0
+    """Read so far."""
+    chunks: int = 0
+    """Written so far, with a vector."""
+    total: int | None = None
+    """Chunks to write; None while that is not known."""
+    tokens: int = 0
+    """Through the model so far."""
+    tokens_per_second: float = 0.0
+    reused: int = 0
+    """Chunks among those written that took a stored vector or shared a forward pass."""
+    seconds_left: float | None = None
+
+
+Report = Callable[[Progress], None]
+
+
+def silent(_: Progress) -> None:
+    """A Report that tells nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGeneration:
+    """What would be done for one of the live generations."""
+
+    generation: str
+    model: str
+    space: str
+    role: Role
+    embed: dict[str, int]
+    reuse: dict[str, int]
+    seconds: float | None
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be done, and to exactly which state."""
+
+    collection: str
+    generation: str
+    space: str
+    change: Change
+    reason: str
+    """For a person: what the kind of change was read off."""
+    documents: dict[str, int]
+    chunks: dict[str, int]
+    files: dict[str, int]
+    embed: dict[str, int]
+    """Of all live generations together. `contents`: forward passes; `chunks` that they serve; `tokens`, estimated."""
+    reuse: dict[str, int]
+    dead_letters: int
+    seconds: float | None
+    """Estimated from earlier runs; None before the first."""
+    pinned: dict[str, Any] = field(default_factory=dict)
+    """Listing, table versions and identities that the plan was made for."""
+    pending: bool = False
+    """Whether there is anything to do."""
+    identity: dict[str, list[Any]] = field(default_factory=dict)
+    """What differs from what readers have: its name, then before and after."""
+    generations: list[PlannedGeneration] = field(default_factory=list)
+    """All that are kept current, in the order in which they are brought up to date."""
+    notes: list[str] = field(default_factory=list)
+    """For a person: what is not as one would expect."""
+    cost: Cost | None = None
+    """Estimated from earlier runs, by the prices of the spec; None before the first, and without prices."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltGeneration:
+    """What became of one of the live generations."""
+
+    generation: str
+    model: str
+    space: str
+    role: Role
+    status: Status
+    version: int
+    embed: dict[str, int]
+    reuse: dict[str, int]
+    tokens_per_second: float
+    code_points_a_token: float | None
+    gates: list[Gate]
+
+    @property
+    def objection(self) -> str:
+        """Why it must not be published, or nothing."""
+        return "; ".join(f"{gate.name}: {gate.detail}" for gate in self.gates if not gate.passed)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run did."""
+
+    collection: str
+    generation: str
+    space: str
+    change: Change
+    documents: dict[str, int]
+    chunks: dict[str, int]
+    embed: dict[str, int]
+    reuse: dict[str, int]
+    run_id: str | None
+    """None: there was nothing to do, and no run was begun."""
+    status: Status
+    version: int | None
+    """Of the vectors table."""
+    dead_letters: int
+    seconds: dict[str, float]
+    tokens_per_second: float
+    reason: str = ""
+    """Why it was not published."""
+    profile: dict[str, Any] = field(default_factory=dict)
+    """Where the time went: `how` the model ran, seconds of the driver's `stages`, of each of the `workers`, and what each stage `held`."""
+    nodes: list[NodeUse] = field(default_factory=list)
+    """Of a cluster, that actors ran on."""
+    cost: Cost | None = None
+    """By the prices of the spec; None without prices."""
+    gates: list[Gate] = field(default_factory=list)
+    """What the generation was judged by."""
+    identity: dict[str, list[Any]] = field(default_factory=dict)
+    """What differed from what readers had: its name, then before and after."""
+    generations: list[BuiltGeneration] = field(default_factory=list)
+    """All that were brought up to date."""
+    notes: list[str] = field(default_factory=list)
+    """For a person: what is not as one would expect."""
+
+    @property
+    def exit_code(self) -> int:
+        """As the command line ends."""
+        if self.status == "built":
+            return 3
+        return 4 if self.dead_letters else 0

@@ -1,0 +1,181 @@
+"""Metrics of the process that drives a run, for Prometheus: files for node_exporter's textfile collector, or a Pushgateway.
+
+They say how the newest run of a collection stands or ended. What must outlive a run that fails, when the last one went well, is kept
+apart: in a file of its own, and a Pushgateway keeps what is not pushed anew.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+from pipelines.errors import Conflict
+from pipelines.logs import bound, log, warn
+from pipelines.spec.running import ScheduleSpec
+from storage.history.catalog import Publication
+from workers.observing.metrics import Measures, of_outcome, of_publication, of_result, of_session
+from workers.runs.session import Session
+
+METRICS = "REVECTOR_METRICS"
+"""A folder, or the http(s):// address of a Pushgateway."""
+EXPORT_SECONDS = 5.0
+STOPPED = ("built", "gate failed")
+"""Outcomes that leave readers without what the run was for."""
+PUSH_SECONDS = 2.0
+"""That a Pushgateway may take: a run that is cancelled waits for it twice."""
+
+T = TypeVar("T")
+Sink = Callable[[str, Measures], None]
+"""Takes what is to be exported, under a name: "" or "success"."""
+
+
+class Observer:
+    """Watches one run and exports what it sees. That this fails never ends a run."""
+
+    def __init__(self, command: str, collection: str, schedule: ScheduleSpec) -> None:
+        self._labels = {"collection": collection, "command": command}
+        self._schedule = schedule
+        self._sink = _sink(self._labels)
+        self._began = time.time()
+        self._session: Session | None = None
+        self._moment: Any = None
+        self._progressed = self._began
+        self._published: Publication | None = None
+        self._result: Any = None
+        self._outcome = "running"
+        self._error: BaseException | None = None
+        self._told = False
+
+    @contextmanager
+    def follow(self, session: Session) -> Iterator[None]:
+        """Export every few seconds, while within it, how `session` stands."""
+        self._session = session
+        stop = threading.Event()
+        thread = threading.Thread(target=self._repeat, args=(stop,), name="metrics", daemon=True)
+        if self._sink:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if self._sink:
+                thread.join()
+
+    def published(self, publication: Publication | None) -> None:
+        """What readers have by now."""
+        self._published = publication
+
+    def ended(self, result: T, outcome: str) -> T:
+        """The run went well as far as that goes: gives back its `result`."""
+        self._result, self._outcome = result, outcome
+        return result
+
+    def close(self, error: BaseException | None) -> None:
+        """The run is over: export how it ended. A run that could not begin because of another leaves the stage to that."""
+        if error is not None:
+            self._outcome, self._error = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed", error
+        log("run ended", status=self._outcome, seconds=time.time() - self._began, **({"error": type(error).__name__} if error else {}))
+        if self._sink and (self._session or not isinstance(error, Conflict)):
+            self._export()
+            if error is None and self._outcome not in STOPPED:
+                self._write("success", self._success())
+
+    def _repeat(self, stop: threading.Event) -> None:
+        while True:
+            self._export()
+            if stop.wait(EXPORT_SECONDS):
+                return
+
+    def _export(self) -> None:
+        self._write("", [*self._now()])
+
+    def _now(self) -> Iterator[Any]:
+        now = time.time()
+        yield from of_outcome(self._began, now, self._outcome, self._error)
+        if self._session:
+            if self._session.moment != self._moment:
+                self._moment, self._progressed = self._session.moment, now
+            yield from of_session(self._session, self._progressed, self._outcome == "running")
+        if self._published:
+            yield from of_publication(self._published)
+        if self._result:
+            yield from of_result(self._result)
+
+    def _success(self) -> Measures:
+        return [("revector_last_success_timestamp_seconds", {}, time.time()), ("revector_next_update_timestamp_seconds", {}, self._due())]
+
+    def _due(self) -> float:
+        """When the schedule comes to it next; infinite without one."""
+        schedule = self._schedule
+        expression = {"apply": schedule.sync, "maintain": schedule.maintain, "evaluate": schedule.evaluate}.get(self._labels["command"])
+        if not expression or schedule.paused:
+            return float("inf")
+        return next(CronSim(expression, datetime.now(ZoneInfo(schedule.timezone)))).timestamp()
+
+    def _write(self, name: str, measures: Measures) -> None:
+        if self._sink is None:
+            return
+        try:
+            self._sink(name, measures)
+        except (OSError, HTTPException, ValueError) as error:
+            if not self._told:
+                warn("metrics not written", error=type(error).__name__, where=os.environ.get(METRICS, ""))
+            self._told = True
+
+
+@contextmanager
+def observe(command: str, collection: str, schedule: ScheduleSpec | None = None) -> Iterator[Observer]:
+    """An Observer of all that is done within, which sees how it ends, also before a run has begun."""
+    observer = Observer(command, collection, schedule or ScheduleSpec())
+    with bound(collection=collection):
+        try:
+            yield observer
+        except BaseException as error:
+            observer.close(error)
+            raise
+        observer.close(None)
+
+
+def _sink(labels: dict[str, str]) -> Sink | None:
+    """Where REVECTOR_METRICS says; None without it."""
+    where = os.environ.get(METRICS)
+    if not where:
+        return None
+    return _pushgateway(where, labels) if where.startswith(("http://", "https://")) else _textfiles(Path(where), labels)
+
+
+def _textfiles(folder: Path, labels: dict[str, str]) -> Sink:
+    from prometheus_client import write_to_textfile
+
+    def write(name: str, measures: Measures) -> None:
+        parts = ["revector_" + labels["collection"], labels["command"], *([name] if name else []), "prom"]
+        write_to_textfile(str(folder / ".".join(parts)), _registry(measures, labels))
+
+    return write
+
+
+def _pushgateway(address: str, labels: dict[str, str]) -> Sink:
+    from prometheus_client import pushadd_to_gateway
+
+    def push(_: str, measures: Measures) -> None:
+        pushadd_to_gateway(address, "revector", _registry(measures, labels), grouping_key=labels, timeout=PUSH_SECONDS)
+
+    return push
+
+
+def _registry(measures: Measures, labels: dict[str, str]) -> Any:
+    from prometheus_client import CollectorRegistry
+
+    from workers.observing.metrics import families
+
+    registry = CollectorRegistry()
+    registry.register(families(measures, labels))
+    return registry

@@ -1,0 +1,1 @@
+"""What a run would do: the spec resolved on this machine, the store as it stands, the difference between them."""

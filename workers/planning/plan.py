@@ -1,0 +1,165 @@
+"""From a target to a plan: read what changed, take the differences, estimate. Touches nothing."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+import pyarrow as pa
+
+from pipelines.content.chunks import metadata_type
+from pipelines.content.documents import SourceShard, count_inputs
+from pipelines.spec.running import PricesSpec
+from workers.embedding.work import find_work
+from workers.ingest.corpus_pass import CorpusPass, CorpusSummary
+from workers.ingest.source_shard import Ingest, Ingested
+from workers.ingest.tasks import run_inline
+from workers.observing.costs import Cost, Held, cost
+from workers.observing.report import Plan, PlannedGeneration, Progress, Report, silent
+from workers.planning.calibration import Calibration, calibrate
+from workers.planning.changes import classify_change
+from workers.planning.live import Live
+from workers.planning.standing import State, TableState, look, pinned
+from workers.planning.target import Target
+
+SHARD_BYTES = 16 << 20
+"""Of files as they are stored: Parquet may hold ten times as much text."""
+
+
+def begin_pass(state: TableState, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
+    """A pass over what must be read, and its shards in the order in which they go."""
+    target = state.target
+    source = target.spec.source
+    table, version = target.chunk_table, state.version
+    again = {file.path for file in state.files.read} & state.known.keys()
+    fragments = table.fragments_by_file(version, again) if version is not None and again else {}
+    # All that a changed file adds may be duplicates: only rows that are known tell that nothing is new.
+    narrow = not stage or version is not None
+    ingest = Ingest(target.corpus, target.chunker, table, version, fragments, _metadata(state), stage, narrow)
+    shards = list(target.corpus.shards(state.files.read, SHARD_BYTES))
+    return CorpusPass(ingest, state.files, state.known, source.duplicates == "error", source.duplicates == "last"), shards
+
+
+def _metadata(state: TableState) -> pa.StructType | None:
+    """The type in the table once there is one; a corpus cannot change it under its readers."""
+    target = state.target
+    if state.version is None:
+        return target.corpus.metadata_type(state.listed)
+    return metadata_type(target.store.open(target.chunk_table.name, state.version).schema)
+
+
+def make_plan(target: Target, report: Report = silent) -> Plan:
+    """What `apply` would do now."""
+    state = look(target)
+    passes = {name: _dry_pass(table, report) for name, table in state.tables.items()}
+    measured = [calibrate(each) for each in state.live.targets]
+    pairs = zip(state.live.targets, measured, strict=True)
+    planned = [_plan_generation(state, each, passes[each.chunk_table.name], calibration) for each, calibration in pairs]
+    summaries = {name: corpus.summary() for name, corpus in passes.items()}
+    at_rest = all(state.at_rest(each) for each in state.live.targets)
+    pending = not at_rest or any(summary.changed for summary in summaries.values()) or any(each.pending for each in planned)
+    subject = state.live.subject
+    change = classify_change(state, pending)
+    seconds = [each.seconds for each in planned]
+    return Plan(
+        target.collection,
+        subject.generation.name,
+        subject.model.space.id,
+        change.kind,
+        change.reason,
+        *counts(summaries[subject.chunk_table.name]),
+        {name: sum(each.embed[name] for each in planned) for name in ("contents", "chunks", "tokens")},
+        {"chunks": sum(each.reuse["chunks"] for each in planned)},
+        count_inputs(passes[subject.chunk_table.name].dead),
+        None if None in seconds else sum(each for each in seconds if each is not None),
+        pinned(state),
+        pending,
+        change.identity,
+        planned,
+        [*notes(state), *_stopped(state)],
+        _estimate(planned, measured, subject.spec.prices),
+    )
+
+
+def _estimate(planned: list[PlannedGeneration], measured: list["Calibration"], prices: PricesSpec) -> Cost | None:
+    """What earlier runs held for as many tokens, by the prices of today."""
+    held: dict[str, Held] = {}
+    for each, calibration in zip(planned, measured, strict=True):
+        tokens = each.embed["tokens"]
+        if tokens and calibration.held is None:
+            return None
+        for stage, used in (calibration.held or {}).items():
+            held[stage] = held.get(stage, Held()) + used.times(tokens)
+    return cost(held, prices)
+
+
+def _dry_pass(table: TableState, report: Report) -> CorpusPass:
+    corpus, shards = begin_pass(table, stage=False)
+    for _ in corpus.inserts(shards, reported(run_inline(corpus.ingest, shards), report)):
+        pass
+    corpus.settle(table.version)
+    corpus.end()
+    return corpus
+
+
+def _plan_generation(state: State, target: Target, corpus: CorpusPass, calibration: "Calibration") -> PlannedGeneration:
+    table = state.table(target)
+    embed, reuse = {"contents": 0, "chunks": 0, "tokens": 0}, {"chunks": 0}
+    pending = False
+    if not (table.files.empty and state.complete(target)):
+        fragments = target.chunk_table.fragments(table.version)
+        version = state.vectors[target.generation.name]
+        work = find_work(target.generation, version, target.model.space, corpus.desired(table.version), fragments)
+        pending = not work.empty
+        if _derived(state.live, target):
+            reuse = {"chunks": work.rows}
+        else:
+            tokens = int(work.code_points / calibration.code_points_a_token) + 2 * work.embed.rows
+            embed = {"contents": work.embed.rows, "chunks": work.embed.rows + work.copies.rows, "tokens": tokens}
+            reuse = {"chunks": work.reuse.rows}
+    rate = calibration.tokens_per_second
+    seconds = embed["tokens"] / rate if rate else (0.0 if not embed["tokens"] else None)
+    names = (target.generation.name, target.model.spec.name, target.model.space.id)
+    return PlannedGeneration(*names, state.live.role(target), embed, reuse, seconds, pending)
+
+
+def _derived(live: Live, target: Target) -> bool:
+    """Whether a generation that is filled before this one gives it all its vectors."""
+    before = itertools.takewhile(lambda each: each != target, live.filled)
+    return any(target.model.space.derives_from(each.model.space.to_dict()) for each in before if each.chunk_table == target.chunk_table)
+
+
+def notes(state: State) -> list[str]:
+    """For a person: what is not as the spec and the corpus alone would have it."""
+    missing = [
+        f"{table.target.spec.source.uri} is not there any more: built from the {len(table.known):,} files as they were read last"
+        for table in state.tables.values()
+        if table.missing
+    ]
+    return [*state.live.notes, *missing]
+
+
+def _stopped(state: State) -> list[str]:
+    """What keeps a finished version from being published."""
+    built = state.built[state.live.subject.generation.name]
+    if built is None or not state.finished(state.live.subject):
+        return []
+    return [f"built before, and stopped by {gate['name']}: {gate['detail']}" for gate in built.gates if not gate["passed"]]
+
+
+def reported(done: Iterable[Ingested], report: Report) -> Iterator[Ingested]:
+    """Pass shards through and tell of the documents in them."""
+    documents = 0
+    for found in done:
+        documents += len(found.seen)
+        report(Progress("read", documents=documents))
+        yield found
+
+
+def counts(summary: CorpusSummary) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Documents, chunks and files, as the contract has them."""
+    values = asdict(summary)
+
+    def part(prefix: str) -> dict[str, int]:
+        return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+    return part("documents_"), part("chunks_"), part("files_")

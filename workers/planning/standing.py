@@ -1,0 +1,176 @@
+"""What is there before a run: the corpus as listed, the tables as they are, what earlier runs finished, and what readers have."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.content.diff import FileRecord, FilesDiff, diff_files
+from pipelines.content.documents import SourceFile
+from pipelines.errors import PlanStale, SourceMissing
+from pipelines.fingerprint import fingerprint
+from storage.history.built import Built, find_built
+from storage.history.catalog import Publication, publications
+from storage.sources.labelled import load_labelled
+from workers.observing.report import Plan
+from workers.planning.live import Live, live_generations
+from workers.planning.target import Target, naming
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A chunk table before a run, and the corpus as listed."""
+
+    target: Target
+    """A generation over it: how it is read and cut."""
+    files: FilesDiff
+    listed: list[SourceFile]
+    known: dict[str, FileRecord]
+    version: int | None
+    missing: bool
+    """There is no corpus any more: what is stored stands for it."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there before a run."""
+
+    live: Live
+    tables: dict[str, TableState]
+    """By name: those of all live generations."""
+    vectors: dict[str, int | None]
+    """The latest version of each live generation, by name."""
+    built: dict[str, Built | None]
+    """What earlier runs finished of them."""
+    history: list[Publication]
+    """Of the collection, oldest first."""
+    declared: str
+    """The generation that the spec declares, whatever a person chose since."""
+
+    @property
+    def current(self) -> Publication | None:
+        """What readers have."""
+        return self.history[-1] if self.history else None
+
+    @property
+    def epoch(self) -> int:
+        """Of the current publication; 0 before the first."""
+        return self.history[-1].epoch if self.history else 0
+
+    def table(self, target: Target) -> TableState:
+        return self.tables[target.chunk_table.name]
+
+    def announced(self, target: Target) -> Publication | None:
+        """The newest publication but for rollbacks, if readers have the generation, and it is of exactly these tables and query prompt.
+
+        Then readers have had, or have, all there is: a rollback since then stands until there is something new.
+        """
+        name = target.generation.name
+        if self.current is None or self.current.generation != name:
+            return None
+        last = next(
+            (row for row in reversed(self.history) if row.generation == name and row.action != "rollback" and not row.removed), None
+        )
+        return last if last and _same_state(last, self._tables(target)) and same_queries(last, target) else None
+
+    def finished(self, target: Target) -> bool:
+        """Whether a run has brought it to its end as it is now, published or not."""
+        built = self.built[target.generation.name]
+        return built is not None and _same_state(built.publication, self._tables(target)) and same_queries(built.publication, target)
+
+    def at_rest(self, target: Target) -> bool:
+        """Whether nothing of the generation is open, if the corpus did not change."""
+        if target in self.live.candidates:
+            built = self.built[target.generation.name]
+            return self.finished(target) and built is not None and built.thresholds == thresholds(target)
+        return self.finished(target) and self.announced(target) is not None
+
+    @property
+    def settled(self) -> bool:
+        """Nothing to read, nothing to embed, nothing to try again: known without opening a table."""
+        quiet = all(table.files.empty and not any(record.dead for record in table.known.values()) for table in self.tables.values())
+        return quiet and all(self.at_rest(target) and self.complete(target) for target in self.live.targets)
+
+    def complete(self, target: Target) -> bool:
+        """Whether every row of the chunk table has its vector."""
+        built = self.built[target.generation.name]
+        return self.finished(target) and built is not None and not built.publication.dead_letters
+
+    def _tables(self, target: Target) -> tuple[int | None, int | None]:
+        return self.vectors[target.generation.name], self.table(target).version
+
+
+def thresholds(target: Target) -> dict[str, Any]:
+    """What its versions are held against, as JSON literals."""
+    return target.spec.gates.model_dump(mode="json")
+
+
+def _same_state(row: Publication, tables: tuple[int | None, int | None]) -> bool:
+    return (row.version, row.chunk_version) == tables
+
+
+def same_queries(row: Publication, target: Target) -> bool:
+    """Whether queries are encoded as `row` says."""
+    return row.model_spec().get("query_prompt") == target.model.spec.query_prompt
+
+
+def look(target: Target) -> State:
+    """List the corpus and ask for the versions, of the generation that a spec declares and all that live beside it.
+
+    Raises SourceError, and SpecError for labelled queries that cannot be read: not after hours of embedding.
+    """
+    if target.spec.gates.queries:
+        with naming(target.collection):
+            load_labelled(target.spec.gates.queries)
+    history = publications(target.store, target.collection)
+    live = live_generations(target, history)
+    names = [each.generation.name for each in live.targets]
+    vectors = {each.generation.name: each.generation.version for each in live.targets}
+    built = {name: find_built(target.store, target.collection, name) for name in names}
+    versions = {each.chunk_table.name: each.chunk_table.version for each in live.targets}
+    building = any(
+        (record := built[each.generation.name]) is None
+        or not _same_state(record.publication, (vectors[each.generation.name], versions[each.chunk_table.name]))
+        for each in live.targets
+    )
+    tables = {each.chunk_table.name: _look_at_table(each, versions[each.chunk_table.name], building) for each in reversed(live.targets)}
+    return State(live, tables, vectors, built, history, target.generation.name)
+
+
+def _look_at_table(target: Target, version: int | None, building: bool) -> TableState:
+    """`building`: a generation is not finished. For that, what is stored will do, if the corpus is gone."""
+    known = target.chunk_table.read_files(version, target.reading)
+    missing = False
+    try:
+        with naming(target.collection):
+            listed = target.corpus.files()
+    except SourceMissing:
+        missing = building and bool(known) and not any(record.retry for record in known.values())
+        if not missing:
+            raise
+        listed = sorted(record.file for record in known.values())
+    return TableState(target, diff_files(listed, known), listed, known, version, missing)
+
+
+def check_saved(saved: Plan, state: State) -> None:
+    """Raises PlanStale if the corpus, the store or the spec is not as it was when `saved` was made."""
+    now = pinned(state)
+    differing = [name for name in now if saved.pinned.get(name) != now[name]]
+    if differing:
+        raise PlanStale(f"expected the state that the plan was made for, found another {', '.join(differing)}: plan again")
+
+
+def pinned(state: State) -> dict[str, Any]:
+    """What a plan holds for, in JSON literals."""
+    tables = state.tables
+    return {
+        "listing": {name: _listing(table.listed) for name, table in tables.items()},
+        "chunk table version": {name: table.version for name, table in tables.items()},
+        "vectors version": state.vectors,
+        "generation": state.live.subject.generation.name,
+        "published epoch": state.epoch,
+        "query prompt": [each.model.spec.query_prompt for each in state.live.targets],
+        "reading": {name: table.target.reading for name, table in tables.items()},
+    }
+
+
+def _listing(files: list[SourceFile]) -> str:
+    return fingerprint({"files": [[file.path, file.size, file.etag] for file in files]})

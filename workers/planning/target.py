@@ -1,0 +1,168 @@
+"""What a spec means on this machine: the models found, the chunker made, the tables named. Nothing of the corpus is read yet."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.chunking.chunker import Chunker
+from pipelines.chunking.making import VERSION, make_chunker, restore_chunker
+from pipelines.chunking.tokens import ModelTokenizer, Tokenizer, WordTokenizer
+from pipelines.content.documents import Corpus
+from pipelines.errors import SpecError
+from pipelines.fingerprint import fingerprint
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spaces.space import Model
+from pipelines.spec.declared import CollectionSpec, ModelSpec, Spec
+from storage.history.catalog import publications
+from storage.sources.opening import open_corpus
+from storage.store.lance import Store, table_meta
+from storage.tables.chunk_table import ChunkTable, kept_tokenizer
+from storage.tables.generations import Generation
+
+
+@dataclass(frozen=True)
+class Target:
+    """One generation of a collection, resolved."""
+
+    store: Store
+    collection: str
+    spec: CollectionSpec
+    model: Model
+    chunker: Chunker
+    corpus: Corpus
+    candidates: tuple[Model, ...] = ()
+    """Of the collection: models of generations that are kept beside the spec's main one."""
+
+    @property
+    def reading(self) -> str:
+        """Identity of how files become documents: when it changes, every file must be read again."""
+        source = self.spec.source.model_dump(include={"id", "text", "metadata", "format", "duplicates"}, mode="json")
+        return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json")})
+
+    @property
+    def chunking(self) -> str:
+        """Identity of how documents become chunk rows."""
+        return _chunking(self.chunker, self.spec)
+
+    @property
+    def chunk_table(self) -> ChunkTable:
+        return ChunkTable(self.store, self.collection, self.chunking)
+
+    @property
+    def generation(self) -> Generation:
+        return Generation(self.store, _generation_name(self.collection, self.chunking, self.model))
+
+    def chunks_meta(self) -> dict[str, Any]:
+        """What the chunk table records of itself."""
+        return {"chunker": self.chunker.identity, "declared": self.spec.chunking.model_dump(mode="json")}
+
+    def generation_meta(self) -> dict[str, Any]:
+        """What the generation's table records of itself."""
+        space = {"id": self.model.space.id, **self.model.space.to_dict()}
+        return {
+            "space": space,
+            "model": self.model.spec.model_dump(mode="json"),
+            "chunking": self.chunking,
+            "chunk_table": self.chunk_table.name,
+            "chunker": self.chunker.identity,
+        }
+
+
+def resolve_target(spec: Spec, name: str | None) -> Target:
+    """The generation that the spec declares. Raises SpecError, ModelError, SourceError."""
+    collection, declared = spec.collection(name)
+    store = Store(spec.store)
+    with naming(collection):
+        model = resolve_model(declared.model)
+        candidates = tuple(_candidate(number, each) for number, each in enumerate(declared.candidates))
+        tokenizer = tokenizer_of(model)
+        chunker = _kept_chunker(store, collection, declared, model, tokenizer) or _new_chunker(declared, model, tokenizer)
+        for candidate in candidates:
+            _check_window(chunker, candidate)
+        return Target(store, collection, declared, model, chunker, open_corpus(declared.source, declared.limits), candidates)
+
+
+def _candidate(number: int, spec: ModelSpec) -> Model:
+    try:
+        return resolve_model(spec)
+    except SpecError as error:
+        raise SpecError(f"candidates.{number}.{str(error).removeprefix('model.')}") from None
+
+
+@contextmanager
+def naming(collection: str) -> Iterator[None]:
+    """A SpecError about a key of the collection names the whole key."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(f"collections.{collection}.{error}") from None
+
+
+def _new_chunker(declared: CollectionSpec, model: Model, tokenizer: Tokenizer) -> Chunker:
+    window = model.space.max_tokens if model.tokenizer_file else None
+    return make_chunker(declared.chunking, tokenizer, window, _prompt_tokens(model, tokenizer))
+
+
+def _kept_chunker(store: Store, collection: str, declared: CollectionSpec, model: Model, tokenizer: Tokenizer) -> Chunker | None:
+    """The chunker of published chunks that were declared alike: their borders and ids stay when the model changes.
+
+    Of several the newest that has vectors of this model, else the newest. None if there are none, or a chunk with what `model` adds might
+    not fit its window.
+    """
+    fitting = []
+    for table in dict.fromkeys(row.chunk_table for row in reversed(publications(store, collection))):
+        meta = table_meta(store.open(table)) if store.has(table) else {}
+        if meta.get("declared") == declared.chunking.model_dump(mode="json"):
+            chunker = restored_chunker(store, collection, meta["chunker"], tokenizer)
+            if chunker and _fits(chunker, model, tokenizer):
+                fitting.append(chunker)
+    embedded = (each for each in fitting if store.has(_generation_name(collection, _chunking(each, declared), model)))
+    return next(embedded, next(iter(fitting), None))
+
+
+def _chunking(chunker: Chunker, declared: CollectionSpec) -> str:
+    return fingerprint({"chunker": chunker.identity, "metadata": list(declared.source.metadata)})
+
+
+def _generation_name(collection: str, chunking: str, model: Model) -> str:
+    return f"{collection}.vectors.{fingerprint({'chunking': chunking, 'space': model.space.id})[:12]}"
+
+
+def restored_chunker(store: Store, collection: str, identity: dict[str, Any], tokenizer: Tokenizer) -> Chunker | None:
+    """The chunker of that identity, with the model's `tokenizer` or the one that was kept; None if it cannot be had."""
+    if identity["version"] != VERSION:
+        return None
+    if identity.get("tokenizer") in (None, tokenizer.identity):
+        return restore_chunker(identity, tokenizer)
+    content = kept_tokenizer(store, collection, identity["tokenizer"]) if isinstance(tokenizer, ModelTokenizer) else None
+    return restore_chunker(identity, ModelTokenizer(content)) if content else None
+
+
+def tokenizer_of(model: Model) -> Tokenizer:
+    """Words for the stand-in."""
+    return ModelTokenizer.at(model.tokenizer_file) if model.tokenizer_file else WordTokenizer()
+
+
+def _prompt_tokens(model: Model, tokenizer: Tokenizer) -> int:
+    prompt = model.space.prompt
+    return len(tokenizer.offsets([prompt])[0]) if prompt else 0
+
+
+def _fits(chunker: Chunker, model: Model, tokenizer: Tokenizer) -> bool:
+    """Whether `model` reads the chunks whole, with its special tokens and its prompt."""
+    size: int = chunker.identity.get("size", 0)  # whole documents are cut by the model, as they always were
+    return not size or size + tokenizer.special_tokens + _prompt_tokens(model, tokenizer) <= model.space.max_tokens
+
+
+def _check_window(chunker: Chunker, candidate: Model) -> None:
+    size = chunker.identity.get("size")
+    if not size:
+        return
+    tokenizer = tokenizer_of(candidate)
+    if not _fits(chunker, candidate, tokenizer):
+        added = tokenizer.special_tokens + _prompt_tokens(candidate, tokenizer)
+        raise SpecError(
+            f"candidates: expected models that read chunks of {size} tokens and what they add themselves ({added}), found "
+            f"{candidate.spec.name} with a window of {candidate.space.max_tokens}"
+        )

@@ -1,0 +1,281 @@
+"""A run: from what the corpus says to a published version. The only committer of its collection."""
+
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from pipelines.content.chunks import metadata_type, vector_schema
+from pipelines.content.documents import DeadLetter, count_inputs
+from pipelines.logs import log
+from storage.history.built import Built, keep_built
+from storage.history.catalog import Publication, publish
+from storage.history.declaration import Declaration, declaration, declare
+from storage.history.evaluations import keep_evaluation
+from storage.tables.index import update_index
+from storage.who import now, whoami
+from workers.embedding.encoding import Encoding
+from workers.judging.gates import judge
+from workers.observing.account import Tally
+from workers.observing.report import BuiltGeneration, Plan, Report, Result, Status, silent
+from workers.observing.telemetry import Observer, observe
+from workers.planning.calibration import calibrate
+from workers.planning.changes import classify_change
+from workers.planning.plan import counts, notes
+from workers.planning.standing import State, check_saved, look, pinned, thresholds
+from workers.planning.target import Target
+from workers.runs.filling import Filling
+from workers.runs.ingesting import CurrentChunks, ingest_corpus
+from workers.runs.results import DEAD_LETTERS_KEPT, NOTHING, built_generation, nothing_to_do
+from workers.runs.session import Session, open_session
+
+
+def apply(target: Target, saved: Plan | None = None, report: Report = silent, run_id: str | None = None) -> Result:
+    """Bring all live generations of the collection up to date, and publish the main one. Resumes what was interrupted: the tables are the
+    checkpoint.
+
+    Raises Conflict while another run has the collection, PlanStale if `saved` no longer holds.
+    """
+    with observe("apply", target.collection, target.spec.schedule) as observer:
+        result = _apply(target, saved, report, run_id, observer)
+        return observer.ended(result, result.status)
+
+
+def _apply(target: Target, saved: Plan | None, report: Report, run_id: str | None, observer: Observer) -> Result:
+    state = look(target)
+    observer.published(state.current)
+    if saved is not None:
+        check_saved(saved, state)
+    if state.settled:
+        _declare(state)
+        return nothing_to_do(state)
+    with open_session(target.store, target.collection, report, run_id, target.spec.prices) as session, observer.follow(session):
+        state = look(target)
+        if saved is not None:
+            check_saved(saved, state)  # again, now that nobody else can change it
+        return _Application(session, state, observer).perform()
+
+
+def _declare(state: State) -> None:
+    """Keep what the spec says now: a person who promotes or rolls back decides against that."""
+    subject = state.live.subject
+    objects = subject.store.objects
+    told = Declaration(state.declared, tuple(target.generation.name for target in state.live.targets))
+    if declaration(objects, subject.collection) != told:
+        declare(objects, subject.collection, told)
+
+
+class _Application:
+    """What one run does, in order: the corpus into the chunk tables; then each generation, the one that readers have first."""
+
+    def __init__(self, session: Session, state: State, observer: Observer) -> None:
+        self._session = session
+        self._observer = observer
+        self._state = state
+        self._change = classify_change(state, True)
+        self._current = state.current
+        """What readers have by now."""
+        self._tables: dict[str, CurrentChunks] = {}
+        self._filled: dict[str, tuple[int, Tally]] = {}
+        self._failed: dict[str, str] = {}
+        """Chunks of the main generation that could not be embedded, and why."""
+
+    def perform(self) -> Result:
+        self._write_intent()
+        for name, table in self._state.tables.items():
+            self._tables[name] = ingest_corpus(self._session, table)
+        for target in self._state.live.wider:
+            with Encoding(target, self._session.workforce) as encoding:
+                self._fill(target, encoding)
+        return self._finish([self._bring_up(target) for target in self._state.live.targets])
+
+    def _write_intent(self) -> None:
+        subject = self._state.live.subject
+        _declare(self._state)
+        self._session.begin(
+            generation=subject.generation.name,
+            space=subject.model.space.id,
+            change=self._change.kind,
+            reason=self._change.reason,
+            identity=self._change.identity,
+            pinned=pinned(self._state),
+            spec=subject.spec.model_dump(mode="json"),
+        )
+
+    def _bring_up(self, target: Target) -> BuiltGeneration:
+        """Fill, index, judge, and publish if that is its part. What is as it was is left alone."""
+        state = self._state
+        with Encoding(target, self._session.workforce) as encoding:
+            version, tally = self._filled.get(target.generation.name) or self._fill(target, encoding)
+            built = self._built(target, version, tally, encoding)
+        if state.live.role(target) == "main":
+            self._failed = tally.failed
+        return built_generation(target, state.live.role(target), self._publish(target, built), built, tally)
+
+    def _fill(self, target: Target, encoding: Encoding) -> tuple[int, Tally]:
+        """Fill and index. Gives the version of the vectors, and what it took."""
+        state, name = self._state, target.generation.name
+        table, tally = self._tables[target.chunk_table.name], self._session.begin_generation()
+        version = state.vectors[name]
+        if version is None or table.version != state.table(target).version or not state.complete(target):
+            began = time.monotonic()
+            version = _index(self._session, target, _fill(self._session, target, tally, encoding, table.version))
+            tally.seconds = time.monotonic() - began
+        self._filled[name] = version, tally
+        return version, tally
+
+    def _built(self, target: Target, version: int, tally: Tally, encoding: Encoding) -> Built:
+        """What becomes of the version: judged, unless it was, and nothing is new."""
+        state, name = self._state, target.generation.name
+        table = self._tables[target.chunk_table.name]
+        dead = count_inputs(table.corpus.dead) + len(tally.failed)
+        publication = _publication(self._session, target, version, table.version, dead)
+        built = state.built[name]
+        if built is not None and built.passed and state.at_rest(target) and _same(built.publication, publication):
+            return built
+        return self._judge(target, publication, built, tally, encoding)
+
+    def _judge(self, target: Target, publication: Publication, before: Built | None, tally: Tally, encoding: Encoding) -> Built:
+        """Hold the version against its gates, and keep what came of it."""
+        session = self._session
+        session.tell("gates")
+        since = before.publication.version if before and before.passed and not self._never_compared(target, before) else None
+        with session.profile.stage("gates"):
+            gates = judge(
+                target,
+                publication.version,
+                publication.chunk_version,
+                encoding=encoding,
+                published=self._current,
+                since=since,
+                failed=tally.failed,
+                dead=publication.dead_letters,
+            )
+        for gate in gates:
+            log("gate", gate=gate.name, of=gate.kind, passed=gate.passed, value=gate.value, threshold=gate.threshold)
+        failed = sorted(tally.failed)[:DEAD_LETTERS_KEPT]
+        told = [asdict(gate) for gate in gates]
+        built = Built(publication, told, all(gate.passed for gate in gates), failed, thresholds(target))
+        session.fence.check()
+        keep_built(target.store, built)
+        versions = (publication.version, publication.chunk_version)
+        keep_evaluation(target.store, publication.generation, *versions, publication.space, gates, session.run.run_id)
+        return built
+
+    def _never_compared(self, target: Target, before: Built) -> bool:
+        """Whether it passed when there was no other generation to compare it with, and now there is one."""
+        compared = any(gate["name"] == "overlap" and gate["value"] is not None for gate in before.gates)
+        return not compared and self._current is not None and self._current.generation != target.generation.name
+
+    def _publish(self, target: Target, built: Built) -> Status:
+        """Move the pointer, unless the gates or a person object, or readers had this already."""
+        role = self._state.live.role(target)
+        publication = built.publication
+        if role == "candidate" or not built.passed:
+            log("not published", generation=publication.generation, version=publication.version, gates_passed=built.passed)
+            return "built"
+        announced = self._state.announced(target)
+        if announced is not None and self._adds_nothing(announced, publication):
+            return "partial" if publication.dead_letters else "nothing"
+        action = "publish" if target.generation.name == self._state.declared else "update"
+        session = self._session
+        session.tell("publish")
+        session.fence.check()
+        with session.profile.stage("publish"):
+            epoch = self._current.epoch + 1 if self._current else 1
+            self._current = publish(target.store, replace(publication, epoch=epoch, action=action, at=now()))
+        self._observer.published(self._current)
+        log("published", generation=publication.generation, version=publication.version, epoch=epoch, chunks=publication.chunks)
+        return "partial" if publication.dead_letters else "published"
+
+    def _adds_nothing(self, announced: Publication, publication: Publication) -> bool:
+        """Whether readers had this already. If only the count of dead letters is new, that is no reason to undo a rollback."""
+        only_letters = _same(announced, replace(publication, dead_letters=announced.dead_letters))
+        return _same(announced, publication) or (only_letters and announced.epoch != self._state.epoch)
+
+    def _finish(self, generations: list[BuiltGeneration]) -> Result:
+        """Leave the record."""
+        state, session = self._state, self._session
+        subject = state.live.subject
+        table = self._tables[subject.chunk_table.name]
+        main = next(each for each in generations if each.role == "main")
+        documents, chunks, _ = counts(table.corpus.summary())
+        spent = session.spent()
+        tokens = sum(each.embed["tokens"] for each in generations)
+        dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._failed.items())]
+        quiet = all(state.at_rest(target) and self._as_it_was(target, generations) for target in state.live.targets)
+        result = Result(
+            collection=subject.collection,
+            generation=subject.generation.name,
+            space=subject.model.space.id,
+            change="none" if quiet else self._change.kind,
+            documents=documents,
+            chunks=chunks,
+            embed={name: sum(each.embed[name] for each in generations) for name in NOTHING},
+            reuse={"chunks": sum(each.reuse["chunks"] for each in generations)},
+            run_id=session.run.run_id,
+            status=main.status,
+            version=main.version,
+            dead_letters=count_inputs(dead),
+            tokens_per_second=tokens / spent["seconds"]["total"],
+            reason=main.objection,
+            gates=main.gates,
+            identity=self._change.identity,
+            generations=generations,
+            notes=notes(state),
+            **spent,
+        )
+        session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})
+        return result
+
+    def _as_it_was(self, target: Target, generations: list[BuiltGeneration]) -> bool:
+        version = next(each.version for each in generations if each.generation == target.generation.name)
+        unchanged = self._tables[target.chunk_table.name].version == self._state.table(target).version
+        return unchanged and version == self._state.vectors[target.generation.name]
+
+
+def _same(row: Publication, other: Publication) -> bool:
+    """Whether readers would get the same rows, encode queries alike, and miss as many."""
+    return _said(row) == _said(other)
+
+
+def _said(row: Publication) -> tuple[int, int, Any, int]:
+    return row.version, row.chunk_version, row.model_spec().get("query_prompt"), row.dead_letters
+
+
+def _fill(session: Session, target: Target, tally: Tally, encoding: Encoding, chunk_version: int) -> int:
+    """Bring the vectors up to the chunk table. Gives the version of the vectors."""
+    space = target.model.space
+    metadata = metadata_type(target.store.open(target.chunk_table.name, chunk_version).schema)
+    schema = vector_schema(metadata, space.dimension, space.dtype)
+    version = target.store.create(target.generation.name, schema, target.generation_meta()).version
+    return Filling(session, target, tally, encoding, chunk_version, version).perform(calibrate(target))
+
+
+def _index(session: Session, target: Target, version: int) -> int:
+    session.tell("index")
+    session.fence.check()
+    with session.profile.stage("index"):
+        made = int(update_index(target.store.open(target.generation.name, version)).version)
+    log("indexed", table=target.generation.name, version=made, renewed=made != version)
+    return made
+
+
+def _publication(session: Session, target: Target, version: int, chunk_version: int, dead: int) -> Publication:
+    return Publication(
+        collection=target.collection,
+        epoch=0,
+        action="publish",
+        generation=target.generation.name,
+        version=version,
+        chunk_table=target.chunk_table.name,
+        chunk_version=chunk_version,
+        space=target.model.space.id,
+        model=target.model.spec.model_dump_json(),
+        chunks=target.generation.count(version),
+        dead_letters=dead,
+        restores=0,
+        run_id=session.run.run_id,
+        at=now(),
+        who=whoami(),
+        why="",
+    )

@@ -1,0 +1,57 @@
+"""What a run leaves: its result, and that of a run which had nothing to do."""
+
+from pipelines.measures.gate import Gate
+from storage.history.built import Built
+from workers.observing.account import Tally
+from workers.observing.report import BuiltGeneration, Result, Role, Status
+from workers.planning.plan import begin_pass, counts, notes
+from workers.planning.standing import State
+from workers.planning.target import Target
+
+DEAD_LETTERS_KEPT = 10_000
+"""In the record of a run; the count is exact."""
+NOTHING = {"contents": 0, "chunks": 0, "tokens": 0}
+
+
+def nothing_to_do(state: State) -> Result:
+    target = state.live.subject
+    corpus, _ = begin_pass(state.table(target), stage=False)
+    documents, chunks, _ = counts(corpus.summary())
+    return Result(
+        collection=target.collection,
+        generation=target.generation.name,
+        space=target.model.space.id,
+        change="none",
+        documents=documents,
+        chunks=chunks,
+        embed=NOTHING,
+        reuse={"chunks": 0},
+        run_id=None,
+        status="nothing",
+        version=state.vectors[target.generation.name],
+        dead_letters=0,
+        seconds={"total": 0.0, "model": 0.0},
+        tokens_per_second=0.0,
+        gates=_gates(state.built[target.generation.name]),
+        notes=notes(state),
+    )
+
+
+def _gates(built: Built | None) -> list[Gate]:
+    return [Gate(**gate) for gate in built.gates] if built else []
+
+
+def built_generation(target: Target, role: Role, status: Status, built: Built, tally: Tally) -> BuiltGeneration:
+    return BuiltGeneration(
+        generation=target.generation.name,
+        model=target.model.spec.name,
+        space=target.model.space.id,
+        role=role,
+        status=status,
+        version=built.publication.version,
+        embed={"contents": tally.contents, "chunks": tally.embedded, "tokens": tally.tokens},
+        reuse={"chunks": tally.reused},
+        tokens_per_second=tally.tokens / tally.seconds if tally.seconds else 0.0,
+        code_points_a_token=tally.code_points / tally.tokens if tally.tokens else None,
+        gates=_gates(built),
+    )

@@ -1,0 +1,1 @@
+"""Runs that look after a collection: maintain, erase, drop."""

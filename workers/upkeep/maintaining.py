@@ -1,0 +1,134 @@
+"""Upkeep of a collection: `maintain`, its `--erase`, and `drop`. Each is a run of its own: it takes the fence, and leaves a record.
+
+What is rewritten holds the same rows as before, so what an earlier run finished, and what readers have, moves to the new versions. After
+a crash at any line the same command goes on: whether rows are the same is read off the rows, not off a memory of what was done.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from pipelines.errors import RevectorError, SpecError
+from pipelines.spec.declared import RetentionSpec
+from storage.history.catalog import Publication, current, publications, published
+from storage.store.lance import Store
+from storage.tables.generations import generations, named
+from storage.upkeep.maintenance import same_rows
+from workers.observing.report import Report, silent
+from workers.observing.telemetry import observe
+from workers.planning.live import live_generations
+from workers.planning.standing import State, look
+from workers.planning.target import Target
+from workers.runs.session import Session, open_session
+from workers.upkeep.steps import Chores, Upkeep
+
+YOUNG = timedelta(hours=1)
+"""Versions that nothing refers to stay so long: a plan, a status or an evaluation may be reading them, and none of them takes the fence."""
+
+
+def maintain(
+    store: Store,
+    collection: str,
+    retention: RetentionSpec,
+    chunk_table: str | None,
+    report: Report = silent,
+    run_id: str | None = None,
+) -> Upkeep:
+    """Compact, index, publish the same rows in their better layout, and remove what nothing needs.
+
+    `chunk_table`: the one that the spec declares, which stays whatever refers to it; None if that cannot be told: then all stay.
+    Raises Conflict while another run has the collection.
+    """
+    with observe("maintain", collection) as observer:
+        work = Chores(store, collection, retention, YOUNG, chunk_table)
+        if not work.due():
+            return observer.ended(Upkeep(collection, "nothing"), "nothing")
+        with _held(store, collection, "maintain", report, run_id) as session, observer.follow(session):
+            work.begin(session)
+            work.tend()
+            work.move()
+            work.clean()
+            return observer.ended(work.end("maintained"), "maintained")
+
+
+def erase(target: Target, report: Report = silent, run_id: str | None = None) -> Upkeep:
+    """Leave no byte of a document that is no longer in the corpus, and check that.
+
+    Only the newest state of each live generation stays: no earlier publication can be rolled back to, and generations that nothing keeps
+    current are dropped. Files that no version refers to go, too, which is safe under the fence: no run is writing any, and one that was
+    overtaken and does not know it yet looks for its files before it commits.
+
+    Raises RevectorError if the corpus has changed since it was applied or readers do not have the newest state, StorageError if anything
+    else is found in the store in the end.
+    """
+    store, collection = target.store, target.collection
+    with _held(store, collection, "erase", report, run_id) as session:
+        state = look(target)
+        _check_newest(state, published(store, collection))
+        work = Chores(store, collection, RetentionSpec(publications=1, days=0), timedelta(0), target.chunk_table.name, worn=0.0)
+        work.begin(session)
+        live = {each.generation.name for each in state.live.targets}
+        for generation in generations(store, collection):
+            if generation.name not in live:
+                work.drop(generation.name)
+        work.give_up()  # before anything is written anew: what an earlier publication pins is not
+        work.tend()
+        work.move()
+        work.clean(all_else=True)
+        work.check()
+        return work.end("erased")
+
+
+def drop(target: Target, name: str, force: bool = False, report: Report = silent) -> Upkeep:
+    """Remove a generation, and its chunk table if nothing else needs that.
+
+    Raises SpecError if readers have it, or if the spec declares it and `force` is not set: the next run would build it again.
+    """
+    store, collection = target.store, target.collection
+    table = named(collection, [generation.name for generation in generations(store, collection)], name)
+    _check_unread(store, collection, table)
+    if not force and table in {each.generation.name for each in live_generations(target, publications(store, collection)).targets}:
+        raise SpecError(
+            f"expected a generation that the spec no longer declares, found {table}, which the next apply would build again: --force"
+        )
+    with _held(store, collection, "drop", report) as session:
+        _check_unread(store, collection, table)  # again, now that no run can publish it
+        work = Chores(store, collection, RetentionSpec(), YOUNG, target.chunk_table.name)
+        work.begin(session)
+        work.drop(table)
+        work.remove_tables()
+        return work.end("dropped")
+
+
+def _check_unread(store: Store, collection: str, table: str) -> None:
+    here = current(store, collection)
+    if here is not None and here.generation == table:
+        raise SpecError(f"expected a generation that readers do not have, found {table}, which is published: promote another one first")
+
+
+def _check_newest(state: State, here: Publication) -> None:
+    """An erasure keeps what is newest, and nothing else: that must be what the corpus says, and what readers have."""
+    collection = here.collection
+    remedy = f"run `revector apply {collection}`, then erase"
+    for table in state.tables.values():
+        changed = [file for file in table.files.read if file.path not in table.known or table.known[file.path].file != file]
+        if changed or table.files.gone:
+            count = len(changed) + len(table.files.gone)
+            raise RevectorError(f"expected the corpus of {collection} as it was last applied, found {count} files changed: {remedy}")
+    for target in state.live.targets:
+        if not state.finished(target):
+            raise RevectorError(f"expected {target.generation.name} as a run finished it, found it unfinished: {remedy}")
+    newest = state.vectors.get(here.generation)
+    if newest is None or not same_rows(state.live.subject.store, here.generation, here.version, newest):
+        raise RevectorError(
+            f"expected readers on the newest version of a live generation, found version {here.version} of {here.generation} "
+            f"(newest {newest}): promote or apply what they shall have, then erase"
+        )
+
+
+@contextmanager
+def _held(store: Store, collection: str, kind: str, report: Report, run_id: str | None = None) -> Iterator[Session]:
+    """A run of upkeep. Raises Conflict while another run has the collection."""
+    with open_session(store, collection, report, run_id) as session:
+        session.begin(upkeep=kind)
+        yield session
