@@ -25,6 +25,7 @@ from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from pipelines.spec.parsing import load_spec
 from storage import open_published
+from storage.collection import Collection
 from storage.history.catalog import Publication, publications, published
 from storage.reading.published import Published
 from storage.store.lance import Store
@@ -118,11 +119,11 @@ class Reader:
     def _by_command(self, query: int) -> Answer:
         """It does not say which publication it answered from: it was one of those that were current meanwhile."""
         began = time.time()
-        before = published(Store(self._root), self._collection)
+        before = published(Collection(Store(self._root), self._collection))
         hits = search(self._collection, self._queries[query], self._config, k=RESULTS)
         at = time.time()
         found = {hit["chunk_id"]: hit["score"] for hit in hits}
-        meanwhile = [one for one in publications(Store(self._root), self._collection) if one.epoch >= before.epoch]
+        meanwhile = [one for one in publications(Collection(Store(self._root), self._collection)) if one.epoch >= before.epoch]
         faults = {one.epoch: self._read(one).fault(self._vector(one, query), found) for one in meanwhile}
         epoch = next((epoch for epoch, fault in faults.items() if not fault), 0)
         return Answer(at, at - began, "search", epoch, "" if epoch else f"from no publication: {faults}")

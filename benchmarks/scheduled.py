@@ -169,10 +169,9 @@ class Stage:
         from flows.flow_run.presence import run_id, sign
         from storage.history.ledger import Run
         from storage.history.watch import holder
-        from storage.store.objects import Objects
 
         until(lambda: sign(self.flow_run(id)))
-        run = Run(Objects(self.root), NAME, run_id(self.flow_run(id)))
+        run = Run(Collection(Store(self.root), NAME), run_id(self.flow_run(id)))
         until(lambda: run.objects.names(run.key("shards")) or self.finished(id))
         if self.finished(id):
             raise RuntimeError(f"expected a run in the middle, found {self.flow_run(id).state}")

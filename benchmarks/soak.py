@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from storage.collection import Collection
 from storage.history.catalog import publications
 from storage.store.lance import Store
 from tests.mortal import FORKS, Setting, end_with_the_rest, started
@@ -206,7 +207,7 @@ def _settle(place: Place, counts: Counts, seen: tuple[Seen, ...]) -> Soaked:
     calm.write(-1)
     calm.must("apply")
     lost, doubled = lost_and_doubled(place.published(), calm.published())
-    history = publications(Store(place.store), COLLECTION)
+    history = publications(Collection(Store(place.store), COLLECTION))
     ever = {(row.epoch, row.version) for row in history}
     complaints += [f"a reader saw {saw}, which was never published" for each in seen for saw in each.states if saw[:2] not in ever]
     states = {saw[:2]: saw[2] for each in seen for saw in each.states}

@@ -10,6 +10,7 @@ import orjson
 from pipelines.errors import ModelError, RevectorError, SpecError
 from pipelines.spec.declared import Spec
 from pipelines.spec.parsing import check_name, load_spec
+from storage.collection import Collection, collections
 from storage.history import catalog, promotion
 from storage.history.evaluations import Evaluation
 from storage.reading import status as standing
@@ -71,10 +72,10 @@ def status(name: str | None = None, config: Config = None, *, store: str | None 
     spec = load_spec(config, store)
     where = Store(spec.store)
     if name is None:
-        names = sorted({*spec.collections, *standing.collections(where)})
-        return {"store": spec.store, "collections": [standing.collection_status(where, each) for each in names]}
-    one = spec.collection(name)[0]
-    return {"store": spec.store, "collections": [standing.collection_status(where, one) | {"letters": standing.dead_letters(where, one)}]}
+        names = sorted({*spec.collections, *map(str, collections(where))})
+        return {"store": spec.store, "collections": [standing.collection_status(Collection(where, name)) for name in names]}
+    one = Collection(where, spec.collection(name)[0])
+    return {"store": spec.store, "collections": [standing.collection_status(one) | {"letters": standing.dead_letters(one)}]}
 
 
 def search(
@@ -96,7 +97,7 @@ def search(
     declared = spec.collection(name)[1] if bridge else spec.collections.get(name)
     models = (declared.model, *declared.candidates) if declared else ()
     conditions = [each if isinstance(each, Condition) else Condition(*each) for each in where]
-    return searching.search(Store(spec.store), check_name(name), query, k, conditions, models, bridge)
+    return searching.search(Collection(Store(spec.store), check_name(name)), query, k, conditions, models, bridge)
 
 
 def bridge(name: str, config: Config = None, *, store: str | None = None, report: Report = silent) -> BridgeResult:
@@ -107,13 +108,18 @@ def bridge(name: str, config: Config = None, *, store: str | None = None, report
 def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
     """Published versions, runs, and what they cost."""
     spec = load_spec(config, store)
-    return standing.history(Store(spec.store), spec.collection(name)[0])
+    return standing.history(Collection(Store(spec.store), spec.collection(name)[0]))
 
 
 def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
     """What changed between two published versions."""
     where = _store(config, store)
-    return {"collection": name, "from": a, "to": b, **compare_versions(where, catalog.publications(where, check_name(name)), a, b)}
+    return {
+        "collection": name,
+        "from": a,
+        "to": b,
+        **compare_versions(where, catalog.publications(Collection(where, check_name(name))), a, b),
+    }
 
 
 def evaluate(
@@ -132,13 +138,13 @@ def promote(
     name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "", force: bool = False
 ) -> catalog.Publication:
     """Publish the newest finished state of another generation. `force`: also if it failed its gates, or is behind."""
-    return promotion.promote(_store(config, store), check_name(name), generation, why, force)
+    return promotion.promote(Collection(_store(config, store), check_name(name)), generation, why, force)
 
 
 def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
     """Publish again what was published before."""
     spec = load_spec(config, store)
-    return catalog.rollback(Store(spec.store), spec.collection(name)[0], why)
+    return catalog.rollback(Collection(Store(spec.store), spec.collection(name)[0]), why)
 
 
 def maintain(
@@ -155,7 +161,9 @@ def maintain(
         return maintaining.erase(_target(name, config, store), report, run_id)
     spec = load_spec(config, store)
     collection, declared = spec.collection(name)
-    return maintaining.maintain(Store(spec.store), collection, declared.retention, _chunk_table(spec, collection), report, run_id)
+    return maintaining.maintain(
+        Collection(Store(spec.store), collection), declared.retention, _chunk_table(spec, collection), report, run_id
+    )
 
 
 def drop(

@@ -57,10 +57,11 @@ def tell(job: Job, had: "Publication | None", have: "Publication | None") -> Non
 
 def readers(job: Job, ours: Callable[["Publication"], bool]) -> "tuple[Publication | None, Publication | None]":
     """What readers had before the publications that are `ours`, and what they have."""
+    from storage.collection import Collection
     from storage.history.catalog import publications
     from storage.store.lance import Store
 
-    history = publications(Store(job.spec.store), job.collection)
+    history = publications(Collection(Store(job.spec.store), job.collection))
     earlier = list(takewhile(lambda row: not ours(row), history))
     return earlier[-1] if earlier else None, history[-1] if history else None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from storage.collection import Collection
 from storage.history.catalog import publications
 from storage.store.lance import Store
 from tests.mortal import Act, Ended, Point, Setting, Trap, die, started, stop
@@ -123,7 +124,7 @@ def judge(rehearsed: Rehearsed, point: str, seen: Seen, again: bool, sprung: boo
     last = place.must(*scene.command).result["status"]
     if last != "nothing":
         complaints.append(f"expected nothing left to do, found {last}")
-    ever = {(row.epoch, row.version) for row in publications(Store(place.store), COLLECTION)}
+    ever = {(row.epoch, row.version) for row in publications(Collection(Store(place.store), COLLECTION))}
     wrong = [f"a reader saw {saw}" for saw in seen.states if saw[:2] not in ever or saw[2] not in scene.states]
     errors = [*seen.errors, *wrong]
     told = [f"{point}: {complaint}" for complaint in (*complaints, *errors)]

@@ -18,7 +18,7 @@ from workers.embedding.embed_shard import Embedding, Receipt, Shard
 def hold_workers(here: Path) -> None:
     """Let all actors of this driver look at `here`."""
 
-    class Held(actor.EmbedActor):
+    class MachineTime(actor.EmbedActor):
         def load(self) -> str:
             labels = ray.get_runtime_context().get_node_labels()
             (here / "nodes").mkdir(exist_ok=True)
@@ -30,7 +30,7 @@ def hold_workers(here: Path) -> None:
                 time.sleep(0.05)
             return super().run(embedding, shard)
 
-    actor.EmbedActor = Held  # type: ignore[misc]
+    actor.EmbedActor = MachineTime  # type: ignore[misc]
 
 
 if __name__ == "__main__":

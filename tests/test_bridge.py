@@ -13,6 +13,7 @@ from pipelines.errors import ModelError, NotFound, RevectorError
 from pipelines.measures.bridge import Bridge, Kind, fit, identity
 from pipelines.measures.quality import unit
 from storage import open_published
+from storage.collection import Collection
 from storage.history.bridges import keep_bridge, read_bridge
 from storage.store.lance import Store
 from tests.conftest import Workplace
@@ -172,12 +173,12 @@ def test_a_bridge_of_too_few_contents_is_not_tried(workplace: Workplace) -> None
 def test_a_reader_gets_a_bridge_whole_or_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     made = fitted("procrustes", directions(50, 8), directions(50, 8))
-    keep_bridge(store, "docs", made, {})
-    assert np.array_equal(read_bridge(store, "docs", "new", "old").apply(directions(3, 8)), made.apply(directions(3, 8)))
-    assert read_bridge(store, "docs", "old", "old") == identity("old")
+    keep_bridge(Collection(store, "docs"), made, {})
+    assert np.array_equal(read_bridge(Collection(store, "docs"), "new", "old").apply(directions(3, 8)), made.apply(directions(3, 8)))
+    assert read_bridge(Collection(store, "docs"), "old", "old") == identity("old")
     store.objects.put("_revector/docs/bridges/new-old.npz", made.to_bytes()[:100])
     with pytest.raises(RevectorError, match="run `revector bridge docs`"):
-        read_bridge(store, "docs", "new", "old")
+        read_bridge(Collection(store, "docs"), "new", "old")
 
 
 @pytest.mark.parametrize("place", ["model", "candidates"])

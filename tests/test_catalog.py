@@ -17,7 +17,8 @@ from lance import LanceDataset
 from lance.commit import CommitConflictError
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound, RevectorError
-from storage.history.catalog import Publication, current, publications, publish, published, rollback
+from storage.collection import Collection
+from storage.history.catalog import Publication, all_publications, current, publications, publish, published, rollback
 from storage.history.promotion import promote
 from storage.store.commit import Change, commit
 from storage.store.lance import Store
@@ -97,8 +98,8 @@ def outcomes(tasks: list[Callable[[], Any]]) -> list[str]:
 
 def test_nothing_is_published_at_first(root: str) -> None:
     store = Store(root)
-    assert current(store, "c") is None
-    assert publications(store) == []
+    assert current(Collection(store, "c")) is None
+    assert all_publications(store) == []
     for ask in (published, rollback):
         with pytest.raises(NotFound, match="revector apply c"):
             ask(store, "c")
@@ -109,30 +110,30 @@ def test_epoch_must_follow_the_current_one(store: Store) -> None:
     for epoch in (1, 3):
         with pytest.raises(Conflict):
             publish(store, publication(epoch, run_id="another"))
-    assert publications(store) == [first]
+    assert all_publications(store) == [first]
     assert publish(store, first) == first  # the same again: its reply was lost
-    assert publications(store) == [first]
+    assert all_publications(store) == [first]
 
 
 def test_rollback_goes_to_what_readers_had_before_the_current_state_was_published(store: Store) -> None:
     for epoch in (1, 2, 3):
         publish(store, publication(epoch, version=epoch))
-    assert state(rollback(store, "c")) == ("A", 2)
-    assert state(rollback(store, "c")) == ("A", 1)
+    assert state(rollback(Collection(store, "c"))) == ("A", 2)
+    assert state(rollback(Collection(store, "c"))) == ("A", 1)
     with pytest.raises(NotFound):
-        rollback(store, "c")
+        rollback(Collection(store, "c"))
     publish(store, publication(6, version=4))
-    assert state(rollback(store, "c")) == ("A", 1)  # not 3, which was taken back
-    assert [row.restores for row in publications(store, "c")] == [0, 0, 0, 2, 1, 0, 1]
+    assert state(rollback(Collection(store, "c"))) == ("A", 1)  # not 3, which was taken back
+    assert [row.restores for row in publications(Collection(store, "c"))] == [0, 0, 0, 2, 1, 0, 1]
 
 
 def test_promotion_can_be_taken_back(store: Store) -> None:
     publish(store, publication(1, "A", 1))
     publish(store, publication(2, "B", 1))
-    assert state(promote(store, "c", "A", why="B is worse")) == ("A", 1)
-    assert state(rollback(store, "c")) == ("B", 1)
+    assert state(promote(Collection(store, "c"), "A", why="B is worse")) == ("A", 1)
+    assert state(rollback(Collection(store, "c"))) == ("B", 1)
     with pytest.raises(NotFound, match="A, B"):
-        promote(store, "c", "C")
+        promote(Collection(store, "c"), "C")
 
 
 STEPS = st.lists(st.sampled_from(["publish A", "publish B", "promote A", "promote B", "rollback", "rollback"]), min_size=4, max_size=12)
@@ -149,25 +150,25 @@ def test_rollback_is_the_way_back_through_a_tree(built: Store, root: str) -> Non
         last_of: dict[str, tuple[str, int]] = {}
         for epoch, step in enumerate(steps, 1):
             action, _, generation = step.partition(" ")
-            before = current(store, "c")
+            before = current(Collection(store, "c"))
             next_epoch = before.epoch + 1 if before else 1
             if action == "publish":
                 way.append((generation, epoch))
                 publish(store, publication(next_epoch, generation, epoch))
             elif action == "promote" and generation in last_of:
                 way.append(last_of[generation])
-                promote(store, "c", generation)
+                promote(Collection(store, "c"), generation)
             elif action == "rollback" and len(way) > 1:
                 way.pop()
-                rollback(store, "c")
+                rollback(Collection(store, "c"))
             else:
                 with pytest.raises(NotFound):
-                    promote(store, "c", generation) if action == "promote" else rollback(store, "c")
-            here = current(store, "c")
+                    promote(Collection(store, "c"), generation) if action == "promote" else rollback(Collection(store, "c"))
+            here = current(Collection(store, "c"))
             assert state(here) == (way[-1] if way else None)
             if here:
                 assert here.space == f"space of {here.generation}"
-                assert here.epoch == len(publications(store))
+                assert here.epoch == len(all_publications(store))
                 last_of[here.generation] = way[-1]
 
     check()
@@ -182,7 +183,7 @@ def test_published_versions_survive_clean_up(store: Store) -> None:
             assert store.open(table, version).to_table().num_rows == version - 1
         with pytest.raises(NotFound):
             store.open(table, 5)
-    assert state(rollback(store, "c")) == ("A", 3)
+    assert state(rollback(Collection(store, "c"))) == ("A", 3)
 
 
 def test_of_publishers_of_one_collection_one_wins(store: Store) -> None:
@@ -190,16 +191,16 @@ def test_of_publishers_of_one_collection_one_wins(store: Store) -> None:
         rivals = [publication(epoch, version=epoch, run_id=str(n)) for n in range(6)]
         found = outcomes([lambda rival=rival: publish(Store(store.root), rival) for rival in rivals])
         assert sorted(found) == ["Conflict"] * 5 + ["done"]
-        assert [row.epoch for row in publications(store)] == [*range(1, epoch + 1)]
+        assert [row.epoch for row in all_publications(store)] == [*range(1, epoch + 1)]
 
 
 def test_rollbacks_at_once_skip_no_state(store: Store) -> None:
     for epoch in (1, 2, 3, 4, 5):
         publish(store, publication(epoch, version=epoch))
-    found = outcomes([lambda: rollback(Store(store.root), "c") for _ in range(3)])
+    found = outcomes([lambda: rollback(Collection(Store(store.root), "c")) for _ in range(3)])
     assert set(found) <= {"done", "Conflict"}
     assert "done" in found
-    assert [row.version for row in publications(store)] == [1, 2, 3, 4, 5, 4, 3, 2][: published(store, "c").epoch]
+    assert [row.version for row in all_publications(store)] == [1, 2, 3, 4, 5, 4, 3, 2][: published(Collection(store, "c")).epoch]
 
 
 def test_publishers_of_different_collections_all_succeed_and_readers_see_whole_states(store: Store) -> None:
@@ -208,7 +209,7 @@ def test_publishers_of_different_collections_all_succeed_and_readers_see_whole_s
 
     def read() -> None:
         while not done.is_set():
-            seen.append(publications(Store(root)))
+            seen.append(all_publications(Store(root)))
 
     def publish_some(collection: str) -> None:
         for epoch in (1, 2, 3):
@@ -222,7 +223,7 @@ def test_publishers_of_different_collections_all_succeed_and_readers_see_whole_s
         done.set()
         reader.join()
     assert found == ["done"] * 5
-    final = publications(store)
+    final = all_publications(store)
     assert [(row.collection, row.epoch) for row in final] == [(f"c{n}", epoch) for n in range(5) for epoch in (1, 2, 3)]
     assert len(seen) > 3
     for earlier, later in zip(seen, [*seen[1:], final], strict=True):
@@ -243,12 +244,12 @@ def test_publication_whose_reply_was_lost_counts_once(store: Store, error: type[
 
     with patch.object(LanceDataset, "commit", staticmethod(land_and_fail)):
         publish(store, publication(2))
-    assert [row.epoch for row in publications(store)] == [1, 2]
+    assert [row.epoch for row in all_publications(store)] == [1, 2]
 
 
 def test_publication_that_failed_leaves_readers_where_they_were(store: Store) -> None:
     publish(store, publication(1))
     with patch.object(LanceDataset, "commit", side_effect=OSError("away")), pytest.raises(CommitUnknown):
         publish(store, publication(2, version=2))
-    assert [row.epoch for row in publications(store)] == [1]
-    assert publish(store, publication(2, version=2)) == current(store, "c")
+    assert [row.epoch for row in all_publications(store)] == [1]
+    assert publish(store, publication(2, version=2)) == current(Collection(store, "c"))

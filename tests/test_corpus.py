@@ -19,9 +19,9 @@ from storage.store import lance, spill
 from storage.tables import chunk_table
 from storage.who import new_run_id
 from workers.ingest import corpus_pass
-from workers.observing.report import silent
+from workers.observing.account import Account
 from workers.planning import plan
-from workers.planning.standing import look
+from workers.planning.standing import read_state
 from workers.planning.target import Target, resolve_target
 from workers.runs import ingesting, session
 
@@ -53,11 +53,11 @@ def target_at(folder: str, duplicates: str) -> Target:
 
 def ingest(target: Target) -> None:
     """The first half of a run: bring the chunk table up to the corpus."""
-    run = Run(target.store.objects, target.collection, new_run_id())
-    fence = take_fence(target.store.objects, target.collection, run.run_id)
+    run = Run(target.collection, new_run_id())
+    fence = take_fence(target.collection, run.run_id)
     try:
         with ExitStack() as closing:
-            ingesting._ingest(session.Session(target.store, run, fence, silent, closing), look(target).table(target))
+            ingesting.ingest_corpus(session.Session(run, fence, Account(), closing), read_state(target).table(target))
     finally:
         run.write("result.json", {})
 
@@ -105,7 +105,7 @@ class Place:
             self.check()
 
     def check(self) -> None:
-        state = look(self.target).table(self.target)
+        state = read_state(self.target).table(self.target)
         rows = self.target.store.open(self.target.chunk_table.name).to_table(columns=["doc_id", "text", "file"]).to_pylist()
         pick = min if self.duplicates == "first" else max
         owners = {id: pick(path for path, held in self.files.items() if id in held) for held in self.files.values() for id in held}

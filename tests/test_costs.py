@@ -10,21 +10,22 @@ from hypothesis import strategies as st
 from flows import history
 from flows.cli import main
 from pipelines.spec.running import PricesSpec
+from storage.collection import Collection
 from storage.history.ledger import runs
-from storage.store.objects import Objects
+from storage.store.lance import Store
 from tests.conftest import Workplace
 from workers.embedding import embed_shard
 from workers.observing import account, provenance
-from workers.observing.costs import Held, cost, total
+from workers.observing.costs import MachineTime, cost, total
 from workers.runs import filling, session
 
 amounts = st.floats(min_value=0, max_value=1e7)
-helds = st.dictionaries(st.sampled_from(["read", "embed", "gates", "other"]), st.builds(Held, amounts, amounts))
+helds = st.dictionaries(st.sampled_from(["read", "embed", "gates", "other"]), st.builds(MachineTime, amounts, amounts))
 prices = st.builds(PricesSpec, gpu_hour=st.floats(min_value=0.01, max_value=100), cpu_hour=st.floats(min_value=0, max_value=100))
 
 
 @given(helds, prices)
-def test_the_stages_make_up_the_total_and_all_is_priced_by_the_hour(held: dict[str, Held], priced: PricesSpec) -> None:
+def test_the_stages_make_up_the_total_and_all_is_priced_by_the_hour(held: dict[str, MachineTime], priced: PricesSpec) -> None:
     made = cost(held, priced)
     assert made is not None and made.currency == "USD"
     assert made.total == pytest.approx(sum(made.stages.values()))
@@ -33,14 +34,14 @@ def test_the_stages_make_up_the_total_and_all_is_priced_by_the_hour(held: dict[s
 
 
 @given(helds, prices, st.integers(min_value=0, max_value=100))
-def test_so_many_times_the_work_costs_so_many_times_as_much(held: dict[str, Held], priced: PricesSpec, factor: int) -> None:
+def test_so_many_times_the_work_costs_so_many_times_as_much(held: dict[str, MachineTime], priced: PricesSpec, factor: int) -> None:
     once, often = cost(held, priced), cost({stage: each.times(factor) for stage, each in held.items()}, priced)
     assert once is not None and often is not None
     assert often.total == pytest.approx(once.total * factor)
 
 
 def test_an_hour_of_a_gpu_costs_its_price_and_without_prices_nobody_knows() -> None:
-    held = {"embed": Held(cpu_seconds=7200, gpu_seconds=1800)}
+    held = {"embed": MachineTime(cpu_seconds=7200, gpu_seconds=1800)}
     made = cost(held, PricesSpec(gpu_hour=4, cpu_hour=0.5, currency="EUR"))
     assert made is not None and (made.total, made.currency) == (3.0, "EUR")
     assert cost(held, PricesSpec()) is None
@@ -99,7 +100,7 @@ def test_a_record_names_versions_commit_image_and_machine(workplace: Workplace, 
     monkeypatch.setenv("REVECTOR_COMMIT", "0123abc")
     workplace.write("a.parquet", {"d0": "another"})
     workplace.apply()
-    first, second = ((run.read("intent.json") or {})["environment"] for run in runs(Objects(workplace.store), "docs"))
+    first, second = ((run.read("intent.json") or {})["environment"] for run in runs(Collection(Store(workplace.store), "docs")))
     assert first["image"] == "registry.example/revector@sha256:1f0c"
     assert first["packages"].keys() >= {"revector", "ray", "torch", "pylance", "lancedb", "pyarrow"}
     assert first["packages"]["ray"] == "2.60.0" and first["python"].startswith("3.")

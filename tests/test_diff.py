@@ -16,6 +16,7 @@ from pipelines.content.chunks import HASH, Documents, chunk_rows, hash_documents
 from pipelines.content.diff import FileRecord, diff_files, diff_rows
 from pipelines.content.documents import DeadLetter, SourceFile
 from pipelines.fingerprint import DIGEST_BYTES
+from storage.collection import Collection
 from storage.store.lance import Store
 from storage.tables.chunk_table import ChunkTable
 
@@ -221,7 +222,7 @@ def test_dead_letters_do_not_make_a_file_changed() -> None:
 
 
 def test_files_that_were_read_in_another_way_are_read_again_and_those_gone_by_then_are_still_known(tmp_path: Path) -> None:
-    table = ChunkTable(Store(str(tmp_path)), "c", "chunking")
+    table = ChunkTable(Collection(Store(str(tmp_path)), "c"), "chunking")
     files = [SourceFile(path, 1, "x") for path in PATHS[:3]]
     table.write_files(1, "by one column", [FileRecord(file) for file in files], 1)
     assert diff_files(files, table.read_files(1, "by one column")).empty

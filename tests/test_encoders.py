@@ -123,8 +123,8 @@ def test_the_stand_in_does_not_care_about_its_blocks_and_spreads_evenly() -> Non
 
 def test_the_stand_in_needs_no_torch() -> None:
     code = (
-        "import sys; from pipelines.models import resolve_model; from pipelines.spec import ModelSpec;"
-        "from workers.encoders import load_encoder;"
+        "import sys; from pipelines.spaces.resolving import resolve_model; from pipelines.spec.declared import ModelSpec;"
+        "from workers.encoders.loading import load_encoder;"
         "load_encoder(resolve_model(ModelSpec(name='hash', dimensions=8))).encode(['tide']);"
         "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'ray') if m in sys.modules])"
     )

@@ -11,7 +11,7 @@ from flows import compare, evaluate, history, status
 from pipelines.errors import ModelError, NotFound
 from pipelines.spaces import resolving
 from storage.collection import folder
-from storage.history.catalog import publications
+from storage.history.catalog import all_publications
 from storage.store.lance import Store
 from tests.conftest import Workplace
 
@@ -82,10 +82,10 @@ def test_evaluate_leaves_the_store_as_it_was_but_for_its_record(two: Workplace) 
         return {path for path in Path(two.store).rglob("*") if path.is_file() and "evaluations" not in path.parts}
 
     evaluate("docs", config=two.config)
-    before = files(), publications(Store(two.store))
+    before = files(), all_publications(Store(two.store))
     evaluate("docs", config=two.config)
     evaluate("docs", names(two)[1], two.config)
-    assert (files(), publications(Store(two.store))) == before
+    assert (files(), all_publications(Store(two.store))) == before
 
 
 def test_what_fails_ends_with_3_and_says_why(two: Workplace) -> None:

@@ -17,6 +17,7 @@ from flows import commands
 from pipelines.content.chunks import vector_schema
 from pipelines.errors import RevectorError, SpecError
 from pipelines.spec.parsing import load_spec, parse_spec
+from storage.collection import Collection
 from storage.history.catalog import Publication, published
 from storage.reading.filters import MOST, OPERATORS, Condition
 from storage.reading.published import search_vectors
@@ -254,7 +255,7 @@ NAMES = st.sampled_from(
 @example("docs", "\0")
 def test_no_name_leads_out_of_the_store(filled: Workplace, name: str, generation: str) -> None:
     """Nor anywhere else than to what has that name: whoever is asked says so in one line, and nothing is there that was not before."""
-    own = published(Store(filled.store), "docs").generation
+    own = published(Collection(Store(filled.store), "docs")).generation
     assume(not generation or not own.rpartition(".")[2].startswith(generation))
     before = sorted(path for path in filled.root.rglob("*"))
     config = filled.config

@@ -14,8 +14,9 @@ from uuid import UUID
 
 import pytest
 
+from storage.collection import Collection
 from storage.history.fence import take_fence
-from storage.store.objects import Objects
+from storage.store.lance import Store
 
 pytestmark = pytest.mark.timeout(400)  # the server and Ray start slowly on a busy machine
 
@@ -107,7 +108,7 @@ def test_a_gate_that_fails_and_a_partial_publication_are_told_apart(
 
 def test_another_run_of_the_collection_is_a_conflict(prefect: SimpleNamespace, tmp_path: Path) -> None:
     config = write_collection(tmp_path, 1)
-    take_fence(Objects(str(tmp_path / "store")), "My_docs", "the-other-run")
+    take_fence(Collection(Store(str(tmp_path / "store")), "My_docs"), "the-other-run")
 
     state = prefect.sync("My_docs", config, return_state=True)
 

@@ -20,11 +20,14 @@ from pipelines.errors import SpecError
 from pipelines.measures.gate import Gate
 from pipelines.measures.quality import anisotropy, drift, effective_rank, overlap, rank_quality, unit
 from pipelines.spec.parsing import load_spec
+from storage.collection import Collection
 from storage.history.catalog import current
 from storage.reading.neighbours import to_numpy
+from storage.reading.versions import version_of
 from storage.store.commit import Change, commit
 from storage.store.lance import ROW_ADDRESS, scan_table, table_meta
 from storage.tables import index
+from storage.tables.version import Version
 from tests.conftest import Workplace
 from workers.cluster import connection
 from workers.embedding import embed_shard
@@ -32,8 +35,7 @@ from workers.embedding.embed_shard import vector_rows
 from workers.embedding.encoding import Encoding
 from workers.encoders.encoder import Encoder
 from workers.encoders.loading import load_encoder
-from workers.judging.gates import Judgement, judge
-from workers.planning.known_models import Subject, published_subject
+from workers.judging.gates import judge
 from workers.planning.target import Target, resolve_target
 
 TEXTS = 300
@@ -74,20 +76,20 @@ class Laboratory:
 
     def judge(self, vectors: Vectors, rows: pa.Table | None = None) -> dict[str, Gate]:
         """The gates of the twin with these rows and vectors."""
-        store, name = self.target.store, f"{self.target.collection}.vectors.twin"
+        store, name = self.target.store, self.target.collection.table("vectors", "twin")
         original = store.open(self.target.generation.name)
         schema = original.schema.remove_metadata()
         dataset = store.create(name, schema, table_meta(original))
         numbers = vectors.astype(schema.field("vector").type.value_type.to_pandas_dtype())
         staged = store.stage(name, schema, vector_rows(self.rows if rows is None else rows, numbers, schema))
         dataset = commit(store, dataset, Change(scan_table(dataset, ["ordinal"])[ROW_ADDRESS].to_numpy(), staged), {})
-        here = current(store, self.target.collection)
+        here = current(self.target.collection)
         assert here is not None
-        served = published_subject(store, self.target.spec, here, (self.target.model,))
-        twin = replace(served, generation=name, version=dataset.version)
-        with Encoding(self.target) as encoding:
+        served = version_of(store, here, (self.target.model,))
+        twin = replace(served, generation=name, number=dataset.version)
+        with Encoding(self.target, self.target.spec.workers) as encoding:
             encoding.keep(self.model)
-            return {gate.name: gate for gate in Judgement(twin, served, encoding, None, frozenset(), 0).gates()}
+            return {gate.name: gate for gate in judge(Case(twin, self.target.spec, encoding, served))}
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +246,7 @@ def judged(workplace: Workplace, since: int | None, failed: Sequence[str] = ()) 
     version, chunk_version = target.generation.version, target.chunk_table.version
     assert version is not None
     assert chunk_version is not None
-    here = current(target.store, "docs")
+    here = current(Collection(target.store, "docs"))
     with Counting(target) as encoding:
         gates = judge(target, version, chunk_version, encoding=encoding, published=here, since=since, failed=failed, dead=len(failed))
     return {gate.name: gate for gate in gates}, encoding.made
@@ -289,7 +291,7 @@ def test_dead_letters_excuse_rows_but_only_their_own(workplace: Workplace) -> No
 def indexed(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     monkeypatch.setattr(index, "INDEX_ROWS", 1000)
     monkeypatch.setattr(index, "PARTITION_ROWS", 100)
-    monkeypatch.setattr(Subject, "meaningless", False)  # as if these vectors were a model's
+    monkeypatch.setattr(Version, "meaningless", False)  # as if these vectors were a model's
     workplace.write("a.parquet", documents(3000))
     assert workplace.apply().status == "published"
     return workplace

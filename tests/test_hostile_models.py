@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from workers.planning.known_models import known_models, model_of
 
 from pipelines.errors import ModelError, SpecError
 from pipelines.spaces.resolving import resolve_model
@@ -26,7 +27,6 @@ from pipelines.spaces.space import Model
 from pipelines.spec.declared import ModelSpec
 from tests.tiny import CONFIG, SENTENCE, save_stack, save_transformer
 from workers.encoders.loading import load_encoder
-from workers.planning.known_models import known_models, model_of
 
 Change = Callable[[Path], None]
 
@@ -282,10 +282,10 @@ def guard(event, arguments):
         os._exit(77)
 
 from pipelines.errors import ModelError
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
-from workers.encoders import load_encoder
-import workers.sentence  # libraries may look at the machine while they are imported
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
+from workers.encoders.loading import load_encoder
+import workers.encoders.text.sentence  # libraries may look at the machine while they are imported
 
 sys.addaudithook(guard)
 for folder in sys.argv[1:]:

@@ -20,10 +20,11 @@ from flows import apply
 from flows.elsewhere.submission import Order, perform
 from pipelines.errors import WorkerError
 from pipelines.spec.parsing import load_spec
+from storage.collection import Collection
 from storage.history.fence import take_fence
 from storage.history.ledger import Run
 from storage.history.watch import newest
-from storage.store.objects import Objects
+from storage.store.lance import Store
 from tests.conftest import Workplace
 from tests.jobserver import TOKEN, JobServer, job_server
 from workers.cluster.connection import RAY_ENVIRONMENT
@@ -153,7 +154,7 @@ def run_ids(here: Workplace) -> list[str]:
 
 
 def record(here: Workplace, run_id: str) -> Any:
-    return Run(Objects(here.store), "docs", run_id).read("result.json")
+    return Run(Collection(Store(here.store), "docs"), run_id).read("result.json")
 
 
 def check_whole(here: Workplace) -> None:
@@ -178,7 +179,7 @@ def test_a_command_on_a_cluster_ends_as_here_on_the_nodes_that_the_spec_names_an
     assert corpus.published().equals(here.published())
     assert set(actors(corpus).values()) == {"gpu"}
     assert record(corpus, sent.result["run_id"])["status"] == "published"
-    where = Run(Objects(corpus.store), "docs", sent.result["run_id"]).read("intent.json")["where"]
+    where = Run(Collection(Store(corpus.store), "docs"), sent.result["run_id"]).read("intent.json")["where"]
     assert (where["kind"], where["cluster"], where["submission"]) == ("ray job", server.url, sent.result["run_id"])
 
     details = jobs._client.get_job_info(sent.result["run_id"])
@@ -196,7 +197,7 @@ def test_exit_codes_come_through(server: JobServer, tmp_path_factory: pytest.Tem
         return made
 
     gate_fails, partial, taken = place("gates = { max_failed = 0 }"), place("gates = { max_failed = 1 }"), place()
-    take_fence(Objects(taken.store), "docs", "the-other-run")
+    take_fence(Collection(Store(taken.store), "docs"), "the-other-run")
     with ThreadPoolExecutor() as pool:
         ended = list(
             pool.map(

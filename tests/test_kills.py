@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from storage.collection import Collection
 from storage.history.ledger import newest_run
+from storage.store.lance import Store
 from storage.store.objects import Objects
 from tests.disturbances import CannotMount, Rehearsed, Tally, kill, pause, rehearse, run_out_of_space, small_disk
 from tests.mortal import Act, Point, Setting, Trap, die, die_with_all, kill_ray, kill_worker, started, stop
@@ -144,7 +146,7 @@ def test_a_driver_that_is_killed_under_a_living_flow_fails_it_and_the_next_flow_
     objects = Objects(place.store)
 
     def kill_driver() -> None:
-        run = until(lambda: newest_run(objects, COLLECTION), 120)
+        run = until(lambda: newest_run(Collection(Store(objects.root), COLLECTION)), 120)
         until(lambda: run.read("intent.json"), 60)
         fence = objects.get_json(f"_revector/{COLLECTION}/fence/000000000001.json")
         os.kill(fence["pid"], signal.SIGKILL)

@@ -17,20 +17,25 @@ import pytest
 
 from pipelines.errors import Conflict
 from storage import who
+from storage.collection import Collection
 from storage.history import heartbeat, ledger
 from storage.history.fence import Fence, take_fence
 from storage.history.heartbeat import Heartbeat, cancel
 from storage.history.ledger import Run, runs
+from storage.store.lance import Store
 from storage.store.objects import Objects
 from storage.who import new_run_id
 
 HOLD = """
 import sys, time
-from storage.ledger import Heartbeat, Run, take_fence
-from storage.objects import Objects
-objects = Objects(sys.argv[1])
-take_fence(objects, "c", "held")
-with Heartbeat(Run(objects, "c", "held")):
+from storage.collection import Collection
+from storage.history.fence import take_fence
+from storage.history.heartbeat import Heartbeat
+from storage.history.ledger import Run
+from storage.store.lance import Store
+collection = Collection(Store(sys.argv[1]), "c")
+take_fence(collection, "held")
+with Heartbeat(Run(collection, "held")):
     print("taken", flush=True)
     time.sleep(60)
 """
@@ -75,19 +80,19 @@ def holder(objects: Objects) -> Iterator[subprocess.Popen[str]]:
 def test_run_is_refused_while_another_one_lives_and_follows_at_once_when_it_was_killed(objects: Objects, no_waiting: None) -> None:
     with holder(objects) as process:
         with pytest.raises(Conflict, match=f"run held of c is in progress .process {process.pid} on"):
-            take_fence(objects, "c", "next")
-        take_fence(objects, "another collection", "next")
+            take_fence(Collection(Store(objects.root), "c"), "next")
+        take_fence(Collection(Store(objects.root), "another collection"), "next")
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, but still in the list of processes
-        assert take_fence(objects, "c", "next").token == 2
+        assert take_fence(Collection(Store(objects.root), "c"), "next").token == 2
 
 
 def test_run_follows_at_once_when_the_last_one_has_ended_in_a_process_that_lives_on(objects: Objects, no_waiting: None) -> None:
-    first = take_fence(objects, "c", "first")
+    first = take_fence(Collection(Store(objects.root), "c"), "first")
     with pytest.raises(Conflict):
-        take_fence(objects, "c", "second")
-    Run(objects, "c", "first").write("result.json", {"status": "failed"})
-    second = take_fence(objects, "c", "second")
+        take_fence(Collection(Store(objects.root), "c"), "second")
+    Run(Collection(Store(objects.root), "c"), "first").write("result.json", {"status": "failed"})
+    second = take_fence(Collection(Store(objects.root), "c"), "second")
     assert (first.token, second.token) == (1, 2)
     second.check()
     with pytest.raises(Conflict, match="run first of c was overtaken by run second"):
@@ -97,12 +102,12 @@ def test_run_follows_at_once_when_the_last_one_has_ended_in_a_process_that_lives
 def test_process_with_the_number_of_a_dead_one_is_not_taken_for_it(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(who, "_start_time", lambda pid: "before the last reboot")
-        take_fence(objects, "c", "first")
-    assert take_fence(objects, "c", "second").token == 2
+        take_fence(Collection(Store(objects.root), "c"), "first")
+    assert take_fence(Collection(Store(objects.root), "c"), "second").token == 2
 
 
 def test_process_that_ends_while_it_is_looked_at_is_dead(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    take_fence(objects, "c", "first")
+    take_fence(Collection(Store(objects.root), "c"), "first")
     real = Path.read_text
 
     def vanish(path: Path) -> str:
@@ -111,30 +116,30 @@ def test_process_that_ends_while_it_is_looked_at_is_dead(objects: Objects, monke
         return real(path)
 
     monkeypatch.setattr(Path, "read_text", vanish)
-    assert take_fence(objects, "c", "second").token == 2
+    assert take_fence(Collection(Store(objects.root), "c"), "second").token == 2
 
 
 def test_holder_on_another_host_is_overtaken_only_when_its_heart_stands_still(objects: Objects, elsewhere: Callable[[], None]) -> None:
-    take_fence(objects, "c", "first")
-    with Heartbeat(Run(objects, "c", "first")):
+    take_fence(Collection(Store(objects.root), "c"), "first")
+    with Heartbeat(Run(Collection(Store(objects.root), "c"), "first")):
         elsewhere()
         for _ in range(2):
             with pytest.raises(Conflict, match="in progress"):
-                take_fence(objects, "c", "second")
-    assert take_fence(objects, "c", "second").token == 2
+                take_fence(Collection(Store(objects.root), "c"), "second")
+    assert take_fence(Collection(Store(objects.root), "c"), "second").token == 2
 
 
 def test_holder_on_another_host_that_never_had_a_heartbeat_is_overtaken(objects: Objects, elsewhere: Callable[[], None]) -> None:
-    take_fence(objects, "c", "first")
+    take_fence(Collection(Store(objects.root), "c"), "first")
     elsewhere()
-    assert take_fence(objects, "c", "second").token == 2
+    assert take_fence(Collection(Store(objects.root), "c"), "second").token == 2
 
 
 def test_overtaken_run_is_told_however_many_came_after_it(objects: Objects) -> None:
     fences: list[Fence] = []
     for name in ("a", "b", "c"):
-        fences.append(take_fence(objects, "c", name))
-        Run(objects, "c", name).write("result.json", {})
+        fences.append(take_fence(Collection(Store(objects.root), "c"), name))
+        Run(Collection(Store(objects.root), "c"), name).write("result.json", {})
     for fence in fences[:2]:
         with pytest.raises(Conflict):
             fence.check()
@@ -147,7 +152,7 @@ def test_of_runs_that_begin_at_once_one_gets_the_token(objects: Objects) -> None
     def begin(name: str) -> bool:
         barrier.wait()
         try:
-            take_fence(Objects(objects.root), "c", name)
+            take_fence(Collection(Store(objects.root), "c"), name)
         except Conflict:
             return False
         return True
@@ -177,7 +182,7 @@ def test_of_any_number_of_writers_of_a_key_one_wins(objects: Objects, pool: str)
 
 
 def test_first_receipt_of_a_shard_is_kept_and_one_whose_reply_was_lost_counts_as_first(objects: Objects) -> None:
-    run = Run(objects, "c", new_run_id())
+    run = Run(Collection(Store(objects.root), "c"), new_run_id())
     assert run.receipt(1, {"by": "first"})
     assert run.receipt(0, {"by": "another shard"})
     assert not run.receipt(1, {"by": "second"})
@@ -186,15 +191,15 @@ def test_first_receipt_of_a_shard_is_kept_and_one_whose_reply_was_lost_counts_as
 
 
 def test_cancelled_run_is_interrupted_wherever_it_runs(objects: Objects) -> None:
-    run = Run(objects, "c", "held")
+    run = Run(Collection(Store(objects.root), "c"), "held")
     with pytest.raises(KeyboardInterrupt), Heartbeat(run) as heart:
-        cancel(Run(Objects(objects.root), "c", "held"), "a person elsewhere")
+        cancel(Run(Collection(Store(objects.root), "c"), "held"), "a person elsewhere")
         threading.Event().wait(30)
     assert heart.cancelled
 
 
 def test_heartbeat_says_how_far_the_run_is(objects: Objects, elsewhere: Callable[[], None]) -> None:
-    run, shards = Run(objects, "c", "held"), itertools.count()
+    run, shards = Run(Collection(Store(objects.root), "c"), "held"), itertools.count()
     with Heartbeat(run, lambda: {"shards": next(shards)}):
         deadline = time.monotonic() + 30
         while (told := run.read("heartbeat.json")) and told["progress"]["shards"] < 2 and time.monotonic() < deadline:
@@ -205,8 +210,8 @@ def test_heartbeat_says_how_far_the_run_is(objects: Objects, elsewhere: Callable
 def test_records_are_replaced_whole_and_runs_listed_in_order(objects: Objects) -> None:
     names = sorted(new_run_id() for _ in range(3))
     for name in names[::-1]:
-        Run(objects, "c", name).write("intent.json", {"n": 1})
-        Run(objects, "c", name).write("intent.json", {"n": 2})
-    assert [run.run_id for run in runs(objects, "c")] == names
-    assert [run.read("intent.json") for run in runs(objects, "c")] == [{"n": 2}] * 3
-    assert runs(objects, "c")[0].read("result.json") is None
+        Run(Collection(Store(objects.root), "c"), name).write("intent.json", {"n": 1})
+        Run(Collection(Store(objects.root), "c"), name).write("intent.json", {"n": 2})
+    assert [run.run_id for run in runs(Collection(Store(objects.root), "c"))] == names
+    assert [run.read("intent.json") for run in runs(Collection(Store(objects.root), "c"))] == [{"n": 2}] * 3
+    assert runs(Collection(Store(objects.root), "c"))[0].read("result.json") is None

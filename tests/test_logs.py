@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from flows.cli import main
+from storage.collection import Collection
 from storage.history.ledger import runs
+from storage.store.lance import Store
 from storage.store.objects import Objects
 from tests.conftest import Workplace
 from tests.test_pool import Faulty
@@ -39,7 +41,7 @@ def events(lines: str) -> list[dict[str, Any]]:
 
 
 def receipts(root: str) -> list[dict[str, Any]]:
-    objects, (run,) = Objects(root), runs(Objects(root), "docs")
+    objects, (run,) = Objects(root), runs(Collection(Store(root), "docs"))
     return [json.loads(objects.get(run.key(f"shards/{name}")) or b"") for name in objects.names(run.key("shards"))]
 
 

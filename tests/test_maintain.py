@@ -25,6 +25,7 @@ from flows import drop, history, maintain, promote, rollback, search
 from pipelines.errors import Conflict, NotFound, RevectorError, SpecError
 from pipelines.spec.declared import RetentionSpec
 from storage import open_published, who
+from storage.collection import Collection
 from storage.history import heartbeat
 from storage.history.catalog import Publication, current, publications
 from storage.history.fence import take_fence
@@ -68,7 +69,7 @@ def of_tables(workplace: Workplace) -> list[str]:
 
 
 def generation(workplace: Workplace) -> str:
-    found = current(Store(workplace.store), "docs")
+    found = current(Collection(Store(workplace.store), "docs"))
     assert found is not None
     return found.generation
 
@@ -252,7 +253,7 @@ def test_staged_files_of_a_run_survive(workplace: Workplace) -> None:
 
 def test_upkeep_waits_for_no_run_and_disturbs_none(workplace: Workplace) -> None:
     grown(workplace)
-    take_fence(Objects(workplace.store), "docs", "another")
+    take_fence(Collection(Store(workplace.store), "docs"), "another")
     there = files(workplace)
     for attempt in (lambda: maintain(config=workplace.config), lambda: maintain(config=workplace.config, erase=True)):
         with pytest.raises(Conflict, match="in progress"):
@@ -538,5 +539,5 @@ def test_every_published_version_bears_its_tag_again_after_maintenance(workplace
         tags.delete(tag)
     tags.create("published-1", 1)  # left by a crash between a tag and its publication
     maintain(config=workplace.config)
-    held = {row.version for row in publications(store, "docs")}
+    held = {row.version for row in publications(Collection(store, "docs"))}
     assert {tag["version"] for tag in lance.dataset(store.uri(name)).tags.list().values()} == held

@@ -15,7 +15,7 @@ from pipelines.content.chunks import vector_schema
 from pipelines.errors import WorkerError
 from pipelines.fingerprint import digests
 from pipelines.spaces.resolving import resolve_model
-from pipelines.spec.declared import CollectionSpec, ModelSpec, SourceSpec
+from pipelines.spec.declared import ModelSpec
 from pipelines.spec.running import WorkersSpec
 from storage.reading import neighbours
 from storage.reading.completeness import checksum, differences, distinct_contents
@@ -138,18 +138,18 @@ def test_an_actor_encodes_as_this_process_does(tmp_path: Path, ray_cluster: obje
     modules = save_transformer(tmp_path / "plain", BertConfig(**CONFIG)), Pooling(16, "mean")
     folder = save_stack(tmp_path / "model", *modules, prompts={"query": "ask : ", "document": ""})
     model = resolve_model(ModelSpec(name=str(folder)))
-    spec = CollectionSpec(source=SourceSpec(uri="."), workers=WorkersSpec(precision="float32"))
+    workers, of = WorkersSpec(precision="float32"), SimpleNamespace(model=model)
     texts = [" ".join(WORDS[:5]), WORDS[7], ""]
-    with Encoding(SimpleNamespace(model=model, spec=spec)) as here, Encoding(SimpleNamespace(model=model, spec=spec)) as there:
+    with Encoding(of, workers) as here, Encoding(of, workers) as there:
         here.encoder()  # from now on it is in this process
         np.testing.assert_allclose(there.documents(texts), here.documents(texts), atol=1e-5)
         queries = there.queries(texts[:2])
         np.testing.assert_allclose(queries, here.queries(texts[:2]), atol=1e-5)
         assert np.abs(queries - here.documents(texts[:2])).max() > 1e-3
         assert there.documents([]).shape == (0, 16)
-    nowhere = CollectionSpec(source=SourceSpec(uri="."), workers=WorkersSpec(label={"place": "nowhere"}, ready=1))
+    nowhere = WorkersSpec(label={"place": "nowhere"}, ready=1)
     with (
         pytest.raises(WorkerError, match=r"labels \{'place': 'nowhere'\} within 1 s, found a cluster of"),
-        Encoding(SimpleNamespace(model=model, spec=nowhere)) as lost,
+        Encoding(of, nowhere) as lost,
     ):
         lost.documents(texts)

@@ -15,7 +15,7 @@ from flows.cli import main
 from pipelines.errors import ModelError, SpecError
 from pipelines.redaction import redact
 from pipelines.spec.parsing import parse_spec
-from storage.history.catalog import publications
+from storage.history.catalog import all_publications
 from storage.store.lance import Store
 from storage.store.objects import Objects
 from tests.conftest import QUIET_PREFECT, Workplace
@@ -69,7 +69,7 @@ def records(root: str) -> Iterator[tuple[str, str]]:
         data = objects.get(key) or b""
         packed = pq.read_table(pa.BufferReader(data)).to_pylist() if key.endswith(".parquet") else ""
         yield key, data.decode(errors="replace") + str(packed)
-    yield "catalog", str(publications(Store(root)))
+    yield "catalog", str(all_publications(Store(root)))
 
 
 def assert_no_record_tells(root: str, at_least: int) -> None:

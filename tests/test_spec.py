@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.errors import SpecError
 from pipelines.spec.parsing import dump_spec, load_spec, parse_spec
-from workers.planning.standing import look
+from workers.planning.standing import read_state
 from workers.planning.target import resolve_target
 
 SOURCE = {"uri": "data"}
@@ -53,7 +53,7 @@ def test_what_only_the_model_or_the_corpus_can_tell_names_the_collection_too(tmp
     (tmp_path / "a.csv").write_text("id,text\n1,one\n")
     spec = {"source": {"uri": "a.csv"}, "model": {"name": "hash", "dimensions": 8}}
     with pytest.raises(SpecError, match=r"collections\.a\.source\.id: expected the column that names a document"):
-        look(resolve_target(parse_spec({"collections": {"a": spec}}, tmp_path), None))
+        read_state(resolve_target(parse_spec({"collections": {"a": spec}}, tmp_path), None))
     short = spec | {"source": {"uri": "docs"}, "chunking": {"size": 64}, "model": {"name": "hash", "dimensions": 8, "prompt": "word " * 70}}
     with pytest.raises(SpecError, match=r"collections\.a\.chunking\.size: expected at least \d+.*, found 64"):
         resolve_target(parse_spec({"collections": {"a": short}}, tmp_path), None)

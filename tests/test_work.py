@@ -16,6 +16,7 @@ from lance import LanceDataset
 from pipelines.content.chunks import vector_schema
 from pipelines.fingerprint import digests
 from pipelines.spaces.space import Space
+from storage.collection import Collection
 from storage.history.catalog import Publication, publish
 from storage.reading.donors import Donors
 from storage.store import spill
@@ -138,7 +139,7 @@ def test_work_is_all_that_is_lacking_and_needs_the_model_once_a_content(
         if new:
             add(store, OWN, new)
         own += new
-        generation = Generation(store, OWN)
+        generation = Generation(Collection.of(store, OWN), OWN)
         places = addresses_of(store.open(OWN)) if generation.version else {}
 
         work = worked_out(generation, desired, spill.MEMORY_BYTES)
@@ -191,7 +192,7 @@ def test_shards_hold_each_content_once_in_stored_order_and_keep_to_their_limits(
 
 def work_of(rows: Sequence[tuple[int, int]]) -> Work:
     """Contents that need the model, by address and length."""
-    work = Work(Donors(Generation(Store("unused"), OWN), None, SPACE), FRAGMENTS)
+    work = Work(Donors(Generation(Collection.of(Store("unused"), OWN), OWN), None, SPACE), FRAGMENTS)
     schema = work.embed.schema
     for row in rows:
         work.embed.add(pa.Table.from_pylist([dict(zip(schema.names, row, strict=True))], schema=schema))

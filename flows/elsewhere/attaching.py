@@ -11,12 +11,11 @@ from flows.elsewhere.submission import KIND, attempt_id, ended, follow
 from flows.show.progress import progress
 from pipelines.errors import NotFound, WorkerError
 from pipelines.spec.declared import Spec
+from storage.collection import Collection, collections
 from storage.history.heartbeat import cancel
 from storage.history.ledger import Run, runs
 from storage.history.watch import Sight, Watch, newest
-from storage.reading.status import collections
 from storage.store.lance import Store
-from storage.store.objects import Objects
 from storage.who import whoami
 from workers.cluster.jobs import Job, Jobs, connect
 from workers.observing.report import Progress, Report
@@ -55,20 +54,19 @@ def find(spec: Spec, beginning: str, cluster: str | None, say: Say) -> Found:
     spec says. Raises NotFound; SpecError if there are several.
     """
     store = Store(spec.store)
-    objects = store.objects
-    known_runs = {run.run_id: run.collection for name in collections(store) for run in runs(objects, name)}
+    known_runs = {run.run_id: run for collection in collections(store) for run in runs(collection)}
     known = newest(known_runs, beginning)
-    run = Run(objects, known_runs[known], known) if known else None
+    run = known_runs[known] if known else None
     where = (run.read("intent.json") or {}).get("where", {}) if run else {}
     if cluster or where.get("kind") == KIND:
         jobs = _reach(cluster or where["cluster"], must=cluster is not None, say=say)
-        found = _found(objects, jobs, run.run_id if run else beginning) if jobs else None
+        found = _found(store, jobs, run.run_id if run else beginning) if jobs else None
         if found:
             return found
     elif run is None:
         declared = {each.run.cluster for each in spec.collections.values() if each.run.cluster}
         for address in sorted(declared):
-            if found := _found(objects, connect(address), beginning):
+            if found := _found(store, connect(address), beginning):
                 return found
     if run is None:
         hint = "" if cluster else "; of a job that has not begun only its cluster knows: --cluster"
@@ -86,10 +84,10 @@ def _reach(cluster: str, must: bool, say: Say) -> Jobs | None:
         return None
 
 
-def _found(objects: Objects, jobs: Jobs, beginning: str) -> Found | None:
+def _found(store: Store, jobs: Jobs, beginning: str) -> Found | None:
     known = {job.id: job for job in jobs.ours()}
     id = newest(known, beginning)
-    return Found(Run(objects, known[id].metadata["collection"], id), jobs, known[id]) if id else None
+    return Found(Run(Collection(store, known[id].metadata["collection"]), id), jobs, known[id]) if id else None
 
 
 def attach(found: Found, json: bool, say: Say) -> int:

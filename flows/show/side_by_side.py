@@ -7,7 +7,7 @@ from rich.table import Table
 from flows.show.terminal import one_line
 from pipelines.measures.gate import Gate
 from storage.history.evaluations import Evaluation
-from workers.judging.comparison import Changed, Comparison, Found, Side
+from workers.judging.comparison import Answer, Changed, Comparison, Side
 
 NARROWEST = 100
 """Columns that two lists side by side need."""
@@ -104,7 +104,7 @@ def _side_by_side(changed: Changed) -> None:
     console.print(table)
 
 
-def _cell(found: Found, width: int) -> str:
+def _cell(found: Answer, width: int) -> str:
     return escape(f"{found.score:.3f} {one_line(found.doc_id, width // 6)}  {one_line(found.text, width)}")
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.content.chunks import metadata_type, row_schema
 from pipelines.content.sizes import slices
+from storage.collection import Collection
 from storage.reading.donors import Donors
 from storage.store.lance import ROW_ADDRESS, Store, take
 from workers.encoders.encoder import Encoder
@@ -34,7 +35,7 @@ class Embedding:
     @property
     def collection(self) -> str:
         """Whose generation it is: its name is no part of another's."""
-        return self.generation.partition(".")[0]
+        return Collection.of(self.store, self.generation).name
 
     def schema(self) -> pa.Schema:
         """Of the vectors table, without the metadata that describes the whole table."""

@@ -69,7 +69,7 @@ def ingest_shard(ingest: Ingest, shard: SourceShard) -> Ingested:
     if ingest.stage:
         first = next(batches, None)  # nothing changed: nothing is opened for writing
         if first is not None:
-            fragments = ingest.table.store.stage(ingest.table.name, chunk_schema(ingest.metadata), chain([first], batches))
+            fragments = ingest.table.collection.store.stage(ingest.table.name, chunk_schema(ingest.metadata), chain([first], batches))
     else:
         for _ in batches:
             pass

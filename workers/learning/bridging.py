@@ -100,9 +100,9 @@ def build_bridge(target: Target, report: Report = silent) -> BridgeResult:
     Raises NotFound if nothing is published, RevectorError if too little is.
     """
     began = time.monotonic()
-    publication = published(target.store, target.collection)
+    publication = published(target.collection)
     nothing = BridgeResult(
-        target.collection, target.model.space.id, publication.space, publication.generation, publication.version, status="nothing"
+        target.collection.name, target.model.space.id, publication.space, publication.generation, publication.version, status="nothing"
     )
     if publication.space == target.model.space.id:
         return nothing
@@ -124,9 +124,9 @@ def build_bridge(target: Target, report: Report = silent) -> BridgeResult:
         seconds=time.monotonic() - began,
     )
     if result.status == "built":
-        keep_bridge(target.store, target.collection, fitted[best.kind][0], asdict(result))
+        keep_bridge(target.collection, fitted[best.kind][0], asdict(result))
     else:
-        refuse_bridge(target.store, target.collection, result.from_space, result.to_space, asdict(result))
+        refuse_bridge(target.collection, result.from_space, result.to_space, asdict(result))
     return result
 
 
@@ -171,7 +171,7 @@ def _new_vectors(target: Target, dataset: Any, rows: pa.Table, report: Report) -
         _fill_stored(target, rows["content_hash"].combine_chunks(), vectors, missing)
     places = np.flatnonzero(missing)
     texts = take(dataset, rows[ROW_ADDRESS].to_numpy()[places], ["text"])["text"].to_pylist()
-    with Encoding(target) as encoding:
+    with Encoding(target, target.spec.workers) as encoding:
         encode = encoding.documents if alike else encoding.queries
         for start in range(0, len(texts), BLOCK):
             report(Progress("embed", chunks=start, total=len(texts)))

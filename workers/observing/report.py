@@ -103,6 +103,8 @@ class BuiltGeneration:
     tokens_per_second: float
     code_points_a_token: float | None
     gates: list[Gate]
+    lacking: tuple[int, int, int] | None = None
+    """The checksum of the rows that have no vector, where all of them are excused."""
 
     @property
     def objection(self) -> str:

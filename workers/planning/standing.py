@@ -14,6 +14,9 @@ from workers.observing.report import Plan
 from workers.planning.live import Live, live_generations
 from workers.planning.target import Target, naming
 
+TRIES = 3
+"""Runs that try to embed what fails, while nothing changes: what made it fail may pass, but no run is begun for it for ever."""
+
 
 @dataclass(frozen=True)
 class TableState:
@@ -86,13 +89,14 @@ class State:
     @property
     def settled(self) -> bool:
         """Nothing to read, nothing to embed, nothing to try again: known without opening a table."""
-        quiet = all(table.files.empty and not any(record.dead for record in table.known.values()) for table in self.tables.values())
-        return quiet and all(self.at_rest(target) and self.complete(target) for target in self.live.targets)
+        return all(table.files.empty for table in self.tables.values()) and all(
+            self.at_rest(target) and self.complete(target) for target in self.live.targets
+        )
 
     def complete(self, target: Target) -> bool:
-        """Whether every row of the chunk table has its vector."""
+        """Whether every row of the chunk table has its vector, or has been tried so often in vain that it is left alone as it is."""
         built = self.built[target.generation.name]
-        return self.finished(target) and built is not None and not built.publication.dead_letters
+        return self.finished(target) and built is not None and (not built.failed or built.tries >= TRIES)
 
     def _tables(self, target: Target) -> tuple[int | None, int | None]:
         return self.vectors[target.generation.name], self.table(target).version
@@ -112,19 +116,19 @@ def same_queries(row: Publication, target: Target) -> bool:
     return row.model_spec().get("query_prompt") == target.model.spec.query_prompt
 
 
-def look(target: Target) -> State:
+def read_state(target: Target) -> State:
     """List the corpus and ask for the versions, of the generation that a spec declares and all that live beside it.
 
     Raises SourceError, and SpecError for labelled queries that cannot be read: not after hours of embedding.
     """
     if target.spec.gates.queries:
-        with naming(target.collection):
+        with naming(target.collection.name):
             load_labelled(target.spec.gates.queries)
-    history = publications(target.store, target.collection)
+    history = publications(target.collection)
     live = live_generations(target, history)
     names = [each.generation.name for each in live.targets]
     vectors = {each.generation.name: each.generation.version for each in live.targets}
-    built = {name: find_built(target.store, target.collection, name) for name in names}
+    built = {name: find_built(target.collection, name) for name in names}
     versions = {each.chunk_table.name: each.chunk_table.version for each in live.targets}
     building = any(
         (record := built[each.generation.name]) is None
@@ -140,7 +144,7 @@ def _look_at_table(target: Target, version: int | None, building: bool) -> Table
     known = target.chunk_table.read_files(version, target.reading)
     missing = False
     try:
-        with naming(target.collection):
+        with naming(target.collection.name):
             listed = target.corpus.files()
     except SourceMissing:
         missing = building and bool(known) and not any(record.retry for record in known.values())
