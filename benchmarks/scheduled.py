@@ -167,12 +167,14 @@ class Stage:
     def at_work(self, id: UUID) -> "Pids":
         """Wait until a shard of a flow run's run is committed or on its way; its processes."""
         from flows.flow_run.presence import run_id, sign
+        from storage.collection import Collection
         from storage.history.ledger import Run
         from storage.history.watch import holder
+        from storage.store.lance import Store
 
         until(lambda: sign(self.flow_run(id)))
         run = Run(Collection(Store(self.root), NAME), run_id(self.flow_run(id)))
-        until(lambda: run.objects.names(run.key("shards")) or self.finished(id))
+        until(lambda: run.collection.objects.names(run.key("shards")) or self.finished(id))
         if self.finished(id):
             raise RuntimeError(f"expected a run in the middle, found {self.flow_run(id).state}")
         told, driver = sign(self.flow_run(id)), holder(run)

@@ -98,11 +98,12 @@ def outcomes(tasks: list[Callable[[], Any]]) -> list[str]:
 
 def test_nothing_is_published_at_first(root: str) -> None:
     store = Store(root)
-    assert current(Collection(store, "c")) is None
+    collection = Collection(store, "c")
+    assert current(collection) is None
     assert all_publications(store) == []
     for ask in (published, rollback):
         with pytest.raises(NotFound, match="revector apply c"):
-            ask(store, "c")
+            ask(collection)
 
 
 def test_epoch_must_follow_the_current_one(store: Store) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipelines.spec.parsing import parse_spec
 from storage.history.fence import take_fence
 from storage.history.ledger import Run
-from storage.store import lance, spill
+from storage.store import spill
 from storage.tables import chunk_table
 from storage.who import new_run_id
 from workers.ingest import corpus_pass
@@ -96,7 +96,7 @@ class Place:
             patched.setattr(spill, "MEMORY_BYTES", self.memory)
             if dies_at is not None:
                 count = itertools.count()
-                for owner, name in ((lance, "commit"), (chunk_table.ChunkTable, "write_files")):
+                for owner, name in ((session, "commit"), (chunk_table.ChunkTable, "write_files")):
                     patched.setattr(owner, name, dying(getattr(owner, name), lambda: next(count) == dies_at, landed))
             try:
                 ingest(self.target)

@@ -14,9 +14,8 @@ from storage.collection import Collection
 from storage.history.ledger import runs
 from storage.store.lance import Store
 from tests.conftest import Workplace
-from workers.embedding import embed_shard
 from workers.observing import account, provenance
-from workers.observing.costs import MachineTime, cost, total
+from workers.observing.costs import MachineTime, cost
 from workers.runs import filling, session
 
 amounts = st.floats(min_value=0, max_value=1e7)
@@ -29,7 +28,7 @@ def test_the_stages_make_up_the_total_and_all_is_priced_by_the_hour(held: dict[s
     made = cost(held, priced)
     assert made is not None and made.currency == "USD"
     assert made.total == pytest.approx(sum(made.stages.values()))
-    assert made.total == pytest.approx(total(held).amount(priced))
+    assert made.total == pytest.approx(sum(held.values(), MachineTime()).amount(priced))
     assert made.stages.keys() == held.keys() and all(amount >= 0 for amount in made.stages.values())
 
 
@@ -54,8 +53,8 @@ PRICED = 'prices = { cpu_hour = 3600, currency = "EUR" }'
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster, whatever other tests have started; one core."""
     for module in (filling, session):
-        monkeypatch.setattr(module, "on_cluster", lambda: False)
-    monkeypatch.setattr(account, "_cores", lambda: 1)
+        monkeypatch.setattr(filling, "on_cluster", lambda: False)
+    monkeypatch.setattr(account, "_usable_cores", lambda: 1)
 
 
 def test_a_plan_estimates_by_what_the_last_run_held(workplace: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +80,7 @@ def test_a_run_that_fails_keeps_what_it_has_spent(workplace: Workplace, monkeypa
     def fail(*_: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(embed_shard, "embed_shard", fail)
+    monkeypatch.setattr(filling, "embed_shard", fail)
     workplace.spec(rest=PRICED)
     workplace.write("a.parquet", {"d0": "a text"})
     with pytest.raises(OSError):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flows import doctor
 from flows.doctor import examine
 from pipelines.errors import StorageError
 from storage.store import examination
@@ -16,7 +17,6 @@ from storage.store.lance import Store
 from storage.store.objects import Objects
 from tests.conftest import Workplace
 from tests.proxy import Fault, FaultProxy
-from workers.cluster import nodes
 from workers.cluster.nodes import Node
 
 STORE = ["permissions", "both clients", "conditional writes", "table commits", "clock", "free space", "scratch"]
@@ -171,7 +171,7 @@ NODE = Node("n1", "far", {"python": "3.9.1"}, 0.0, 1.0, 0.0, {})
 def test_a_node_that_is_not_like_the_others_is_named(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, node: Node, name: str, detail: str
 ) -> None:
-    monkeypatch.setattr(nodes, "survey", lambda _: [node])
+    monkeypatch.setattr(doctor, "survey", lambda _: [node])
     found = failed(examine(None, workplace.config, None))
     assert list(found) == [name]
     assert detail in found[name]

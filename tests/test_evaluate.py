@@ -9,8 +9,7 @@ import pytest
 
 from flows import compare, evaluate, history, status
 from pipelines.errors import ModelError, NotFound
-from pipelines.spaces import resolving
-from storage.collection import folder
+from pipelines.spaces import known
 from storage.history.catalog import all_publications
 from storage.store.lance import Store
 from tests.conftest import Workplace
@@ -62,9 +61,9 @@ def test_an_evaluation_looks_at_everything_and_is_kept_without_texts(two: Workpl
     assert [(each["id"], each["generation"], each["passed"]) for each in kept] == [
         (each.id, each.generation, True) for each in (made, other)
     ]
-    for file in (Path(two.store) / folder("docs")).rglob("*.json"):
+    for file in (Path(two.store) / "_revector/docs").rglob("*.json"):
         assert SECRET not in file.read_text()
-    for file in (Path(two.store) / folder("docs") / "queries").iterdir():
+    for file in (Path(two.store) / "_revector/docs" / "queries").iterdir():
         assert b"text of document" not in file.read_bytes()
 
 
@@ -172,6 +171,6 @@ def test_a_model_that_is_gone_is_said(two: Workplace, monkeypatch: pytest.Monkey
     def gone(_: object) -> None:
         raise ModelError("expected a folder with a model, found none")
 
-    monkeypatch.setattr(resolving, "resolve_model", gone)
+    monkeypatch.setattr(known, "resolve_model", gone)
     with pytest.raises(ModelError, match="found none"):
         evaluate("docs", config=two.config)

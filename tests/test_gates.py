@@ -22,6 +22,7 @@ from pipelines.measures.quality import anisotropy, drift, effective_rank, overla
 from pipelines.spec.parsing import load_spec
 from storage.collection import Collection
 from storage.history.catalog import current
+from storage.reading import neighbours
 from storage.reading.neighbours import to_numpy
 from storage.reading.versions import version_of
 from storage.store.commit import Change, commit
@@ -29,14 +30,15 @@ from storage.store.lance import ROW_ADDRESS, scan_table, table_meta
 from storage.tables import index
 from storage.tables.version import Version
 from tests.conftest import Workplace
-from workers.cluster import connection
 from workers.embedding import embed_shard
 from workers.embedding.embed_shard import vector_rows
 from workers.embedding.encoding import Encoding
 from workers.encoders.encoder import Encoder
 from workers.encoders.loading import load_encoder
+from workers.judging.case import Case
 from workers.judging.gates import judge
 from workers.planning.target import Target, resolve_target
+from workers.runs import filling
 
 TEXTS = 300
 GLOSSES = Path("flows/demo/glosses.parquet")
@@ -222,7 +224,7 @@ def test_a_version_that_fails_is_built_and_not_published(workplace: Workplace, m
     assert workplace.apply().status == "published"
     workplace.spec(model='name = "hash", dimensions = 24')
     with monkeypatch.context() as broken:
-        broken.setattr(connection, "on_cluster", lambda: False)  # an actor would not know what is broken here
+        broken.setattr(filling, "on_cluster", lambda: False)  # an actor would not know what is broken here
         broken.setattr(embed_shard, "vector_rows", lambda rows, vectors, schema: vector_rows(rows, np.roll(vectors, 1, axis=0), schema))
         done = workplace.apply()
     assert (done.status, done.exit_code) == ("built", 3)
@@ -247,8 +249,13 @@ def judged(workplace: Workplace, since: int | None, failed: Sequence[str] = ()) 
     assert version is not None
     assert chunk_version is not None
     here = current(Collection(target.store, "docs"))
-    with Counting(target) as encoding:
-        gates = judge(target, version, chunk_version, encoding=encoding, published=here, since=since, failed=failed, dead=len(failed))
+    assert here is not None
+    served = version_of(target.store, here, (target.model,))
+    newest = replace(
+        served, generation=target.generation.name, number=version, chunk_table=target.chunk_table.name, chunk_version=chunk_version
+    )
+    with Counting(target, target.spec.workers) as encoding:
+        gates = judge(Case(newest, target.spec, encoding, served, since, frozenset(failed), dead=len(failed)))
     return {gate.name: gate for gate in gates}, encoding.made
 
 
@@ -302,7 +309,7 @@ def test_an_index_that_does_not_find_is_caught(indexed: Workplace, monkeypatch: 
     assert gate.passed
     assert gate.value is not None
     assert gate.value > 0.95
-    monkeypatch.setattr(index, "probes", lambda _: 1)
+    monkeypatch.setattr(neighbours, "probes", lambda _: 1)
     assert not judged(indexed, None)[0]["index recall"].passed
 
 

@@ -13,7 +13,7 @@ from storage.store.lance import Store
 from storage.store.objects import Objects
 from tests.conftest import Workplace
 from tests.test_pool import Faulty
-from workers.embedding import actor, embed_shard
+from workers.embedding import pool
 from workers.runs import filling, session
 
 TEXT = "canarytext"
@@ -30,7 +30,7 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster, whatever other tests have started."""
     for module in (filling, session):
-        monkeypatch.setattr(module, "on_cluster", lambda: False)
+        monkeypatch.setattr(filling, "on_cluster", lambda: False)
 
 
 def events(lines: str) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def test_a_run_that_fails_ends_with_the_kind_of_error_alone(
     def fail(*_: object) -> None:
         raise OSError(f"{TEXT} {SECRET}")
 
-    monkeypatch.setattr(embed_shard, "embed_shard", fail)
+    monkeypatch.setattr(filling, "embed_shard", fail)
     workplace.write("a.parquet", {"d0": TEXT})
     assert main._run(["apply"], False) == 1
     (ended,) = [json.loads(line) for line in capfd.readouterr().err.splitlines() if '"run ended"' in line]
@@ -103,7 +103,7 @@ def test_what_befalls_actors_and_shards_is_told_with_their_ids(
     workplace: Workplace, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[Faulty.__module__])
-    monkeypatch.setattr(actor, "EmbedActor", Faulty)
+    monkeypatch.setattr(pool, "EmbedActor", Faulty)
     monkeypatch.setenv("REVECTOR_PROGRESS", "json")
     workplace.spec(rest="workers = { actors = 1 }\ngates = { max_failed = 0.9 }\nprices = { gpu_hour = 2, cpu_hour = 0.1 }")
     workplace.write("a.parquet", {"d0": "kill", "d1": f"{TEXT} one", "d2": f"{TEXT} two"})

@@ -20,10 +20,10 @@ from pipelines.errors import RevectorError
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from storage import open_published
-from storage.store import examination
 from tests.conftest import Workplace
 from tests.faults import Died, Write, dying, failing, intercepted, overtaken, small_scale
 from workers.encoders.loading import load_encoder
+from workers.runs import session
 
 MODELS = [f'name = "hash", dimensions = 16, prompt = "{prompt}"' for prompt in ("", "new: ")]
 Files = dict[str, dict[str, str]]
@@ -103,7 +103,7 @@ def test_a_run_that_is_paused_at_any_write_and_overtaken_harms_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: Files
 ) -> None:
     """The second run finds another corpus than the first, or the same; what the first still writes is known for what it is."""
-    monkeypatch.setattr(examination, "require_sound", lambda store: None)  # each copy would be examined anew
+    monkeypatch.setattr(session, "require_sound", lambda store: None)  # each copy would be examined anew
     (tmp_path / "origin").mkdir()
     origin = Workplace(tmp_path / "origin")
     (origin.root / "data").mkdir()

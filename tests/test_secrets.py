@@ -20,7 +20,7 @@ from storage.store.lance import Store
 from storage.store.objects import Objects
 from tests.conftest import QUIET_PREFECT, Workplace
 from tests.objectstore import ObjectStore
-from workers.embedding import actor
+from workers.embedding import actor, pool
 from workers.embedding.embed_shard import Embedding, Receipt, Shard
 
 TEXT = "canarytext"
@@ -158,7 +158,7 @@ def test_an_actor_that_fails_with_a_text_leaves_it_in_no_record_and_no_log_of_ra
     workplace: Workplace, ray_cluster: Any, revector: Revector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(actor, "EmbedActor", Faulty)
+    monkeypatch.setattr(pool, "EmbedActor", Faulty)
     workplace.spec(rest="workers = { actors = 1 }\ngates = { max_failed = 1 }")
     workplace.write("a.parquet", {"d1": f"{TEXT} 1", "d2": f"{TEXT} 2"})
     code, told = revector("apply", "--json")

@@ -15,11 +15,11 @@ from flows import apply, promote, rollback, status
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from storage import open_published
-from storage.store import examination
 from storage.store.objects import Objects
 from storage.who import Holder
 from tests.conftest import Workplace
 from workers.encoders.loading import load_encoder
+from workers.runs import session
 from workers.runs.filling import Filling
 
 OLD, NEW, CANDIDATE = (f'name = "hash", dimensions = 16, prompt = "{prompt}"' for prompt in ("", "new: ", "candidate: "))
@@ -87,7 +87,7 @@ def test_a_switch_that_dies_at_any_write_is_finished_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landed: bool
 ) -> None:
     monkeypatch.setattr(Holder, "dead", lambda self: True)  # it is this process, which lives on
-    monkeypatch.setattr(examination, "require_sound", lambda store: None)  # each copy would be examined anew
+    monkeypatch.setattr(session, "require_sound", lambda store: None)  # each copy would be examined anew
     monkeypatch.setattr(Filling, "_may_run_here", lambda self: True)  # after a bad end it would be Ray, which plays no part here
     prepared(tmp_path / "origin")
     at, survived = 0, False

@@ -24,11 +24,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from flows import evaluate, maintain
 from flows.cli import main, options
 from pipelines.errors import Conflict, StorageError
-from storage.history import fence
-from storage.store import examination
 from tests.conftest import Workplace
 from tests.test_pool import Faulty
-from workers.embedding import actor, embed_shard
+from workers.embedding import pool
 from workers.embedding.embed_shard import Receipt
 from workers.observing import telemetry
 from workers.observing.metrics import HELP
@@ -83,7 +81,7 @@ def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Metrics:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster, whatever other tests have started."""
     for module in (filling, session):
-        monkeypatch.setattr(module, "on_cluster", lambda: False)
+        monkeypatch.setattr(filling, "on_cluster", lambda: False)
 
 
 PRICED = 'prices = { gpu_hour = 2, cpu_hour = 36, currency = "EUR" }\nschedule = { sync = "0 3 * * *", timezone = "Europe/Berlin" }'
@@ -136,12 +134,12 @@ def test_a_run_that_fails_says_so_and_one_that_must_wait_leaves_the_stage_to_the
 
     before = metrics.text()
     with monkeypatch.context() as patched, pytest.raises(Conflict):
-        patched.setattr(fence, "take_fence", busy)
+        patched.setattr(session, "take_fence", busy)
         workplace.apply()
     assert metrics.text() == before
 
     with monkeypatch.context() as patched, pytest.raises(StorageError):
-        patched.setattr(examination, "require_sound", unsound)
+        patched.setattr(session, "require_sound", unsound)
         workplace.apply()
     assert metrics.outcome() == ["failed"]
     assert metrics.value("revector_run_error", error="StorageError") == 1
@@ -149,7 +147,7 @@ def test_a_run_that_fails_says_so_and_one_that_must_wait_leaves_the_stage_to_the
     assert metrics.value("revector_published_chunks") == 1
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(embed_shard, "embed_shard", lambda *_: signal.raise_signal(signal.SIGINT))
+        patched.setattr(filling, "embed_shard", lambda *_: signal.raise_signal(signal.SIGINT))
         workplace.apply()
     assert metrics.outcome() == ["cancelled"]
 
@@ -157,7 +155,7 @@ def test_a_run_that_fails_says_so_and_one_that_must_wait_leaves_the_stage_to_the
 @pytest.mark.usefixtures("here")
 def test_while_a_run_goes_on_its_progress_is_shown(workplace: Workplace, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "EXPORT_SECONDS", 0.02)
-    embed, seen = embed_shard.embed_shard, []
+    embed, seen = filling.embed_shard, []
 
     def slow(*arguments: Any) -> Receipt:
         until = time.monotonic() + 30
@@ -169,7 +167,7 @@ def test_while_a_run_goes_on_its_progress_is_shown(workplace: Workplace, metrics
         seen.append((metrics.outcome(), metrics.value("revector_progress_chunks"), metrics.value("revector_progress_chunks_total")))
         return embed(*arguments)
 
-    monkeypatch.setattr(embed_shard, "embed_shard", slow)
+    monkeypatch.setattr(filling, "embed_shard", slow)
     workplace.write("a.parquet", {"d0": "a text", "d1": "another"})
     workplace.apply()
     assert seen == [(["running"], 0, 2)]
@@ -264,7 +262,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Any) -> Seri
         patched.setenv("REVECTOR_METRICS", str(metrics.folder))
         patched.setattr(telemetry, "EXPORT_SECONDS", 0.05)
         ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[Faulty.__module__])
-        patched.setattr(actor, "EmbedActor", Faulty)
+        patched.setattr(pool, "EmbedActor", Faulty)
         workplace.spec(rest=f"workers = {{ actors = 1 }}\ngates = {{ max_failed = 0.9 }}\n{PRICED}")
         workplace.write("a.parquet", {"d0": "a text", "d1": "nan"})
         over = watch(metrics, found)
@@ -275,7 +273,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Any) -> Seri
         workplace.write("b.parquet", {"d2": "kill"})
         run(workplace.apply)
         over.set()
-        patched.setattr(examination, "require_sound", unsound)
+        patched.setattr(session, "require_sound", unsound)
         workplace.write("c.parquet", {"d3": "a third"})
         run(workplace.apply, StorageError)
     for name, samples in on_nodes(ray_cluster).items():
