@@ -53,7 +53,7 @@ PRICED = 'prices = { cpu_hour = 3600, currency = "EUR" }'
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster, whatever other tests have started; one core."""
     for module in (filling, session):
-        monkeypatch.setattr(filling, "on_cluster", lambda: False)
+        monkeypatch.setattr(module, "on_cluster", lambda: False)
     monkeypatch.setattr(account, "_usable_cores", lambda: 1)
 
 

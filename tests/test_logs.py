@@ -30,7 +30,7 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster, whatever other tests have started."""
     for module in (filling, session):
-        monkeypatch.setattr(filling, "on_cluster", lambda: False)
+        monkeypatch.setattr(module, "on_cluster", lambda: False)
 
 
 def events(lines: str) -> list[dict[str, Any]]:

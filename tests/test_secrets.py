@@ -130,14 +130,14 @@ def test_an_error_that_quotes_a_text_or_a_secret_is_recorded_without(
     workplace: Workplace, revector: Revector, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     """Of a foreign one the kind is kept; ours have no texts, but may repeat what a store said."""
-    from workers.runs import ingesting
+    from workers.runs import apply
 
     said = " ".join([*SECRETS.values(), f"http://me:{IN_URI}@host/x", "" if error is ModelError else TEXT])
 
     def fail(*_: Any, **__: Any) -> None:
         raise error(said)
 
-    monkeypatch.setattr(ingesting, "_ingest", fail)
+    monkeypatch.setattr(apply, "ingest_corpus", fail)
     workplace.write("a.parquet", {"d1": TEXT})
     code, told = revector("apply", "--json", debug=error is not OSError)
     assert code == 1

@@ -81,7 +81,7 @@ def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Metrics:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster, whatever other tests have started."""
     for module in (filling, session):
-        monkeypatch.setattr(filling, "on_cluster", lambda: False)
+        monkeypatch.setattr(module, "on_cluster", lambda: False)
 
 
 PRICED = 'prices = { gpu_hour = 2, cpu_hour = 36, currency = "EUR" }\nschedule = { sync = "0 3 * * *", timezone = "Europe/Berlin" }'
