@@ -3,6 +3,7 @@
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -11,10 +12,14 @@ import pytest
 from flows import diff, rollback, status
 from pipelines.errors import PlanStale, SourceError
 from pipelines.spec.parsing import load_spec
+from storage import open_published
+from storage.sources import listing
 from tests.conftest import Workplace
 from workers.embedding import embed_shard
 from workers.planning.plan import make_plan
 from workers.planning.target import resolve_target
+from workers.runs import apply as apply_module
+from workers.runs import session
 from workers.runs.apply import apply as drive
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -281,3 +286,38 @@ def test_any_history_of_edits_ends_where_a_fresh_load_does(workplace: Workplace,
     assert done.embed["contents"] == len(set(expected.values()))
     norms = np.linalg.norm(np.array(fresh.published()["vector"].to_pylist(), dtype=np.float32), axis=1)
     assert np.allclose(norms, 1, atol=2e-3)
+
+
+def test_a_run_lists_its_corpus_once(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[int] = []
+    real = listing.list_files
+    monkeypatch.setattr(listing, "list_files", lambda *arguments: listed.append(1) or real(*arguments))
+    workplace.write("a.parquet", documents(30))
+    workplace.apply()
+    workplace.spec(model='name = "hash", dimensions = 8')
+    workplace.apply()
+    workplace.apply()
+    assert len(listed) == 3
+
+
+def test_what_another_run_saw_meanwhile_is_not_undone_by_an_older_listing(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workplace.write("a.parquet", documents(30))
+    workplace.apply()
+    workplace.write("a.parquet", documents(31))
+    opened = session.open_session
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(apply_module, "open_session", opened)
+        workplace.write("b.parquet", documents(5, 40))
+        workplace.apply()
+        return opened(*arguments)
+
+    monkeypatch.setattr(apply_module, "open_session", late)
+    workplace.apply()
+    assert len(workplace.texts()) == 36
+
+
+def test_a_store_may_be_named_with_a_slash_at_its_end(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(3))
+    workplace.apply()
+    assert open_published(f"{workplace.store}/", "docs").table.count_rows() == 3

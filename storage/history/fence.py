@@ -32,8 +32,7 @@ def take_fence(collection: Collection, run_id: str) -> Fence:
 
     A run whose process died is overtaken at once where that can be seen, else when its heartbeat stood still.
     """
-    taken = collection.objects.names(collection.key("fence"))
-    last = int(taken[-1].removesuffix(".json")) if taken else 0
+    last = max(tokens(collection), default=0)
     if last:
         _refuse_if_alive(collection, last)
     fence = Fence(collection, last + 1, run_id)
@@ -41,7 +40,27 @@ def take_fence(collection: Collection, run_id: str) -> Fence:
     record = {"run_id": run_id, "host": holder.host, "pid": holder.pid, "started": holder.started, "at": now()}
     if not collection.objects.put_if_absent(_fence_key(collection, fence.token), orjson.dumps(record)):
         raise Conflict(f"another run of {collection} has just begun: wait for it, then run again")
+    if max(tokens(collection)) != fence.token:
+        # Paused since it looked for the last one: its own was taken by another meanwhile, and tidied away.
+        collection.objects.delete(_fence_key(collection, fence.token))
+        raise Conflict(f"other runs of {collection} have begun meanwhile: wait for the last one, then run again")
     return fence
+
+
+def tokens(collection: Collection) -> list[int]:
+    """All that are on record, oldest first."""
+    return [int(name.removesuffix(".json")) for name in collection.objects.names(collection.key("fence"))]
+
+
+def run_of(collection: Collection, token: int) -> Run | None:
+    """The run that took it; None if it is not on record."""
+    record = collection.objects.get_json(_fence_key(collection, token))
+    return Run(collection, record["run_id"]) if record else None
+
+
+def forget(collection: Collection, token: int) -> None:
+    """Take a token off the record. For one that nobody asks for any more: see `retention.idle_tokens`."""
+    collection.objects.delete(_fence_key(collection, token))
 
 
 def _fence_key(collection: Collection, token: int) -> str:

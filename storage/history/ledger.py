@@ -42,6 +42,14 @@ class Run:
             self.key(f"shards/{shard:06d}.json"), orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
         )
 
+    def forget(self) -> None:
+        """Take the run off the record. Its result goes last, so that a removal which was cut off is gone on with."""
+        objects, folder = self.collection.objects, self.collection.key(f"runs/{self.run_id}")
+        for key in objects.walk(folder):
+            if key != self.key("result.json"):
+                objects.delete(key)
+        objects.remove(folder)
+
 
 def newest_run(collection: Collection) -> Run | None:
     """The run that took the fence last: two that began within one second cannot be told apart by their ids."""

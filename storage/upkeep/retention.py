@@ -15,6 +15,7 @@ from pipelines.spec.declared import RetentionSpec
 from storage.collection import Collection
 from storage.history.built import find_built
 from storage.history.catalog import Publication, publications
+from storage.history.fence import run_of, tokens
 from storage.history.ledger import BROKEN_OFF, Run, newest_run, runs
 from storage.store.lance import Store, table_meta
 from storage.tables.chunk_table import ChunkTable
@@ -22,6 +23,9 @@ from storage.tables.generations import generations
 
 KEPT_RECEIPTS = 5
 """Runs whose shard receipts stay: they are for whoever looks into what went wrong."""
+KEPT_RUNS = 1000
+"""Of a collection: what `history` shows, and what it cost."""
+KEPT_TOKENS = 100
 TAG = "published-"
 
 
@@ -118,6 +122,31 @@ def old_receipts(collection: Collection) -> Iterator[Run]:
     ended = [run for run in runs(collection) if run.exists("result.json")]
     for run in ended[:-KEPT_RECEIPTS]:
         if collection.objects.names(run.key("shards")):
+            yield run
+
+
+def idle_tokens(collection: Collection) -> Iterator[int]:
+    """Fencing tokens that nobody asks for any more, but for the newest: a run looks for the token after its own, so one stays until the
+    run before it, and its own, have ended for good. Oldest first, and to be removed in that order."""
+    on_record = tokens(collection)
+    ended_before = True
+    for token in on_record[:-KEPT_TOKENS]:
+        run = run_of(collection, token)
+        ended = run is None or run.exists("result.json")
+        if ended and ended_before:
+            yield token
+        ended_before = ended
+
+
+def old_runs(collection: Collection) -> Iterator[Run]:
+    """Runs whose record may go: ended, not among the newest, with no token on record, and none whose version is still kept."""
+    older = runs(collection)[:-KEPT_RUNS]
+    if not older:
+        return
+    kept = {row.run_id for row in publications(collection) if not row.removed}
+    kept |= {run.run_id for token in tokens(collection) if (run := run_of(collection, token))}
+    for run in older:
+        if run.run_id not in kept and run.exists("result.json"):
             yield run
 
 

@@ -77,7 +77,7 @@ class State:
     def finished(self, target: Target) -> bool:
         """Whether a run has brought it to its end as it is now, published or not."""
         built = self.built[target.generation.name]
-        return built is not None and _same_state(built.publication, self._tables(target)) and same_queries(built.publication, target)
+        return built is not None and _is_finished(built, *self._tables(target)) and same_queries(built.publication, target)
 
     def at_rest(self, target: Target) -> bool:
         """Whether nothing of the generation is open, if the corpus did not change."""
@@ -116,8 +116,11 @@ def same_queries(row: Publication, target: Target) -> bool:
     return row.model_spec().get("query_prompt") == target.model.spec.query_prompt
 
 
-def read_state(target: Target) -> State:
+def read_state(target: Target, before: State | None = None) -> State:
     """List the corpus and ask for the versions, of the generation that a spec declares and all that live beside it.
+
+    `before`: read a moment ago. Its listing serves again if all chunk tables are as they were then, so that a run lists the corpus once.
+    Where another run came between, the corpus is listed anew: that run may have seen a newer one.
 
     Raises SourceError, and SpecError for labelled queries that cannot be read: not after hours of embedding.
     """
@@ -126,26 +129,44 @@ def read_state(target: Target) -> State:
             load_labelled(target.spec.gates.queries)
     history = publications(target.collection)
     live = live_generations(target, history)
-    names = [each.generation.name for each in live.targets]
-    vectors = {each.generation.name: each.generation.version for each in live.targets}
-    built = {name: find_built(target.collection, name) for name in names}
-    versions = {each.chunk_table.name: each.chunk_table.version for each in live.targets}
-    building = any(
-        (record := built[each.generation.name]) is None
-        or not _same_state(record.publication, (vectors[each.generation.name], versions[each.chunk_table.name]))
-        for each in live.targets
-    )
-    tables = {each.chunk_table.name: _look_at_table(each, versions[each.chunk_table.name], building) for each in reversed(live.targets)}
+    vectors = {one.generation.name: one.generation.version for one in live.targets}
+    built = {name: find_built(target.collection, name) for name in vectors}
+    versions = {one.chunk_table.name: one.chunk_table.version for one in live.targets}
+    latest = [(one.generation.name, versions[one.chunk_table.name]) for one in live.targets]
+    building = any(not _is_finished(built[name], vectors[name], chunks) for name, chunks in latest)
+    known = {one.chunk_table.name: one.chunk_table.read_files(versions[one.chunk_table.name], one.reading) for one in live.targets}
+    listings = _still_listed(before, versions, known)
+    tables: dict[str, TableState] = {}
+    for one in reversed(live.targets):
+        name = one.chunk_table.name
+        tables[name] = _read_table(one, versions[name], known[name], building, listings)
     return State(live, tables, vectors, built, history, target.generation.name)
 
 
-def _look_at_table(target: Target, version: int | None, building: bool) -> TableState:
-    """`building`: a generation is not finished. For that, what is stored will do, if the corpus is gone."""
-    known = target.chunk_table.read_files(version, target.reading)
-    missing = False
+def _is_finished(built: Built | None, version: int | None, chunk_version: int | None) -> bool:
+    return built is not None and _same_state(built.publication, (version, chunk_version))
+
+
+Listings = dict[str, list[SourceFile]]
+"""What was listed, by the URI of the source."""
+
+
+def _still_listed(before: State | None, versions: dict[str, int | None], known: dict[str, dict[str, FileRecord]]) -> Listings:
+    """The listings of `before`, if no chunk table has moved since then."""
+    earlier = before.tables if before else {}
+    if earlier.keys() != known.keys() or any(
+        (earlier[name].version, earlier[name].known) != (versions[name], known[name]) for name in known
+    ):
+        return {}
+    return {table.target.spec.source.uri: table.listed for table in earlier.values() if not table.missing}
+
+
+def _read_table(target: Target, version: int | None, known: dict[str, FileRecord], building: bool, listings: Listings) -> TableState:
+    """`building`: a generation is not finished. For that, what is stored will do, if the corpus is gone. `listings`: so far, added to."""
+    uri, missing = target.spec.source.uri, False
     try:
         with naming(target.collection.name):
-            listed = target.corpus.files()
+            listings[uri] = listed = listings[uri] if uri in listings else target.corpus.files()
     except SourceMissing:
         missing = building and bool(known) and not any(record.retry for record in known.values())
         if not missing:

@@ -52,7 +52,7 @@ def _apply(target: Target, saved: Plan | None, report: Report, run_id: str | Non
         _declare(state)
         return nothing_to_do(state)
     with open_session(target.collection, report, run_id, target.spec.prices) as session, observer.follow(session.account):
-        state = read_state(target)
+        state = read_state(target, state)
         if saved is not None:
             check_saved(saved, state)  # again, now that nobody else can change it
         return _Application(session, state, observer).perform()

@@ -9,6 +9,7 @@ from pipelines.spec.declared import RetentionSpec
 from storage.collection import Collection, is_generation, own_part
 from storage.history.built import find_built, forget_built, keep_built
 from storage.history.catalog import Publication, current, give_up, publications, publish, published, retire
+from storage.history.fence import forget
 from storage.tables.chunk_table import ChunkTable
 from storage.tables.generations import generations
 from storage.tables.index import index_is_due, renew_index
@@ -28,9 +29,11 @@ from storage.upkeep.retention import (
     given_up,
     idle_lists,
     idle_tags,
+    idle_tokens,
     missing_tags,
     needed_versions,
     old_receipts,
+    old_runs,
     rewritable,
     tables_of,
     tag_again,
@@ -106,6 +109,8 @@ class Steps:
             or collection.remains()
             or idle_lists(collection)
             or next(old_receipts(collection), None)
+            or next(idle_tokens(collection), None)
+            or next(old_runs(collection), None)
             or any(self._to_tend(table) or self._to_clean(table, needed[table], finished[table]) for table in tables)
         )
 
@@ -175,6 +180,10 @@ class Steps:
         self.remove_tables()
         for run in old_receipts(self._collection):
             store.objects.remove(run.key("shards"))
+        for token in idle_tokens(self._collection):
+            forget(self._collection, token)
+        for run in old_runs(self._collection):
+            run.forget()
 
     def drop(self, generation: str) -> None:
         """Remove a generation. Its publications are given up first, so that none is pointed to while it goes."""
