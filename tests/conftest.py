@@ -16,8 +16,8 @@ import pytest
 
 from flows import apply, plan
 from storage import open_published
-from tests.objectstore import BUCKET, ObjectStore, serve
-from tests.proxy import FaultProxy
+from tests.support.objectstore import BUCKET, ObjectStore, serve
+from tests.support.proxy import FaultProxy
 from workers.cluster.connection import start_ray
 from workers.observing.report import Plan, Result
 
