@@ -26,10 +26,8 @@ from storage.who import new_run_id
 
 HOLD = """
 import sys, time
-from storage.history.fence import take_fence
-from storage.history.heartbeat import Heartbeat
-from storage.history.ledger import Run
-from storage.store.objects import Objects
+from storage.ledger import Heartbeat, Run, take_fence
+from storage.objects import Objects
 objects = Objects(sys.argv[1])
 take_fence(objects, "c", "held")
 with Heartbeat(Run(objects, "c", "held")):
