@@ -1,5 +1,6 @@
 """The Prefect flows bring a collection up to date, tell how that ended, and leave nothing behind when they are stopped."""
 
+import importlib
 import json
 import os
 import signal
@@ -19,6 +20,13 @@ from storage.store.objects import Objects
 
 pytestmark = pytest.mark.timeout(400)  # the server and Ray start slowly on a busy machine
 
+ENTRYPOINTS = {
+    "sync": ["collection", "config", "store"],
+    "upgrade": ["collection", "config", "store", "model", "promote"],
+    "maintain": ["collection", "config", "store"],
+    "evaluate": ["collection", "config", "store"],
+    "reconcile": [],
+}
 STAND_IN = '{ name = "hash", dimensions = 32 }'
 
 
@@ -103,6 +111,13 @@ def test_a_gate_that_fails_and_a_partial_publication_are_told_apart(
 
     assert (state.type.value, state.name) == told
     assert measures(artifact(prefect.client, state.state_details.flow_run_id, "revector-my-docs-result"))["dead letters"] == 1
+
+
+@pytest.mark.usefixtures("prefect")
+def test_the_entrypoints_that_servers_keep_in_deployments_stay() -> None:
+    """As `flows.sync.sync`, with the parameters by name."""
+    flows = {name: getattr(importlib.import_module(f"flows.{name}"), name) for name in ENTRYPOINTS}
+    assert {name: list(flow.parameters.properties) for name, flow in flows.items()} == ENTRYPOINTS
 
 
 def test_another_run_of_the_collection_is_a_conflict(prefect: SimpleNamespace, tmp_path: Path) -> None:
