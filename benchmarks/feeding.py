@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.harness import SCRATCH, interleaved, machine, measure, publish, ratios, spread, table
 from flows import apply
-from tests.objectstore import BUCKET, serve
+from tests.support.objectstore import BUCKET, serve
 from workers.cluster.connection import OBJECT_STORE_BYTES, RAY_ENVIRONMENT
 from workers.embedding import actor
 from workers.encoders.encoder import Encoded, Tokenized

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from tests.jobserver import job_server
-from tests.objectstore import BUCKET, LOOPBACK, ObjectStore, free_port, serve
+from tests.support.jobserver import job_server
+from tests.support.objectstore import BUCKET, LOOPBACK, ObjectStore, free_port, serve
 
 BIN = Path(sys.executable).parent
 NAME = "docs"

@@ -22,9 +22,9 @@ from typing import Any
 from storage.collection import Collection
 from storage.history.catalog import publications
 from storage.store.lance import Store
-from tests.mortal import FORKS, Setting, end_with_the_rest, started
-from tests.objectstore import BUCKET, serve
-from tests.scenes import COLLECTION, OLD, Place, Reader, Seen, lost_and_doubled, meant
+from tests.support.mortal import FORKS, Setting, end_with_the_rest, started
+from tests.support.objectstore import BUCKET, serve
+from tests.support.scenes import COLLECTION, OLD, Place, Reader, Seen, lost_and_doubled, meant
 
 DOCUMENTS = 200
 SHARD_TOKENS = 512
