@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,21 @@ assert cli._run(["plan", "--config", "missing.toml"], False) == 64
         assert done.returncode == 0, done.stderr
         heavy = done.stdout.splitlines()[-1]
         assert heavy == "[]" or "plan" in line  # a command that runs may import what it needs
+
+
+def test_every_command_takes_the_same_options_for_the_spec_the_store_and_json() -> None:
+    import typer.main
+
+    from flows.cli.main import app
+
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    common = {"config": ["--config", "-c"], "store": ["--store"], "json": ["--json"]}
+    told = {name: {option.name: option.opts for option in command.params if option.name in common} for name, command in commands.items()}
+    others = {"init": ["json"], "demo": ["json"], "reconcile": ["json"], "announce": ["config", "json"], "serve": ["config", "store"]}
+    del told["render"]
+    assert told == {name: {key: common[key] for key in others.get(name, common)} for name in told}
+    helps = {option.help for name in told for option in commands[name].params if option.name in common}
+    assert len(helps) == len(common)
 
 
 def test_the_first_five_minutes(workplace: Workplace) -> None:
