@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from tests.conftest import Workplace
 HEAVY = ("ray", "torch", "lance", "lancedb", "prefect", "transformers", "sentence_transformers")
 
 
-def revector(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("REVECTOR_")}
+def revector(*arguments: str, cwd: Path, environment: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REVECTOR_")}
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "flows.cli", *arguments], cwd=cwd, env={**kept, **environment}, capture_output=True, text=True, timeout=240
     )
 
 

@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from flows.cli import care, collections, models, remote, schedules
 from flows.cli.options import Json
-from flows.show.lines import STOP_AT_EOF
+from flows.show.lines import JSON_LINES, STOP_AT_EOF
 from flows.show.output import put
 from pipelines.errors import RevectorError
 from pipelines.logs import shown
@@ -47,8 +47,6 @@ def options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, a line an event.")] = False,
 ) -> None:
     # main() puts both first, wherever they stand on the command line; `debug` it reads itself, so that it also covers errors of usage.
-    from flows.show.progress import JSON_LINES
-
     json = os.environ.get(JSON_LINES) == "json"
     if json or verbose:
         context.with_resource(shown(json=json))

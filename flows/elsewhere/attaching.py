@@ -8,6 +8,7 @@ from typing import Any
 
 from flows.elsewhere.outcome import show, show_record
 from flows.elsewhere.submission import KIND, attempt_id, ended, follow
+from flows.show.lines import as_progress
 from flows.show.progress import progress
 from pipelines.errors import NotFound, WorkerError
 from pipelines.spec.declared import Spec
@@ -19,7 +20,7 @@ from storage.store.lance import Store
 from storage.store.objects import Objects
 from storage.who import whoami
 from workers.cluster.jobs import Job, Jobs, connect
-from workers.observing.report import Progress, Report
+from workers.observing.report import Report
 
 LOOK_SECONDS = 0.5
 LISTEN_SECONDS = 8.0
@@ -134,12 +135,12 @@ def _again(said: Any) -> str:
 
 def _watch(run: Run, report: Report, wanted: Callable[[Sight], bool]) -> Sight:
     """Look while that is `wanted`."""
-    watch, told = Watch(run), None
+    watch, reported = Watch(run), None
     while True:
         sight = watch.look()
-        if sight.progress and sight.progress != told:
-            told = sight.progress
-            report(Progress(**told))
+        if sight.progress and sight.progress != reported:
+            reported = sight.progress
+            report(as_progress(reported))
         if not wanted(sight):
             return sight
         time.sleep(LOOK_SECONDS)

@@ -9,11 +9,10 @@ from dataclasses import asdict
 
 import orjson
 
+from flows.show.lines import JSON_LINES
 from workers.observing.report import Progress, Report
 
 PLAIN_SECONDS = 5.0
-JSON_LINES = "REVECTOR_PROGRESS"
-"""Set to `json` by whoever reads the lines: of `kind` progress or log, others are for a person."""
 
 
 @contextmanager
