@@ -9,7 +9,6 @@ import orjson
 
 from flows.request import Config, Request
 from pipelines.errors import RevectorError, SpecError
-from pipelines.spec.parsing import check_name
 from storage.history import catalog, promotion
 from storage.history.evaluations import Evaluation
 from storage.reading import status as standing
@@ -67,10 +66,10 @@ def status(name: str | None = None, config: Config = None, *, store: str | None 
     request = Request(name, config, store)
     where = request.opened
     if name is None:
-        names = sorted({*request.spec.collections, *standing.collections(where)})
+        names = sorted({*request.collections, *standing.collections(where)})
         return {"store": where.root, "collections": [standing.collection_status(where, name) for name in names]}
-    letters = standing.dead_letters(where, request.collection)
-    return {"store": where.root, "collections": [standing.collection_status(where, request.collection) | {"letters": letters}]}
+    one, letters = standing.collection_status(where, request.known), standing.dead_letters(where, request.known)
+    return {"store": where.root, "collections": [one | {"letters": letters}]}
 
 
 def search(
@@ -89,10 +88,10 @@ def search(
     spec's model encodes the query, also while another's vectors are published.
     """
     request = Request(name, config, store)
-    declared = request.declared if bridge else request.spec.collections.get(name)
+    declared = request.declared if bridge else request.collections.get(name)
     models = (declared.model, *declared.candidates) if declared else ()
     conditions = [condition if isinstance(condition, Condition) else Condition(*condition) for condition in where]
-    return searching.search(request.opened, check_name(name), query, k, conditions, models, bridge)
+    return searching.search(request.opened, request.collection, query, k, conditions, models, bridge)
 
 
 def bridge(name: str, config: Config = None, *, store: str | None = None, report: Report = silent) -> BridgeResult:
@@ -103,13 +102,14 @@ def bridge(name: str, config: Config = None, *, store: str | None = None, report
 def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
     """Published versions, runs, and what they cost."""
     request = Request(name, config, store)
-    return standing.history(request.opened, request.collection)
+    return standing.history(request.opened, request.known)
 
 
 def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
     """What changed between two published versions."""
-    where = Request(name, config, store).opened
-    return {"collection": name, "from": a, "to": b, **compare_versions(where, catalog.publications(where, check_name(name)), a, b)}
+    request = Request(name, config, store)
+    rows = catalog.publications(request.opened, request.collection)
+    return {"collection": name, "from": a, "to": b, **compare_versions(request.opened, rows, a, b)}
 
 
 def evaluate(
@@ -128,7 +128,8 @@ def promote(
     name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "", force: bool = False
 ) -> catalog.Publication:
     """Publish the newest finished state of another generation. `force`: also if it failed its gates, or is behind."""
-    return promotion.promote(Request(name, config, store).opened, check_name(name), generation, why, force)
+    request = Request(name, config, store)
+    return promotion.promote(request.opened, request.collection, generation, why, force)
 
 
 def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:

@@ -16,11 +16,10 @@ from prefect.states import Cancelled, Completed, Crashed
 from flows.flow_run.flow_job import Place, attend_flow_run, cancel_run
 from flows.flow_run.presence import BEAT_SECONDS, run_id, sign
 from flows.flow_run.slots import LOOK_SECONDS, TAG, free_orphaned, going_on
+from flows.request import Request
 from pipelines.errors import SpecError
-from pipelines.spec.parsing import load_spec
 from storage.history.ledger import Run, runs
 from storage.history.watch import Watch
-from storage.store.objects import Objects
 
 STILL_SECONDS = 4 * BEAT_SECONDS
 """Without a sign of life, after which a flow run that cannot be seen from here counts as gone."""
@@ -133,7 +132,7 @@ def _places(client: SyncPrefectClient, at_work: list[FlowRun]) -> set[Place]:
 
 def _orphans(client: SyncPrefectClient, place: Place) -> list[str]:
     """Runs that a flow run started, and that go on although it has ended, or is no more."""
-    objects = Objects(load_spec(place.config, place.store).store)
+    objects = Request(place.collection, place.config, place.store).opened.objects
     newest = {run.run_id: run for run in runs(objects, place.collection)[-NEWEST:]}
     parents = {run_id(flow_run) for flow_run in going_on(client, place.collection)}  # after the runs: those that began had one
     named = {name: found["id"] for name in newest if (found := _OF_A_FLOW.fullmatch(name))}

@@ -1,13 +1,15 @@
 """What a command is about: which collection, by which spec, in which store."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from pipelines.errors import ModelError
+from pipelines.errors import ModelError, SpecError
 from pipelines.spec.declared import CollectionSpec, Spec
-from pipelines.spec.parsing import load_spec
+from pipelines.spec.keys import nearest
+from pipelines.spec.parsing import check_name, chosen_store, load_spec, spec_file
 
 if TYPE_CHECKING:
     from storage.store.lance import Store
@@ -31,19 +33,38 @@ class Request:
     def spec(self) -> Spec:
         return load_spec(self.config, self.store)
 
-    @property
-    def collection(self) -> str:
-        return self.spec.collection(self.name)[0]
+    @cached_property
+    def opened(self) -> "Store":
+        """No spec is needed where the store is named without one: what is published does not depend on what is declared."""
+        from storage.store.lance import Store
+
+        return Store(chosen_store(self.store) or self.spec.store)
 
     @property
     def declared(self) -> CollectionSpec:
         return self.spec.collection(self.name)[1]
 
     @property
-    def opened(self) -> "Store":
-        from storage.store.lance import Store
+    def collections(self) -> Mapping[str, CollectionSpec]:
+        """All that are declared; none where the store is named, and there is no spec."""
+        nowhere = self.config is None and chosen_store(self.store) and not spec_file().exists()
+        return {} if nowhere else self.spec.collections
 
-        return Store(self.spec.store)
+    @property
+    def collection(self) -> str:
+        """Whatever may be called so, there or not; without a name the only one of the spec."""
+        return check_name(self.name) if self.name else self.spec.collection(None)[0]
+
+    @property
+    def known(self) -> str:
+        """The same, of one that is there: in the store, or in the spec. Raises SpecError for another."""
+        from storage.reading.status import collections
+
+        name, stored = self.collection, collections(self.opened)
+        if name not in stored and name not in self.collections:
+            names = sorted({*self.collections, *stored})
+            raise SpecError(f"expected one of {', '.join(names) or 'none'}, found {name!r}{nearest(name, names)}")
+        return name
 
     @property
     def target(self) -> "Target":

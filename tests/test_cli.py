@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from flows import diff, history, promote, rollback, search, status
+from pipelines.errors import SpecError
 from tests.conftest import Workplace
 
 HEAVY = ("ray", "torch", "lance", "lancedb", "prefect", "transformers", "sentence_transformers")
@@ -105,6 +107,51 @@ def test_an_error_is_one_line_and_has_its_code(workplace: Workplace, arguments: 
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+@pytest.fixture
+def left(workplace: Workplace) -> str:
+    """A store with the collection `docs`, published twice, which the spec beside it no longer has; gives the first generation."""
+    workplace.write("a.parquet", {"d0": "text"})
+    generation = workplace.apply().generation
+    workplace.write("a.parquet", {"d0": "text", "d1": "another"})
+    workplace.apply()
+    workplace.config.write_text(workplace.config.read_text().replace("collections.docs", "collections.others"))
+    return generation
+
+
+def test_the_store_is_enough_for_what_the_spec_no_longer_has(workplace: Workplace, left: str) -> None:
+    (shown,) = status("docs", workplace.config)["collections"]
+    assert (shown["published"]["generation"], shown["vectors"]) == (left, 2)
+    assert len(history("docs", workplace.config)["published"]) == 2
+    assert rollback("docs", workplace.config).chunks == 1
+    assert promote("docs", left, workplace.config, force=True).chunks == 2
+    with pytest.raises(SpecError, match=r"expected one of docs, others, found 'dosc'; did you mean 'docs'\?"):
+        history("dosc", workplace.config)
+    with pytest.raises(SpecError, match="expected one of docs, others, found 'dosc'"):
+        status("dosc", workplace.config)
+
+
+@pytest.mark.parametrize("named", ["by an option", "by the environment"])
+@pytest.mark.parametrize("spec", ["none", "broken"])
+def test_a_store_that_is_named_is_enough_without_a_spec(
+    workplace: Workplace, left: str, monkeypatch: pytest.MonkeyPatch, named: str, spec: str
+) -> None:
+    workplace.config.unlink() if spec == "none" else workplace.config.write_text("[collections")
+    monkeypatch.chdir(workplace.root)
+    monkeypatch.setenv("REVECTOR_STORE", workplace.store if named == "by the environment" else "/nowhere")
+    store = workplace.store if named == "by an option" else None
+    (shown,) = status("docs", store=store)["collections"]
+    (run, *_) = history("docs", store=store)["runs"]
+    assert shown["published"]["generation"] == left
+    assert rollback("docs", store=store).chunks == 1
+    assert promote("docs", left, store=store, force=True).chunks == 2
+    assert diff("docs", 2, 3, store=store)["chunks"]["added"] == 1
+    attached = revector("attach", run["run_id"], "--json", cwd=workplace.root, environment={"REVECTOR_STORE": workplace.store})
+    assert json.loads(attached.stdout)["run_id"] == run["run_id"], attached.stderr
+    if spec == "none":
+        assert [each["name"] for each in status(store=store)["collections"]] == ["docs"]
+        assert search("docs", "another", store=store)[0]["doc_id"] == "d1"
 
 
 def test_progress_survives_a_shard_that_gave_nothing() -> None:

@@ -36,7 +36,7 @@ def attach(run: Run, cluster: Where = None, *, call: Call) -> NoReturn:
     from flows.elsewhere import attaching
 
     try:
-        found = attaching.find(call.request().spec, run, cluster, say)
+        found = attaching.find(call.request(), run, cluster, say)
         say(f"following run {found.run.run_id}; Ctrl-C leaves it alone, `revector cancel {found.run.run_id}` stops it")
         code = attaching.attach(found, call.json, say)
     except KeyboardInterrupt:
@@ -54,7 +54,7 @@ def cancel(run: Run, cluster: Where = None, *, call: Call) -> None:
     A job that does not listen, or has not begun, is stopped by its cluster."""
     from flows.elsewhere import attaching
 
-    found = attaching.find(call.request().spec, run, cluster, say)
+    found = attaching.find(call.request(), run, cluster, say)
     run_id, before = found.run.run_id, attaching.how(found)
     status = before or attaching.stop(found, say)
     had = "had died before" if before == "dead" else f"had ended before: {before}"
@@ -110,7 +110,8 @@ def order(
     """A command for a cluster, with the spec as it is here. Raises SpecError."""
     from flows.elsewhere.submission import Order
 
-    return Order(command, request.spec, request.collection, tuple(arguments), files or {})
+    collection, _ = request.spec.collection(request.name)
+    return Order(command, request.spec, collection, tuple(arguments), files or {})
 
 
 def say(text: str) -> None:

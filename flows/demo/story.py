@@ -91,8 +91,8 @@ class Story:
         files = self._write(self._glosses, by_part_of_speech)
         self._page.say(
             f"[bold]revector[/bold] keeps the embeddings of a corpus current. Here it does so with {len(self._glosses):,} "
-            f"definitions of WordNet, in {files} Parquet files by part of speech, and with all-MiniLM-L6-v2 in 32-bit "
-            "arithmetic on this machine's processor. This revector.toml is all that is declared:\n"
+            f"definitions of WordNet, in {files} Parquet files by part of speech, and with all-MiniLM-L6-v2 on this "
+            "machine's processor. This revector.toml is all that is declared:\n"
         )
         self._page.listing(CONFIG.read_text(encoding="utf-8"))
 
@@ -110,6 +110,7 @@ class Story:
     def _load(self) -> None:
         self._page.heading("The first load")
         result = self._apply("first load")
+        self._page.say(f"  [dim]how the model ran on this machine: {escape(result.profile['how'])}[/dim]")
         self._page.why(
             f"readers got version {result.version} whole, in one step. A crash on the way would have cost them nothing and "
             "this run seconds: the same command goes on from where it was."

@@ -8,15 +8,14 @@ from typing import Any
 
 from flows.elsewhere.outcome import show, show_record
 from flows.elsewhere.submission import KIND, attempt_id, ended, follow
+from flows.request import Request
 from flows.show.lines import as_progress
 from flows.show.progress import progress
 from pipelines.errors import NotFound, WorkerError
-from pipelines.spec.declared import Spec
 from storage.history.heartbeat import cancel
 from storage.history.ledger import Run, runs
 from storage.history.watch import Sight, Watch, newest
 from storage.reading.status import collections
-from storage.store.lance import Store
 from storage.store.objects import Objects
 from storage.who import whoami
 from workers.cluster.jobs import Job, Jobs, connect
@@ -49,13 +48,13 @@ class Found:
         return self.run.exists("heartbeat.json")
 
 
-def find(spec: Spec, beginning: str, cluster: str | None, say: Say) -> Found:
+def find(request: Request, beginning: str, cluster: str | None, say: Say) -> Found:
     """The run whose id begins so; of several attempts the newest.
 
     `cluster`: where to look besides the store; None: where the run's record says, and for one that the store does not know, where the
     spec says. Raises NotFound; SpecError if there are several.
     """
-    store = Store(spec.store)
+    store = request.opened
     objects = store.objects
     known_runs = {run.run_id: run.collection for name in collections(store) for run in runs(objects, name)}
     known = newest(known_runs, beginning)
@@ -67,7 +66,7 @@ def find(spec: Spec, beginning: str, cluster: str | None, say: Say) -> Found:
         if found:
             return found
     elif run is None:
-        declared = {each.run.cluster for each in spec.collections.values() if each.run.cluster}
+        declared = {collection.run.cluster for collection in request.collections.values() if collection.run.cluster}
         for address in sorted(declared):
             if found := _found(objects, connect(address), beginning):
                 return found
