@@ -10,6 +10,7 @@ from flows.flow_run.child import Done, follow
 from flows.flow_run.flow_job import HOOKS, Job, attend, failed
 from flows.flow_run.parameters import Collection, ConfigFile, StoreUri
 from flows.show import artifacts
+from flows.show.words import version
 
 PUBLISHED = "published"
 
@@ -36,10 +37,10 @@ def judge(job: Job, generation: str, config: str | None = None, part: str = "") 
 
 def headline(result: dict[str, Any]) -> str:
     """What was found, in one sentence."""
-    version = f"version {result['version']} of {result['generation']}"
+    judged = f"{result['collection']}: {version(result['version'], result['generation'])}"
     if result["passed"]:
-        return f"{result['collection']}: {version} passed {len(result['gates'])} checks"
-    return f"{result['collection']}: {version} failed {artifacts.failures(result['gates'])}"
+        return f"{judged} passed {len(result['gates'])} checks"
+    return f"{judged} failed {artifacts.failures(result['gates'])}"
 
 
 def _outcome(done: Done) -> State[dict[str, Any]]:

@@ -13,6 +13,7 @@ from flows.flow_run.events import announce_publication
 from flows.flow_run.flow_job import HOOKS, Job, attend, failed, turn
 from flows.flow_run.parameters import Collection, ConfigFile, StoreUri
 from flows.show import artifacts
+from flows.show.words import version
 
 if TYPE_CHECKING:
     from storage.history.catalog import Publication
@@ -51,7 +52,7 @@ def bring_up(job: Job, config: str | None = None) -> Done:
 def tell(job: Job, had: "Publication | None", have: "Publication | None") -> None:
     """Tell others of a publication, if there was one."""
     if have and have != had:
-        artifacts.show_link(job.key("store"), job.spec.store, f"version {have.version} of {have.generation}")
+        artifacts.show_link(job.key("store"), job.spec.store, version(have.version, have.generation))
         announce_publication(job, had, have)
 
 

@@ -15,6 +15,7 @@ from flows.flow_run.child import Done, follow
 from flows.flow_run.flow_job import HOOKS, Job, attend, failed, turn
 from flows.flow_run.parameters import CandidateModel, Collection, ConfigFile, StoreUri
 from flows.show import artifacts
+from flows.show.words import short
 from flows.sync import bring_up, readers, tell
 from pipelines.errors import SpecError
 from pipelines.spec.declared import ModelSpec
@@ -79,7 +80,7 @@ class _Upgrade:
         if self._promote and len(names) > 1:
             raise SpecError(f"expected one candidate to promote, found {len(names)}: name its model")
         served = judge(self._job, PUBLISHED, self._config, PUBLISHED)
-        judged = [judge(self._job, name, self._config, name.rpartition(".")[2]) for name in names]
+        judged = [judge(self._job, name, self._config, short(name)) for name in names]
         for done in (served, *judged):
             if done.result is None:
                 return failed(done)
@@ -127,7 +128,7 @@ class _Upgrade:
 
 def _report(job: Job, status: str, served: Mapping[str, Any], judged: Sequence[Mapping[str, Any]], model: ModelSpec | None) -> str:
     """What was measured beside what readers have, and what is left to a person."""
-    parts = [f"# {job.collection}: {status}", *(_beside(served, each) for each in judged)]
+    parts = [f"# {job.collection}: {status}", *(artifacts.beside(served, one) for one in judged)]
     if status == "awaiting decision":
         parts.append(_to_type(job, [each for each in judged if each["passed"]], model))
     if status == "promoted" and model:
@@ -135,29 +136,16 @@ def _report(job: Job, status: str, served: Mapping[str, Any], judged: Sequence[M
     return "\n\n".join(parts) + "\n"
 
 
-def _beside(served: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
-    """A table of two versions, a row for each check."""
-    theirs = {gate["name"]: gate["value"] for gate in served["gates"]}
-    rows = [
-        f"| {gate['name']} | {_number(theirs.get(gate['name']))} | {_number(gate['value'])} | {_number(gate['threshold'])} | "
-        f"{'yes' if gate['passed'] else '**no**'} | {gate['detail']} |"
-        for gate in judged["gates"]
-    ]
-    head = [f"## `{judged['generation']}` version {judged['version']}, beside `{served['generation']}` version {served['version']}", ""]
-    return "\n".join([*head, "| check | readers have | candidate | limit | passed | detail |", "|---|---|---|---|---|---|", *rows])
-
-
 def _to_type(job: Job, passed: Sequence[Mapping[str, Any]], model: ModelSpec | None) -> str:
     """The commands that a person chooses from."""
     where = f"--config {job.config}" + (f" --store {job.store}" if job.store else "")
-    lines = [
-        line
-        for each in passed
-        for line in (
-            f"revector compare {job.collection} published {_short(each)} {where}",
-            f"revector promote {job.collection} {_short(each)} {where} --why '...'",
-        )
-    ]
+    lines = []
+    for candidate in passed:
+        generation = short(candidate["generation"])
+        lines += [
+            f"revector compare {job.collection} published {generation} {where}",
+            f"revector promote {job.collection} {generation} {where} --why '...'",
+        ]
     kept = f"\n\n{_keep(model)}" if model else ""
     return "\n".join(["## To decide", "", "```sh", *lines, "```"]) + kept
 
@@ -171,11 +159,3 @@ def _keep(model: ModelSpec) -> str:
 
 def _toml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def _short(judged: Mapping[str, Any]) -> str:
-    return str(judged["generation"]).rpartition(".")[2]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.4g}"

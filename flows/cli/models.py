@@ -28,12 +28,12 @@ def evaluate(
     GENERATION: its name, a beginning of the name's last part, or "published".
     """
     from flows import commands
-    from flows.show import side_by_side
+    from flows.show import verdicts
 
     if sending.away:
         remote.send(remote.order("evaluate", call.request(name), [generation]), call, sending)
     made = commands.evaluate(name, generation, call.config, store=call.store, run_id=sending.run_id)
-    call.answer({**asdict(made), "passed": made.passed}, lambda: side_by_side.evaluation(made))
+    call.answer({**asdict(made), "passed": made.passed}, lambda: verdicts.evaluation(made))
     raise typer.Exit(0 if made.passed else 3)
 
 
@@ -53,10 +53,10 @@ def compare(
     A, B: a name as `revector status` lists it, a beginning of the name's last part, or "published".
     """
     from flows import commands
-    from flows.show import side_by_side
+    from flows.show import verdicts
 
     made = commands.compare(name, a, b, call.config, store=call.store)
-    call.answer(made, lambda: side_by_side.comparison(made))
+    call.answer(made, lambda: verdicts.comparison(made))
 
 
 @commands.command(epilog="Example: revector bridge docs && revector search docs 'how do I undo a release' --bridge", rich_help_panel=MODELS)
@@ -68,12 +68,12 @@ def bridge(name: NameRequired, *, call: Call) -> NoReturn:
     kinds if the searches it makes are near enough to the published model's own (gates.min_bridge_recall); exits 3 if none is. May run
     beside apply. [bold]revector search --bridge[/bold] and open_published(...).bridge(space) use it."""
     from flows import commands
-    from flows.show import render_bridge
+    from flows.show import verdicts
     from flows.show.progress import progress
 
     with progress() as report:
         made = commands.bridge(name, call.config, store=call.store, report=report)
-    call.answer(made, lambda: render_bridge.bridge(made))
+    call.answer(made, lambda: verdicts.bridge(made))
     raise typer.Exit(made.exit_code)
 
 
