@@ -109,7 +109,7 @@ def reconcile(json: Json = False) -> None:
 
     with server() as client:
         done = reconciling.tidy(client)
-    put(json, asdict(done), lambda: typer.echo("\n".join([done.told, *done.crashed, *done.cancelled, *done.freed, *done.unread])))
+    put(json, asdict(done), lambda: typer.echo("\n".join([done.summary, *done.crashed, *done.cancelled, *done.freed, *done.unread])))
 
 
 def _wanted(name: str | None, config_at: str | None, place: Place) -> "tuple[Spec, list[Wanted]]":

@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class KnownRun:
     """A run that goes on, or went on."""
 
     run: Run
@@ -48,7 +48,7 @@ class Found:
         return self.run.exists("heartbeat.json")
 
 
-def find(request: Request, beginning: str, cluster: str | None, say: Say) -> Found:
+def find(request: Request, beginning: str, cluster: str | None, say: Say) -> KnownRun:
     """The run whose id begins so; of several attempts the newest.
 
     `cluster`: where to look besides the store; None: where the run's record says, and for one that the store does not know, where the
@@ -73,7 +73,7 @@ def find(request: Request, beginning: str, cluster: str | None, say: Say) -> Fou
     if run is None:
         hint = "" if cluster else "; of a job that has not begun only its cluster knows: --cluster"
         raise NotFound(f"expected a run that begins with {beginning!r}, found none: `revector history` lists them{hint}")
-    return Found(run, None, None)
+    return KnownRun(run, None, None)
 
 
 def _reach(cluster: str, must: bool, say: Say) -> Jobs | None:
@@ -86,13 +86,13 @@ def _reach(cluster: str, must: bool, say: Say) -> Jobs | None:
         return None
 
 
-def _found(objects: Objects, jobs: Jobs, beginning: str) -> Found | None:
+def _found(objects: Objects, jobs: Jobs, beginning: str) -> KnownRun | None:
     known = {job.id: job for job in jobs.ours()}
     id = newest(known, beginning)
-    return Found(Run(objects, known[id].metadata["collection"], id), jobs, known[id]) if id else None
+    return KnownRun(Run(objects, known[id].metadata["collection"], id), jobs, known[id]) if id else None
 
 
-def attach(found: Found, json: bool, say: Say) -> int:
+def attach(found: KnownRun, json: bool, say: Say) -> int:
     """Follow a run to its end on stderr, and show its result. Gives its exit code. Raises the error that it ended with, and WorkerError
     if it died."""
     if found.jobs and found.job:
@@ -153,7 +153,7 @@ def _dead(run: Run, intent: dict[str, Any], sight: Sight) -> str:
     return f"expected run {run.run_id} to go on, found that {found}{place}: `revector {command} {run.collection}` goes on from there"
 
 
-def stop(found: Found, say: Say) -> str:
+def stop(found: KnownRun, say: Say) -> str:
     """Cancel a run that goes on, and wait until it has ended. Gives how, as `how` does. Raises WorkerError if it does not end."""
     if not found.begun:
         assert found.jobs and found.job
@@ -164,7 +164,7 @@ def stop(found: Found, say: Say) -> str:
     return _wait(found, say)
 
 
-def how(found: Found) -> str | None:
+def how(found: KnownRun) -> str | None:
     """How a run has ended: the status of its record, "dead", or the state of a job that never began it; None if it goes on."""
     if not found.begun:
         return found.job.state.lower() if found.job and found.job.ended else None
@@ -172,7 +172,7 @@ def how(found: Found) -> str | None:
     return None if sight.state == "going on" else _status(sight)
 
 
-def _wait(found: Found, say: Say) -> str:
+def _wait(found: KnownRun, say: Say) -> str:
     began = time.monotonic()
 
     def within(seconds: float) -> Callable[[Sight], bool]:
