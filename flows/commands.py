@@ -7,9 +7,8 @@ from typing import Any
 
 import orjson
 
-from pipelines.errors import ModelError, RevectorError, SpecError
-from pipelines.spec.declared import Spec
-from pipelines.spec.parsing import check_name, load_spec
+from flows.request import Config, Request
+from pipelines.errors import RevectorError, SpecError
 from storage.collection import Collection, collections
 from storage.history import catalog, promotion
 from storage.history.evaluations import Evaluation
@@ -17,7 +16,6 @@ from storage.reading import status as standing
 from storage.reading.filters import Condition
 from storage.reading.published import compare_versions
 from storage.reading.versions import PUBLISHED
-from storage.store.lance import Store
 from workers import search as searching
 from workers.judging import comparison, in_full
 from workers.judging.comparison import Comparison
@@ -25,17 +23,14 @@ from workers.learning import bridging
 from workers.learning.bridging import BridgeResult
 from workers.observing.report import Plan, Report, Result, silent
 from workers.planning.plan import make_plan
-from workers.planning.target import Target, resolve_target
 from workers.runs.apply import apply as drive
 from workers.upkeep import maintaining
 from workers.upkeep.steps import Upkeep
 
-Config = str | PathLike[str] | None
-
 
 def plan(name: str | None = None, config: Config = None, *, store: str | None = None, report: Report = silent) -> Plan:
     """What `apply` would do now. Touches nothing."""
-    return make_plan(_target(name, config, store), report)
+    return make_plan(Request(name, config, store).target, report)
 
 
 def apply(
@@ -48,7 +43,7 @@ def apply(
     run_id: str | None = None,
 ) -> Result:
     """Bring a collection up to date and publish it. `run_id`: of whoever submits the run; None: a new one."""
-    return drive(_target(name, config, store), saved, report, run_id)
+    return drive(Request(name, config, store).target, saved, report, run_id)
 
 
 def save_plan(plan: Plan, file: str | PathLike[str]) -> None:
@@ -69,13 +64,14 @@ def status(name: str | None = None, config: Config = None, *, store: str | None 
 
     Of one that is named also the dead letters themselves, as `letters`.
     """
-    spec = load_spec(config, store)
-    where = Store(spec.store)
+    request = Request(name, config, store)
+    where = request.opened
     if name is None:
-        names = sorted({*spec.collections, *map(str, collections(where))})
-        return {"store": spec.store, "collections": [standing.collection_status(Collection(where, name)) for name in names]}
-    one = Collection(where, spec.collection(name)[0])
-    return {"store": spec.store, "collections": [standing.collection_status(one) | {"letters": standing.dead_letters(one)}]}
+        known = {str(collection): collection for collection in collections(where)}
+        known |= {name: Collection(where, name) for name in request.collections}
+        return {"store": where.root, "collections": [standing.collection_status(known[name]) for name in sorted(known)]}
+    one = request.known
+    return {"store": where.root, "collections": [standing.collection_status(one) | {"letters": standing.dead_letters(one)}]}
 
 
 def search(
@@ -93,58 +89,55 @@ def search(
     `where`: conditions on fields of the metadata, or on `doc_id`; a pair is a field and the value that it must have. `bridge`: the
     spec's model encodes the query, also while another's vectors are published.
     """
-    spec = load_spec(config, store)
-    declared = spec.collection(name)[1] if bridge else spec.collections.get(name)
+    request = Request(name, config, store)
+    declared = request.declared if bridge else request.collections.get(name)
     models = (declared.model, *declared.candidates) if declared else ()
-    conditions = [each if isinstance(each, Condition) else Condition(*each) for each in where]
-    return searching.search(Collection(Store(spec.store), check_name(name)), query, k, conditions, models, bridge)
+    conditions = [condition if isinstance(condition, Condition) else Condition(*condition) for condition in where]
+    return searching.search(request.stored, query, k, conditions, models, bridge)
 
 
 def bridge(name: str, config: Config = None, *, store: str | None = None, report: Report = silent) -> BridgeResult:
     """Learn to map queries of the spec's model into the space of what is published, for `search` with `bridge`."""
-    return bridging.build_bridge(_target(name, config, store), report)
+    return bridging.build_bridge(Request(name, config, store).target, report)
 
 
 def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
     """Published versions, runs, and what they cost."""
-    spec = load_spec(config, store)
-    return standing.history(Collection(Store(spec.store), spec.collection(name)[0]))
+    request = Request(name, config, store)
+    return standing.history(request.known)
 
 
 def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
     """What changed between two published versions."""
-    where = _store(config, store)
-    return {
-        "collection": name,
-        "from": a,
-        "to": b,
-        **compare_versions(where, catalog.publications(Collection(where, check_name(name))), a, b),
-    }
+    request = Request(name, config, store)
+    rows = catalog.publications(request.stored)
+    return {"collection": name, "from": a, "to": b, **compare_versions(request.opened, rows, a, b)}
 
 
 def evaluate(
     name: str | None = None, generation: str = PUBLISHED, config: Config = None, *, store: str | None = None, run_id: str | None = None
 ) -> Evaluation:
     """Hold what readers have, or a generation, against all of its gates, and keep what they found. `run_id`: of whoever submits it."""
-    return in_full.evaluate(load_spec(config, store), name, generation, run_id)
+    return in_full.evaluate(Request(name, config, store).spec, name, generation, run_id)
 
 
 def compare(name: str, a: str, b: str, config: Config = None, *, store: str | None = None) -> Comparison:
     """Two generations side by side."""
-    return comparison.compare(load_spec(config, store), name, a, b)
+    return comparison.compare(Request(name, config, store).spec, name, a, b)
 
 
 def promote(
     name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "", force: bool = False
 ) -> catalog.Publication:
     """Publish the newest finished state of another generation. `force`: also if it failed its gates, or is behind."""
-    return promotion.promote(Collection(_store(config, store), check_name(name)), generation, why, force)
+    request = Request(name, config, store)
+    return promotion.promote(request.stored, generation, why, force)
 
 
 def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
     """Publish again what was published before."""
-    spec = load_spec(config, store)
-    return catalog.rollback(Collection(Store(spec.store), spec.collection(name)[0]), why)
+    request = Request(name, config, store)
+    return catalog.rollback(request.stored, why)
 
 
 def maintain(
@@ -157,20 +150,17 @@ def maintain(
     run_id: str | None = None,
 ) -> Upkeep:
     """Compact, index, and remove what neither a kept publication nor a run needs. `erase`: leave no byte of what is not in the corpus."""
+    request = Request(name, config, store)
     if erase:
-        return maintaining.erase(_target(name, config, store), report, run_id)
-    spec = load_spec(config, store)
-    collection, declared = spec.collection(name)
-    return maintaining.maintain(
-        Collection(Store(spec.store), collection), declared.retention, _chunk_table(spec, collection), report, run_id
-    )
+        return maintaining.erase(request.target, report, run_id)
+    return maintaining.maintain(request.stored, request.declared.retention, request.chunk_table, report, run_id)
 
 
 def drop(
     name: str, generation: str, config: Config = None, *, store: str | None = None, force: bool = False, report: Report = silent
 ) -> Upkeep:
     """Remove a generation that readers do not have."""
-    return maintaining.drop(_target(name, config, store), generation, force, report)
+    return maintaining.drop(Request(name, config, store).target, generation, force, report)
 
 
 def init(file: str | PathLike[str]) -> Path:
@@ -183,19 +173,3 @@ def init(file: str | PathLike[str]) -> Path:
     except FileExistsError:
         raise RevectorError(f"expected no file at {path}, found one: it was left as it is") from None
     return path
-
-
-def _target(name: str | None, config: Config, store: str | None) -> Target:
-    return resolve_target(load_spec(config, store), name)
-
-
-def _chunk_table(spec: Spec, collection: str) -> str | None:
-    """The chunk table that the spec declares; None where its model, whose tokenizer may have a part in it, is not at hand."""
-    try:
-        return resolve_target(spec, collection).chunk_table.name
-    except ModelError:
-        return None
-
-
-def _store(config: Config, store: str | None) -> Store:
-    return Store(load_spec(config, store).store)

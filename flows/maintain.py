@@ -7,12 +7,13 @@ from prefect.states import Completed
 
 from flows.flow_run.child import follow
 from flows.flow_run.flow_job import HOOKS, attend, failed, turn
-from flows.flow_run.parameters import Collection, ConfigFile, StoreUri
+from flows.flow_run.parameters import CollectionName, ConfigFile, StoreUri
 from flows.show import artifacts
+from flows.show.words import megabytes
 
 
 @flow(name="revector-maintain", flow_run_name="maintain {collection}", retries=0, log_prints=False, **HOOKS)
-def maintain(collection: Collection, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
+def maintain(collection: CollectionName, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
     """Compact, index, and remove what nothing needs: `revector maintain` as a Prefect flow. Gives what `maintain --json` does.
 
     The state is Maintained, Nothing, Superseded or Conflict. It never erases: that is for a person to start.
@@ -36,7 +37,7 @@ def maintain(collection: Collection, config: ConfigFile = "revector.toml", store
 def _headline(result: dict[str, Any]) -> str:
     if result["status"] == "nothing":
         return f"{result['collection']} needs no upkeep"
-    return f"{result['collection']} was maintained: {result['freed']['bytes']:,} bytes freed"
+    return f"{result['collection']} was maintained: {megabytes(result['freed']['bytes'])} freed"
 
 
 def _table(result: dict[str, Any]) -> artifacts.Rows:

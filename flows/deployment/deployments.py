@@ -1,6 +1,5 @@
 """Deployments as code: what the spec schedules, and the same on a Prefect server."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -33,7 +32,7 @@ from flows.reconcile import reconcile
 from flows.sync import sync
 from flows.upgrade import upgrade
 from pipelines.spec.declared import CollectionSpec, Spec
-from pipelines.spec.parsing import DEFAULT_CONFIG
+from pipelines.spec.parsing import spec_file
 
 RECONCILE = "*/5 * * * *"
 """When what was orphaned is ended."""
@@ -283,4 +282,4 @@ def _event(trigger: DeploymentEventTrigger) -> dict[str, Any]:
 
 def config_path(config: Path | None) -> str:
     """The spec's file, as flows on this machine find it."""
-    return str(Path(config or os.environ.get("REVECTOR_CONFIG") or DEFAULT_CONFIG).resolve())
+    return str(spec_file(config).resolve())

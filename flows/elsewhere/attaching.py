@@ -8,9 +8,10 @@ from typing import Any
 
 from flows.elsewhere.outcome import show, show_record
 from flows.elsewhere.submission import KIND, attempt_id, ended, follow
+from flows.request import Request
+from flows.show.lines import as_progress
 from flows.show.progress import progress
 from pipelines.errors import NotFound, WorkerError
-from pipelines.spec.declared import Spec
 from storage.collection import Collection, collections
 from storage.history.heartbeat import cancel
 from storage.history.ledger import Run, runs
@@ -18,7 +19,7 @@ from storage.history.watch import Sight, Watch, newest
 from storage.store.lance import Store
 from storage.who import whoami
 from workers.cluster.jobs import Job, Jobs, connect
-from workers.observing.report import Progress, Report
+from workers.observing.report import Report
 
 LOOK_SECONDS = 0.5
 LISTEN_SECONDS = 8.0
@@ -32,7 +33,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class KnownRun:
     """A run that goes on, or went on."""
 
     run: Run
@@ -47,13 +48,13 @@ class Found:
         return self.run.exists("heartbeat.json")
 
 
-def find(spec: Spec, beginning: str, cluster: str | None, say: Say) -> Found:
+def find(request: Request, beginning: str, cluster: str | None, say: Say) -> KnownRun:
     """The run whose id begins so; of several attempts the newest.
 
     `cluster`: where to look besides the store; None: where the run's record says, and for one that the store does not know, where the
     spec says. Raises NotFound; SpecError if there are several.
     """
-    store = Store(spec.store)
+    store = request.opened
     known_runs = {run.run_id: run for collection in collections(store) for run in runs(collection)}
     known = newest(known_runs, beginning)
     run = known_runs[known] if known else None
@@ -64,14 +65,14 @@ def find(spec: Spec, beginning: str, cluster: str | None, say: Say) -> Found:
         if found:
             return found
     elif run is None:
-        declared = {each.run.cluster for each in spec.collections.values() if each.run.cluster}
+        declared = {collection.run.cluster for collection in request.collections.values() if collection.run.cluster}
         for address in sorted(declared):
             if found := _found(store, connect(address), beginning):
                 return found
     if run is None:
         hint = "" if cluster else "; of a job that has not begun only its cluster knows: --cluster"
         raise NotFound(f"expected a run that begins with {beginning!r}, found none: `revector history` lists them{hint}")
-    return Found(run, None, None)
+    return KnownRun(run, None, None)
 
 
 def _reach(cluster: str, must: bool, say: Say) -> Jobs | None:
@@ -84,13 +85,13 @@ def _reach(cluster: str, must: bool, say: Say) -> Jobs | None:
         return None
 
 
-def _found(store: Store, jobs: Jobs, beginning: str) -> Found | None:
+def _found(store: Store, jobs: Jobs, beginning: str) -> KnownRun | None:
     known = {job.id: job for job in jobs.ours()}
     id = newest(known, beginning)
-    return Found(Run(Collection(store, known[id].metadata["collection"]), id), jobs, known[id]) if id else None
+    return KnownRun(Run(Collection(store, known[id].metadata["collection"]), id), jobs, known[id]) if id else None
 
 
-def attach(found: Found, json: bool, say: Say) -> int:
+def attach(found: KnownRun, json: bool, say: Say) -> int:
     """Follow a run to its end on stderr, and show its result. Gives its exit code. Raises the error that it ended with, and WorkerError
     if it died."""
     if found.jobs and found.job:
@@ -132,12 +133,12 @@ def _again(said: Any) -> str:
 
 def _watch(run: Run, report: Report, wanted: Callable[[Sight], bool]) -> Sight:
     """Look while that is `wanted`."""
-    watch, told = Watch(run), None
+    watch, reported = Watch(run), None
     while True:
         sight = watch.look()
-        if sight.progress and sight.progress != told:
-            told = sight.progress
-            report(Progress(**told))
+        if sight.progress and sight.progress != reported:
+            reported = sight.progress
+            report(as_progress(reported))
         if not wanted(sight):
             return sight
         time.sleep(LOOK_SECONDS)
@@ -151,7 +152,7 @@ def _dead(run: Run, intent: dict[str, Any], sight: Sight) -> str:
     return f"expected run {run.run_id} to go on, found that {found}{place}: `revector {command} {run.collection}` goes on from there"
 
 
-def stop(found: Found, say: Say) -> str:
+def stop(found: KnownRun, say: Say) -> str:
     """Cancel a run that goes on, and wait until it has ended. Gives how, as `how` does. Raises WorkerError if it does not end."""
     if not found.begun:
         assert found.jobs and found.job
@@ -162,7 +163,7 @@ def stop(found: Found, say: Say) -> str:
     return _wait(found, say)
 
 
-def how(found: Found) -> str | None:
+def how(found: KnownRun) -> str | None:
     """How a run has ended: the status of its record, "dead", or the state of a job that never began it; None if it goes on."""
     if not found.begun:
         return found.job.state.lower() if found.job and found.job.ended else None
@@ -170,7 +171,7 @@ def how(found: Found) -> str | None:
     return None if sight.state == "going on" else _status(sight)
 
 
-def _wait(found: Found, say: Say) -> str:
+def _wait(found: KnownRun, say: Say) -> str:
     began = time.monotonic()
 
     def within(seconds: float) -> Callable[[Sight], bool]:

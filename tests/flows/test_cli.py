@@ -4,19 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows import diff, history, promote, rollback, search, status
+from pipelines.errors import SpecError
 from tests.conftest import Workplace
 
 HEAVY = ("ray", "torch", "lance", "lancedb", "prefect", "transformers", "sentence_transformers")
 
 
-def revector(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("REVECTOR_")}
+def revector(*arguments: str, cwd: Path, environment: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REVECTOR_")}
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "flows.cli", *arguments], cwd=cwd, env={**kept, **environment}, capture_output=True, text=True, timeout=240
     )
 
 
@@ -40,6 +44,21 @@ assert cli._run(["plan", "--config", "missing.toml"], False) == 64
         assert done.returncode == 0, done.stderr
         heavy = done.stdout.splitlines()[-1]
         assert heavy == "[]" or "plan" in line  # a command that runs may import what it needs
+
+
+def test_every_command_takes_the_same_options_for_the_spec_the_store_and_json() -> None:
+    import typer.main
+
+    from flows.cli.main import app
+
+    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    common = {"config": ["--config", "-c"], "store": ["--store"], "json": ["--json"]}
+    told = {name: {option.name: option.opts for option in command.params if option.name in common} for name, command in commands.items()}
+    others = {"init": ["json"], "demo": ["json"], "reconcile": ["json"], "announce": ["config", "json"], "serve": ["config", "store"]}
+    del told["render"]
+    assert told == {name: {key: common[key] for key in others.get(name, common)} for name in told}
+    helps = {option.help for name in told for option in commands[name].params if option.name in common}
+    assert len(helps) == len(common)
 
 
 def test_the_first_five_minutes(workplace: Workplace) -> None:
@@ -88,6 +107,51 @@ def test_an_error_is_one_line_and_has_its_code(workplace: Workplace, arguments: 
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+@pytest.fixture
+def left(workplace: Workplace) -> str:
+    """A store with the collection `docs`, published twice, which the spec beside it no longer has; gives the first generation."""
+    workplace.write("a.parquet", {"d0": "text"})
+    generation = workplace.apply().generation
+    workplace.write("a.parquet", {"d0": "text", "d1": "another"})
+    workplace.apply()
+    workplace.config.write_text(workplace.config.read_text().replace("collections.docs", "collections.others"))
+    return generation
+
+
+def test_the_store_is_enough_for_what_the_spec_no_longer_has(workplace: Workplace, left: str) -> None:
+    (shown,) = status("docs", workplace.config)["collections"]
+    assert (shown["published"]["generation"], shown["vectors"]) == (left, 2)
+    assert len(history("docs", workplace.config)["published"]) == 2
+    assert rollback("docs", workplace.config).chunks == 1
+    assert promote("docs", left, workplace.config, force=True).chunks == 2
+    with pytest.raises(SpecError, match=r"expected one of docs, others, found 'dosc'; did you mean 'docs'\?"):
+        history("dosc", workplace.config)
+    with pytest.raises(SpecError, match="expected one of docs, others, found 'dosc'"):
+        status("dosc", workplace.config)
+
+
+@pytest.mark.parametrize("named", ["by an option", "by the environment"])
+@pytest.mark.parametrize("spec", ["none", "broken"])
+def test_a_store_that_is_named_is_enough_without_a_spec(
+    workplace: Workplace, left: str, monkeypatch: pytest.MonkeyPatch, named: str, spec: str
+) -> None:
+    workplace.config.unlink() if spec == "none" else workplace.config.write_text("[collections")
+    monkeypatch.chdir(workplace.root)
+    monkeypatch.setenv("REVECTOR_STORE", workplace.store if named == "by the environment" else "/nowhere")
+    store = workplace.store if named == "by an option" else None
+    (shown,) = status("docs", store=store)["collections"]
+    (run, *_) = history("docs", store=store)["runs"]
+    assert shown["published"]["generation"] == left
+    assert rollback("docs", store=store).chunks == 1
+    assert promote("docs", left, store=store, force=True).chunks == 2
+    assert diff("docs", 2, 3, store=store)["chunks"]["added"] == 1
+    attached = revector("attach", run["run_id"], "--json", cwd=workplace.root, environment={"REVECTOR_STORE": workplace.store})
+    assert json.loads(attached.stdout)["run_id"] == run["run_id"], attached.stderr
+    if spec == "none":
+        assert [each["name"] for each in status(store=store)["collections"]] == ["docs"]
+        assert search("docs", "another", store=store)[0]["doc_id"] == "d1"
 
 
 def test_progress_survives_a_shard_that_gave_nothing() -> None:

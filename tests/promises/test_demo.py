@@ -55,6 +55,10 @@ def test_the_plan_names_the_cost_that_the_first_load_then_has(telling: Telling) 
     assert telling.steps["first load"]["status"] == "published"
 
 
+def test_the_page_says_how_the_model_ran_as_the_model_says_it(telling: Telling) -> None:
+    assert "how the model ran on this machine: stand-in" in " ".join(telling.page.getvalue().split())
+
+
 def test_without_a_change_nothing_is_done(telling: Telling) -> None:
     assert telling.cost("no-op plan") == telling.cost("no-op") == (0, 0)
     assert telling.steps["no-op"]["status"] == "nothing"

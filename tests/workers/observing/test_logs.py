@@ -82,6 +82,19 @@ def test_a_person_gets_lines_when_asking_for_them_wherever_the_option_stands(
         assert "{" not in told
 
 
+@pytest.mark.parametrize("word", ["--debug", "-v", "--verbose"])
+def test_behind_two_dashes_there_are_no_options(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], word: str
+) -> None:
+    workplace.write("a.parquet", {"d0": word, "d1": "another text"})
+    workplace.apply()
+    monkeypatch.setattr(sys, "argv", ["revector", "search", "docs", "--json", "-k", "1", "--", word])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    found = json.loads(capsysbinary.readouterr().out)
+    assert (ended.value.code, found["query"], found["results"][0]["text"]) == (0, word, word)
+
+
 @pytest.mark.usefixtures("here")
 def test_a_run_that_fails_ends_with_the_kind_of_error_alone(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -1,13 +1,14 @@
-"""What a person reads of an evaluation and of a comparison."""
+"""What a person reads of a verdict: on a version, between two generations, on a bridge."""
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from flows.show.terminal import one_line
+from flows.show.terminal import columns, paper
+from flows.show.words import duration, measured, one_line, version
 from pipelines.measures.gate import Gate
 from storage.history.evaluations import Evaluation
 from workers.judging.comparison import Answer, Changed, Comparison, Side
+from workers.learning.bridging import BridgeResult, K
 
 NARROWEST = 100
 """Columns that two lists side by side need."""
@@ -15,12 +16,12 @@ NARROWEST = 100
 
 def evaluation(made: Evaluation) -> None:
     """A line a gate, and what made it fail."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = paper()
     verdict = "passes" if made.passed else "[bold red]fails[/bold red]"
-    console.print(f"[bold]{made.collection}[/bold]  version {made.version} of {made.generation} {verdict}")
+    console.print(f"[bold]{made.collection}[/bold]  {version(made.version, made.generation)} {verdict}")
     console.print(f"       {'gate':<14} {'value':>9} {'limit':>6}", style="bold")
     for gate in made.gates:
-        numbers = f"{_number(gate.value):>9} {_number(gate.threshold):>6}"
+        numbers = f"{measured(gate.value):>9} {measured(gate.threshold):>6}"
         console.print(f"{_verdict(gate)} {gate.name:<14} {numbers}  {escape(gate.detail)}")
         if gate.rows and not gate.passed:
             console.print(f"       {', '.join(one_line(row, NARROWEST) for row in gate.rows)}", markup=False)
@@ -32,16 +33,10 @@ def _verdict(gate: Gate) -> str:
     return "[green]ok[/green]    " if gate.passed else "[red]fails[/red] "
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3f}"
-
-
 def comparison(made: Comparison) -> None:
     """The measures of both, what they share, and the queries that changed most."""
-    console = Console(highlight=False, soft_wrap=True)
-    table = _table(made.collection, "a", "b")
+    console = paper()
+    table = columns(made.collection, "a", "b")
     for name, a, b in zip(_MEASURES, _measures(made.a), _measures(made.b), strict=True):
         table.add_row(name, escape(a), escape(b))
     console.print(table)
@@ -92,24 +87,38 @@ def _shared(made: Comparison) -> str:
 
 
 def _side_by_side(changed: Changed) -> None:
-    console = Console(highlight=False)
-    width = max(console.width, NARROWEST)
+    width = max(Console().width, NARROWEST)
     console = Console(highlight=False, width=width)
     console.print(f"\n[bold]{escape(one_line(changed.query, width - 20))}[/bold]  overlap {changed.overlap:.1f}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for side in ("a", "b"):
-        table.add_column(side, width=width // 2 - 1, no_wrap=True, overflow="ellipsis")
+    table = columns("a", "b")
+    for column in table.columns:
+        column.width, column.no_wrap, column.overflow = width // 2 - 1, True, "ellipsis"
     for place in range(max(len(changed.a), len(changed.b))):
-        table.add_row(*(_cell(found[place], width) if place < len(found) else "" for found in (changed.a, changed.b)))
+        table.add_row(*(_cell(hits[place], width) if place < len(hits) else "" for hits in (changed.a, changed.b)))
     console.print(table)
 
 
-def _cell(found: Answer, width: int) -> str:
-    return escape(f"{found.score:.3f} {one_line(found.doc_id, width // 6)}  {one_line(found.text, width)}")
+def _cell(hit: Answer, width: int) -> str:
+    return escape(f"{hit.score:.3f} {one_line(hit.doc_id, width // 6)}  {one_line(hit.text, width)}")
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column)
-    return table
+def bridge(made: BridgeResult) -> None:
+    """A line a kind, and what became of the best."""
+    console = paper()
+    name = f"[bold]{made.collection}[/bold]"
+    if made.status == "nothing":
+        console.print(f"{name} is published in the space of the spec's model, {made.to_space}: no bridge is needed.")
+        return
+    console.print(f"{name}  a bridge from space {made.from_space} to {made.to_space}, {version(made.version, made.generation)}")
+    sample = f"{made.pairs:,} contents, judged by {made.held_out:,} others"
+    console.print(f"  learned from {sample}; {made.encoded:,} forward passes, {duration(made.seconds)}")
+    numbers = (f"recall@{K}", "cosine", "seconds to fit")
+    table = columns("", "kind", *numbers, right=numbers)
+    for trial in made.trials:
+        mark = "*" if trial.kind == made.kind and made.status == "built" else ""
+        table.add_row(mark, trial.kind, f"{trial.recall:.3f}", f"{trial.cosine:.3f}", f"{trial.seconds:.2f}")
+    console.print(table)
+    if made.status == "built":
+        console.print(f"`revector search {made.collection} QUERY --bridge` uses {made.kind}.")
+    else:
+        console.print(f"  gate            expected recall@{K} of {made.threshold} (gates.min_bridge_recall), found less: no bridge is kept")
