@@ -1,4 +1,9 @@
-"""The commands as functions: what the command line calls, and scripts may."""
+"""The commands as functions: what the command line calls, and scripts may.
+
+`config`: the spec's file, else $REVECTOR_CONFIG, else revector.toml. `store`: a folder or `s3://` URI, before $REVECTOR_STORE and the spec's.
+Without `name` the spec's only collection is meant. All raise SpecError for a spec that is not there or not right, and StorageError for a store
+that does not answer; those of which that is not said need no spec where the store is named.
+"""
 
 from collections.abc import Iterable
 from os import PathLike
@@ -29,7 +34,7 @@ from workers.upkeep.steps import Upkeep
 
 
 def plan(name: str | None = None, config: Config = None, *, store: str | None = None, report: Report = silent) -> Plan:
-    """What `apply` would do now. Touches nothing."""
+    """What `apply` would do now. Touches nothing. Needs a spec. Raises ModelError and SourceError."""
     return make_plan(Request(name, config, store).target, report)
 
 
@@ -42,7 +47,11 @@ def apply(
     report: Report = silent,
     run_id: str | None = None,
 ) -> Result:
-    """Bring a collection up to date and publish it. `run_id`: of whoever submits the run; None: a new one."""
+    """Bring a collection up to date and publish it. Needs a spec.
+
+    `saved`: a plan that must still hold, else PlanStale. `run_id`: of whoever submits the run; None: a new one. Raises Conflict while another
+    run has the collection, ModelError, SourceError and WorkerError; what was committed until then is kept.
+    """
     return drive(Request(name, config, store).target, saved, report, run_id)
 
 
@@ -87,7 +96,8 @@ def search(
     """The nearest chunks of the published version, best first.
 
     `where`: conditions on fields of the metadata, or on `doc_id`; a pair is a field and the value that it must have. `bridge`: the
-    spec's model encodes the query, also while another's vectors are published.
+    spec's model encodes the query, also while another's vectors are published; that needs a spec. Gives
+    `[{chunk_id, doc_id, score, text, metadata}]`, score = cosine. Raises NotFound and ModelError.
     """
     request = Request(name, config, store)
     declared = request.declared if bridge else request.collections.get(name)
@@ -97,18 +107,20 @@ def search(
 
 
 def bridge(name: str, config: Config = None, *, store: str | None = None, report: Report = silent) -> BridgeResult:
-    """Learn to map queries of the spec's model into the space of what is published, for `search` with `bridge`."""
+    """Learn to map queries of the spec's model into the space of what is published, for `search` with `bridge`. Needs a spec.
+
+    Raises NotFound if nothing is published, RevectorError if too little is, ModelError.
+    """
     return bridging.build_bridge(Request(name, config, store).target, report)
 
 
 def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
-    """Published versions, runs, and what they cost."""
-    request = Request(name, config, store)
-    return standing.history(request.known)
+    """`published` versions, `runs` with what they cost, and `evaluations`, each oldest first."""
+    return standing.history(Request(name, config, store).known)
 
 
 def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
-    """What changed between two published versions."""
+    """Documents and chunks added, removed and changed from version `a` of the vectors to `b`, with examples. Raises NotFound."""
     request = Request(name, config, store)
     rows = catalog.publications(request.stored)
     return {"collection": name, "from": a, "to": b, **compare_versions(request.opened, rows, a, b)}
@@ -117,27 +129,34 @@ def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None 
 def evaluate(
     name: str | None = None, generation: str = PUBLISHED, config: Config = None, *, store: str | None = None, run_id: str | None = None
 ) -> Evaluation:
-    """Hold what readers have, or a generation, against all of its gates, and keep what they found. `run_id`: of whoever submits it."""
+    """Hold what readers have, or a generation, against all of its gates, and keep what they found. Needs a spec, which has the thresholds.
+
+    `run_id`: of whoever submits it. Raises NotFound and ModelError.
+    """
     return in_full.evaluate(Request(name, config, store).spec, name, generation, run_id)
 
 
 def compare(name: str, a: str, b: str, config: Config = None, *, store: str | None = None) -> Comparison:
-    """Two generations side by side."""
+    """Measures of two generations, what they share, and the queries that changed most. Needs a spec.
+
+    `a`, `b`: names, beginnings of their last parts, or "published". Raises NotFound and ModelError.
+    """
     return comparison.compare(Request(name, config, store).spec, name, a, b)
 
 
 def promote(
     name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "", force: bool = False
 ) -> catalog.Publication:
-    """Publish the newest finished state of another generation. `force`: also if it failed its gates, or is behind."""
-    request = Request(name, config, store)
-    return promotion.promote(request.stored, generation, why, force)
+    """Publish the newest finished state of another generation: one move of the pointer. `why`: for the history.
+
+    Raises NotFound, and GateFailed for one that failed its gates, or is behind what readers have, unless `force`.
+    """
+    return promotion.promote(Request(name, config, store).stored, generation, why, force)
 
 
 def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
-    """Publish again what was published before."""
-    request = Request(name, config, store)
-    return catalog.rollback(request.stored, why)
+    """Publish again what was published before; again and again, it goes further back. `why`: for the history. Raises NotFound."""
+    return catalog.rollback(Request(name, config, store).stored, why)
 
 
 def maintain(
@@ -149,7 +168,10 @@ def maintain(
     report: Report = silent,
     run_id: str | None = None,
 ) -> Upkeep:
-    """Compact, index, and remove what neither a kept publication nor a run needs. `erase`: leave no byte of what is not in the corpus."""
+    """Compact, index, and remove what neither a kept publication nor a run needs. Needs a spec, which has the retention.
+
+    `erase`: leave no byte of what is not in the corpus. Raises Conflict while a run has the collection.
+    """
     request = Request(name, config, store)
     if erase:
         return maintaining.erase(request.target, report, run_id)
@@ -159,7 +181,7 @@ def maintain(
 def drop(
     name: str, generation: str, config: Config = None, *, store: str | None = None, force: bool = False, report: Report = silent
 ) -> Upkeep:
-    """Remove a generation that readers do not have."""
+    """Remove a generation. Needs a spec. Raises SpecError if readers have it, or if the spec declares it, unless `force`."""
     return maintaining.drop(Request(name, config, store).target, generation, force, report)
 
 

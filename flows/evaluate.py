@@ -37,7 +37,7 @@ def judge(job: FlowJob, generation: str, part: str = "") -> Done:
 
 
 def headline(result: dict[str, Any]) -> str:
-    """What was found, in one sentence."""
+    """What the gates said, in one sentence."""
     judged = f"{result['collection']}: {version(result['version'], result['generation'])}"
     if result["passed"]:
         return f"{judged} passed {len(result['gates'])} checks"
@@ -47,5 +47,5 @@ def headline(result: dict[str, Any]) -> str:
 def _outcome(done: Done) -> State[dict[str, Any]]:
     if done.result is None:
         return failed(done)
-    told = headline(done.result)
-    return Completed(name="Evaluated", message=told, data=done.result) if done.code == 0 else Failed(name="GateFailed", message=told)
+    said = headline(done.result)
+    return Completed(name="Evaluated", message=said, data=done.result) if done.code == 0 else Failed(name="GateFailed", message=said)

@@ -26,10 +26,10 @@ def maintain(collection: CollectionName, config: ConfigFile = "revector.toml", s
             if done.result is None:
                 state = failed(done)
             else:
-                told = _headline(done.result)
-                progress.show(100.0, told)
-                artifacts.show_table(job.key("upkeep"), _table(done.result), told)
-                state = Completed(name=done.result["status"].capitalize(), message=told, data=done.result)
+                headline = _headline(done.result)
+                progress.show(100.0, headline)
+                artifacts.show_table(job.key("upkeep"), _table(done.result), headline)
+                state = Completed(name=done.result["status"].capitalize(), message=headline, data=done.result)
         result: dict[str, Any] = state
         return result
 
@@ -41,5 +41,4 @@ def _headline(result: dict[str, Any]) -> str:
 
 
 def _table(result: dict[str, Any]) -> artifacts.Rows:
-    """A row for each table."""
     return [{name: value for name, value in table.items() if not isinstance(value, dict | list)} for table in result["tables"]]

@@ -33,8 +33,6 @@ _OF_A_FLOW = re.compile(r"(?P<id>\d{8}T\d+-[0-9a-f]{8}-\d+)(-\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What was ended."""
-
     crashed: list[str] = field(default_factory=list)
     """Flow runs that Prefect believed to be running."""
     cancelled: list[str] = field(default_factory=list)
@@ -121,7 +119,6 @@ def _end(client: SyncPrefectClient, flow_run: FlowRun) -> None:
 
 
 def _requests(client: SyncPrefectClient, at_work: list[FlowRun]) -> set[Request]:
-    """The collections to look after."""
     deployments = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
     all_parameters = [deployment.parameters for deployment in deployments] + [flow_run.parameters for flow_run in at_work]
     return {request for parameters in all_parameters if (request := requested(parameters))}

@@ -40,11 +40,11 @@ def bring_up(job: FlowJob) -> Done:
     progress = artifacts.ProgressArtifact(job.key("progress"))
     done = follow(job.run("apply"), progress, artifacts.PlanTable(job.key("plan")))
     if (result := done.result) is not None:
-        told = artifacts.headline(result)
-        progress.show(100.0, told)
-        artifacts.show_table(job.key("result"), artifacts.result_table(result), told)
+        headline = artifacts.headline(result)
+        progress.show(100.0, headline)
+        artifacts.show_table(job.key("result"), artifacts.result_table(result), headline)
         had, have = readers(job, lambda row: row.run_id == result["run_id"])
-        artifacts.show_report(job.key("report"), artifacts.report(result, had, have), told)
+        artifacts.show_report(job.key("report"), artifacts.report(result, had, have), headline)
         tell(job, had, have)
     return done
 
@@ -69,7 +69,7 @@ def outcome(done: Done) -> State[dict[str, Any]]:
     """What Prefect shows. Raises RevectorError for what a person has to look at."""
     if done.result is None:
         return failed(done)
-    told = artifacts.headline(done.result)
+    headline = artifacts.headline(done.result)
     if done.code == 3:
-        return Failed(name="GateFailed", message=told)
-    return Completed(name=done.result["status"].capitalize(), message=told, data=done.result)
+        return Failed(name="GateFailed", message=headline)
+    return Completed(name=done.result["status"].capitalize(), message=headline, data=done.result)

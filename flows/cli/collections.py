@@ -81,8 +81,8 @@ def status(name: Name = None, *, call: Call) -> None:
     from flows import commands
     from flows.show import terminal
 
-    found = commands.status(name, call.config, store=call.store)
-    call.answer(found, lambda: terminal.status(found))
+    shown = commands.status(name, call.config, store=call.store)
+    call.answer(shown, lambda: terminal.status(shown))
 
 
 @commands.command(epilog="Example: revector search docs 'how do I undo a release' -k 5 --where lang=en --where 'year>=2020'")
@@ -114,8 +114,8 @@ def history(name: Name = None, *, call: Call) -> None:
     from flows import commands
     from flows.show import terminal
 
-    found = commands.history(name, call.config, store=call.store)
-    call.answer(found, lambda: terminal.history(found))
+    shown = commands.history(name, call.config, store=call.store)
+    call.answer(shown, lambda: terminal.history(shown))
 
 
 @commands.command(epilog="Example: revector diff docs 4 7   (versions as `revector history docs` lists them)")
@@ -131,15 +131,15 @@ def diff(
     from flows import commands
     from flows.show import terminal
 
-    found = commands.diff(name, a, b, call.config, store=call.store)
-    call.answer(found, lambda: terminal.diff(found))
+    shown = commands.diff(name, a, b, call.config, store=call.store)
+    call.answer(shown, lambda: terminal.diff(shown))
 
 
 def parse_condition(text: str) -> "Condition":
     from storage.reading.filters import Condition
 
-    found = re.fullmatch(r"(?s)(.+?)(!=|<=|>=|=|<|>)(.*)", text)
-    if not found:
+    match = re.fullmatch(r"(?s)(.+?)(!=|<=|>=|=|<|>)(.*)", text)
+    if not match:
         raise SpecError(f"expected --where field=value, or another of != < <= > >=, found {text!r}")
-    field, operator, value = found.groups()
+    field, operator, value = match.groups()
     return Condition(field, value, operator)  # type: ignore[arg-type]

@@ -116,8 +116,8 @@ def _run(arguments: list[str], debug: bool) -> int:
         from storage.store.s3 import store_failure
 
         # The message of a foreign error may quote a document; that of the system names a file or an address.
-        told = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
-        return _fail(str(store_failure(error) or f"{told} (--debug shows where)"), 1, debug)
+        kind = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
+        return _fail(str(store_failure(error) or f"{kind} (--debug shows where)"), 1, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -36,9 +36,9 @@ def attach(run: Run, cluster: Where = None, *, call: Call) -> NoReturn:
     from flows.elsewhere import attaching
 
     try:
-        found = attaching.find(call.request(), run, cluster, say)
-        say(f"following run {found.run.run_id}; Ctrl-C leaves it alone, `revector cancel {found.run.run_id}` stops it")
-        code = attaching.attach(found, call.json, say)
+        known = attaching.find(call.request(), run, cluster, say)
+        say(f"following run {known.run.run_id}; Ctrl-C leaves it alone, `revector cancel {known.run.run_id}` stops it")
+        code = attaching.attach(known, call.json, say)
     except KeyboardInterrupt:
         say("no longer followed; the run goes on")
         raise typer.Exit(130) from None
@@ -54,9 +54,9 @@ def cancel(run: Run, cluster: Where = None, *, call: Call) -> None:
     A job that does not listen, or has not begun, is stopped by its cluster."""
     from flows.elsewhere import attaching
 
-    found = attaching.find(call.request(), run, cluster, say)
-    run_id, before = found.run.run_id, attaching.how(found)
-    status = before or attaching.stop(found, say)
+    known = attaching.find(call.request(), run, cluster, say)
+    run_id, before = known.run.run_id, attaching.how(known)
+    status = before or attaching.stop(known, say)
     had = "had died before" if before == "dead" else f"had ended before: {before}"
     now = "was cancelled" if status == "cancelled" else f"has ended meanwhile: {status}"
     call.answer({"run_id": run_id, "status": status}, lambda: typer.echo(f"run {run_id} {had if before else now}"))

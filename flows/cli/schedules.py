@@ -122,17 +122,16 @@ def _wanted(name: str | None, config_at: str | None, place: Place) -> "tuple[Spe
 
 
 def _show(deployed: "list[Deployed]") -> None:
-    """A table of what starts when."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("deployment", "", "schedule", "next", "work pool"):
         table.add_column(column, overflow="fold")
-    for each in deployed:
-        status = f"{each.status}: {', '.join(each.changed)}" if each.changed else each.status
-        when = f"{each.schedule} {each.timezone}" if each.schedule else "-"
-        table.add_row(each.name, status, when, "paused" if each.paused else (each.next or "-").replace("T", " "), each.pool or "-")
+    for one in deployed:
+        status = f"{one.status}: {', '.join(one.changed)}" if one.changed else one.status
+        when = f"{one.schedule} {one.timezone}" if one.schedule else "-"
+        table.add_row(one.name, status, when, "paused" if one.paused else (one.next or "-").replace("T", " "), one.pool or "-")
     console = Console(highlight=False)
     Console(highlight=False, width=max(console.width, _WIDTH)).print(table)
 

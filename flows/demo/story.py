@@ -52,8 +52,6 @@ QUESTIONS = (Question("kitchen gadget for keeping milk cool"), DISPUTED, Questio
 
 
 class Story:
-    """One telling."""
-
     def __init__(self, folder: Path, console: Console, glosses: pa.Table, *, kept: bool) -> None:
         """`folder`: empty. `kept`: whether it will be there afterwards."""
         self._folder = folder
@@ -65,7 +63,6 @@ class Story:
         self._steps: list[dict[str, Any]] = []
 
     def tell(self) -> dict[str, Any]:
-        """All of it."""
         began = time.monotonic()
         self._introduce()
         chapters = (
@@ -205,7 +202,7 @@ class Story:
             "a candidate is kept current with every run, at one read of the corpus. This one cost no forward pass: the first "
             f"{size // 2} numbers of stored vectors are its vectors."
         )
-        candidate = next(each.generation for each in result.generations if each.role == "candidate")
+        candidate = next(built.generation for built in result.generations if built.role == "candidate")
         command = f"revector compare {COLLECTION} published {short(candidate)}"
         began = time.monotonic()
         self._page.command(command)
@@ -314,7 +311,6 @@ class Story:
 
 
 def _row(step: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Of the table of all steps."""
     passes = "" if step["name"] == "plan" else f"{step['embed']['contents']:,}"
     return step["name"], passes, f"{step['reuse']['chunks']:,}", seconds_of(step["seconds"])
 

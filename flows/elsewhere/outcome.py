@@ -40,8 +40,8 @@ def show_record(intent: dict[str, Any], record: dict[str, Any], json: bool) -> i
     return TypeAdapter(Result).validate_python(result).exit_code
 
 
-def _error(told: str) -> RevectorError:
+def _error(text: str) -> RevectorError:
     """As it was raised there: of a kind that is ours, or of any other."""
-    name, _, message = told.partition(": ")
+    name, _, message = text.partition(": ")
     kind = getattr(errors, name, None)
-    return kind(message) if isinstance(kind, type) and issubclass(kind, RevectorError) else RevectorError(told)
+    return kind(message) if isinstance(kind, type) and issubclass(kind, RevectorError) else RevectorError(text)

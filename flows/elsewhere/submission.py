@@ -46,9 +46,9 @@ class Order:
     spec: Spec
     collection: str
     arguments: tuple[str, ...] = ()
-    """Further ones of the command line."""
+    """Of the command line, beside those that every order has."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """What these name."""
+    """That `arguments` name, relative to the folder in which the job runs."""
 
     def line(self, run_id: str) -> tuple[str, ...]:
         """The command line. The store is said again: the nodes' own environment goes before the file."""
@@ -58,13 +58,11 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended."""
-
     run_id: str
     code: int
-    """Exit code of the command."""
+    """As the command line ends: that of the job's own command."""
     result: dict[str, Any] | None
-    """What it put on its stdout."""
+    """None of a command that ended with an error, or was stopped."""
 
 
 def submit(order: Order, jobs: Jobs, first: str, attempt: int = 1) -> bool:

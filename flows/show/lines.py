@@ -54,9 +54,9 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def as_progress(told: Mapping[str, Any]) -> Progress:
+def as_progress(record: Mapping[str, Any]) -> Progress:
     """What this version knows of it: the command may be a newer one, on a cluster or in the ledger."""
-    return Progress(**{name: told[name] for name in _PROGRESS if name in told})
+    return Progress(**{name: record[name] for name in _PROGRESS if name in record})
 
 
 _PROGRESS = [field.name for field in fields(Progress)]

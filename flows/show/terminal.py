@@ -163,12 +163,11 @@ def status(shown: Mapping[str, Any]) -> None:
 
 
 def _minute(at: str | None) -> str:
-    """Of a moment in ISO 8601."""
+    """`2026-03-01 03:00`, of a moment in ISO 8601."""
     return str(at)[:16].replace("T", " ")
 
 
 def results(hits: Sequence[Mapping[str, Any]]) -> None:
-    """Search results, best first."""
     console = paper()
     if not hits:
         console.print("nothing found")
@@ -242,7 +241,6 @@ def diff(changes: Mapping[str, Any]) -> None:
 
 
 def moved(publication: Publication) -> None:
-    """Where the pointer is now."""
     paper().print(
         f"[bold]{publication.collection}[/bold]  {publication.action}: "
         f"{version(publication.version, publication.generation)} is what readers get (epoch {publication.epoch})"
