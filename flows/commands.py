@@ -1,8 +1,8 @@
 """The commands as functions: what the command line calls, and scripts may.
 
-`config`: the spec's file, else $REVECTOR_CONFIG, else revector.toml. `store`: a folder or `s3://` URI, before $REVECTOR_STORE and the spec's.
-Without `name` the spec's only collection is meant. All raise SpecError for a spec that is not there or not right, and StorageError for a store
-that does not answer; those of which that is not said need no spec where the store is named.
+`config`: the spec's file, else $REVECTOR_CONFIG, else revector.toml. `store`: a folder or `s3://` URI, before $REVECTOR_STORE and the
+spec's. Without `name` the spec's only collection is meant. Where the store is named, those need no spec of which it is not said that they
+do. All raise SpecError for a spec that is not there or not right, and StorageError for a store that fails.
 """
 
 from collections.abc import Iterable
@@ -49,8 +49,8 @@ def apply(
 ) -> Result:
     """Bring a collection up to date and publish it. Needs a spec.
 
-    `saved`: a plan that must still hold, else PlanStale. `run_id`: of whoever submits the run; None: a new one. Raises Conflict while another
-    run has the collection, ModelError, SourceError and WorkerError; what was committed until then is kept.
+    `saved`: a plan that must still hold, else PlanStale. `run_id`: of whoever submits the run; None: a new one. Raises Conflict while
+    another run has the collection, ModelError, SourceError and WorkerError; what was committed until then is kept.
     """
     return drive(Request(name, config, store).target, saved, report, run_id)
 
