@@ -30,7 +30,7 @@ from benchmarks.harness import SCRATCH, interleaved, machine, measure, publish, 
 from flows import apply
 from tests.objectstore import BUCKET, serve
 from workers.cluster.connection import OBJECT_STORE_BYTES, RAY_ENVIRONMENT
-from workers.embedding import actor
+from workers.embedding import actor, pool
 from workers.encoders.encoder import Encoded, Tokenized
 from workers.runs import filling
 
@@ -112,7 +112,7 @@ def job(rate: float) -> None:
             self._encoder.forward = slow  # type: ignore[method-assign]
             return how
 
-    actor.EmbedActor = Sleeping  # type: ignore[misc]
+    pool.EmbedActor = Sleeping  # type: ignore[misc]
     filling.ACTOR_TOKENS, filling.HERE_SECONDS = 1, 0.0
     filling.SHARD_SECONDS = SHARD_SECONDS if rate else 0.0
     filling.FIRST_SHARD_TOKENS = int(rate * SHARD_SECONDS) or FREE_SHARD_TEXTS * WORDS

@@ -137,8 +137,9 @@ def _prepare(model: str, threads: int, ready: Any) -> None:
     from pipelines.spaces.resolving import resolve_model
     from pipelines.spec.declared import ModelSpec
     from workers.encoders.loading import load_encoder
+    from workers.encoders.machine import Machine
 
-    _LOADED["encoder"] = load_encoder(resolve_model(ModelSpec(name=model)), threads=threads)
+    _LOADED["encoder"] = load_encoder(resolve_model(ModelSpec(name=model)), Machine(threads=threads))
     _LOADED["ready"] = ready
 
 

@@ -23,6 +23,7 @@ from pipelines.spaces.space import Model
 from pipelines.spec.declared import ModelSpec
 from workers.encoders.encoder import Encoder
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 from workers.encoders.text.prepacking import PrepackedLinear
 
 GLOSSES = Path(__file__).parent.parent / "flows/demo/glosses.parquet"
@@ -145,7 +146,7 @@ def main() -> None:
     model = resolve_model(ModelSpec(max_tokens=LONGEST))
     texts = passages(options.texts)
     library = load_library(model)
-    plain, lowered = (load_encoder(model, threads=1, precision=precision) for precision in ("float32", "bfloat16"))
+    plain, lowered = (load_encoder(model, Machine(threads=1, precision=precision)) for precision in ("float32", "bfloat16"))
     lengths = plain.tokenize(texts).lengths
     tuned = min(TUNED, key=lambda batch: cpu_seconds(partial(encode, library, texts, batch)))
     ways = {

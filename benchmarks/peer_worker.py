@@ -42,8 +42,9 @@ def ours(folder: str, batch: int | None) -> Encode:
     from pipelines.spaces.resolving import resolve_model
     from pipelines.spec.declared import ModelSpec
     from workers.encoders.loading import load_encoder
+    from workers.encoders.machine import Machine
 
-    encoder = load_encoder(resolve_model(ModelSpec(name=folder)), threads=THREADS)
+    encoder = load_encoder(resolve_model(ModelSpec(name=folder)), Machine(threads=THREADS))
     return lambda texts: encoder.encode(texts).vectors
 
 

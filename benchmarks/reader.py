@@ -30,6 +30,7 @@ from storage.reading.published import Published
 from storage.store.lance import Store
 from workers.encoders.encoder import Encoder
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 
 RESULTS = 10
 TOLERANCE = 2e-3
@@ -130,7 +131,7 @@ class Reader:
     def _vector(self, publication: Publication, query: int) -> NDArray[np.float32]:
         space = publication.space
         if space not in self._encoders:
-            self._encoders[space] = load_encoder(resolve_model(ModelSpec(**publication.model_spec())), threads=1)
+            self._encoders[space] = load_encoder(resolve_model(ModelSpec(**publication.model_spec())), Machine(threads=1))
         if (space, query) not in self._encoded:
             self._encoded[space, query] = self._encoders[space].encode_query(self._queries[query])
         return self._encoded[space, query]

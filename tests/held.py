@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from flows.cli.main import main
-from workers.embedding import actor
+from workers.embedding import actor, pool
 from workers.embedding.embed_shard import Embedding, Receipt, Shard
 
 
@@ -30,7 +30,7 @@ def hold_workers(here: Path) -> None:
                 time.sleep(0.05)
             return super().run(embedding, shard)
 
-    actor.EmbedActor = Held  # type: ignore[misc]
+    pool.EmbedActor = Held  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pipelines.spec.running import Precision
 from tests.tiny import CONFIG, VOCABULARY, WORDS, reference, save_stack, save_transformer
 from workers.encoders.encoder import Encoder
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 from workers.encoders.text import packing
 from workers.encoders.text.stack import TOLERANCE
 
@@ -68,7 +69,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def load(folder: Path, precision: Precision = "float32", device: str = "cpu") -> Encoder:
-    return load_encoder(resolve_model(ModelSpec(name=str(folder))), device=device, batch_tokens=64, threads=1, precision=precision)
+    return load_encoder(resolve_model(ModelSpec(name=str(folder))), Machine(device, 1, precision, batch_tokens=64))
 
 
 def assert_same(encoder: Encoder, expected: np.ndarray) -> None:

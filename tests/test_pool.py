@@ -17,8 +17,7 @@ from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from pipelines.spec.running import WorkersSpec
 from tests.conftest import Workplace
-from workers.cluster import connection
-from workers.embedding import actor, embed_shard, pool
+from workers.embedding import actor, pool
 from workers.embedding.embed_shard import Embedding, Receipt, Shard
 from workers.encoders.encoder import Encoded, Tokenized
 from workers.runs import filling
@@ -67,7 +66,7 @@ class Faulty(RAW):
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch, ray_cluster: Any) -> None:
     ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(actor, "EmbedActor", Faulty)
+    monkeypatch.setattr(pool, "EmbedActor", Faulty)
 
 
 @pytest.mark.usefixtures("faulty")
@@ -99,8 +98,8 @@ def test_an_input_that_fails_in_the_process_of_the_command_is_left_to_the_pool(
     def fail(*_: Any) -> None:
         raise ValueError
 
-    monkeypatch.setattr(connection, "on_cluster", lambda: False)
-    monkeypatch.setattr(embed_shard, "embed_shard", fail)
+    monkeypatch.setattr(filling, "on_cluster", lambda: False)
+    monkeypatch.setattr(filling, "embed_shard", fail)
     workplace.spec(rest="workers = { actors = 1 }\ngates = { max_failed = 0.5 }")
     workplace.write("a.parquet", {f"d{number}": f"text {number}" for number in range(3)} | {"bad": "raise"})
     done = workplace.apply()
@@ -172,7 +171,7 @@ def test_an_actor_that_leaks_until_it_is_killed_costs_no_input(
     workplace: Workplace, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(actor, "EmbedActor", Leaking)
+    monkeypatch.setattr(pool, "EmbedActor", Leaking)
     monkeypatch.setattr(filling, "FIRST_SHARD_TOKENS", 20)
     monkeypatch.setattr(filling, "SHARD_SECONDS", 0.0)
     workplace.spec(rest="workers = { actors = 1 }")
@@ -188,11 +187,12 @@ def test_what_ends_the_process_of_the_command_is_found_by_the_pool_the_next_time
     workplace.spec(rest="workers = { actors = 1 }\ngates = { max_failed = 0.5 }")
     workplace.write("a.parquet", {"d0": "text 0", "d1": "text 1", "bad": "kill"})
     ending = (
-        "import os; from flows import apply; from workers import filling; filling.embed_shard = lambda *_: os.kill(os.getpid(), 9); apply()"
+        "import os; from flows import apply; from workers.runs import filling;"
+        "filling.embed_shard = lambda *_: os.kill(os.getpid(), 9); apply()"
     )
     assert subprocess.run([sys.executable, "-c", ending], cwd=workplace.root).returncode == -signal.SIGKILL
-    monkeypatch.setattr(connection, "on_cluster", lambda: False)
-    monkeypatch.setattr(embed_shard, "embed_shard", lambda *_: pytest.fail("it would end this process, too"))
+    monkeypatch.setattr(filling, "on_cluster", lambda: False)
+    monkeypatch.setattr(filling, "embed_shard", lambda *_: pytest.fail("it would end this process, too"))
     done = workplace.apply()
     assert (done.status, done.dead_letters) == ("partial", 1)
     assert sorted(workplace.texts()) == ["d0#0", "d1#0"]
@@ -214,7 +214,7 @@ def test_a_model_that_loads_nowhere_is_an_error_that_says_why(
     workplace: Workplace, ray_cluster: Any, monkeypatch: pytest.MonkeyPatch, actor: type[RAW], reason: str
 ) -> None:
     ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(actor, "EmbedActor", actor)
+    monkeypatch.setattr(pool, "EmbedActor", actor)
     workplace.write("a.parquet", {"d0": "text"})
     with pytest.raises(WorkerError, match=f"found {reason} on every node that has a place"):
         workplace.apply()

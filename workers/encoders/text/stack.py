@@ -23,6 +23,7 @@ from pipelines.spaces.space import Model
 from pipelines.spec.running import Precision
 from workers.encoders.batching import is_out_of_memory
 from workers.encoders.encoder import Tokenized
+from workers.encoders.machine import Machine
 from workers.encoders.text.packing import ATTENTION, first_position, pack, packed, packed_features, padded_features
 from workers.encoders.text.prepacking import lower, prepack
 from workers.encoders.text.whole_weights import whole_weights
@@ -51,14 +52,14 @@ class Layout(Enum):
     """As the library does it, tokenising included."""
 
 
-def load_stack(model: Model, device: str, precision: Precision) -> "Stack":
+def load_stack(model: Model, machine: Machine) -> "Stack":
     """The model from its folder, in the fastest way that gives what the library gives. Raises ModelError."""
-    for dtype in _dtypes(torch.device(device), precision):
-        stack = Stack(model, device)
+    for dtype in _dtypes(torch.device(machine.device), machine.precision):
+        stack = Stack(model, machine.device)
         if stack.quicken(dtype):
             return stack
     warnings.warn(f"{model.spec.name}: its vectors come right through {Layout.LIBRARY.value} alone: slow, but exact", stacklevel=2)
-    return Stack(model, device)
+    return Stack(model, machine.device)
 
 
 def _dtypes(device: torch.device, precision: Precision) -> list[torch.dtype]:
