@@ -31,7 +31,7 @@ from flows import apply
 from tests.objectstore import BUCKET, serve
 from workers.cluster.connection import OBJECT_STORE_BYTES, RAY_ENVIRONMENT
 from workers.embedding import actor, pool
-from workers.encoders.encoder import Encoded, Tokenized
+from workers.encoders.encoder import Encoded, Prepared
 from workers.runs import filling
 
 ACTORS = (1, 2, 4)
@@ -103,10 +103,10 @@ def job(rate: float) -> None:
             how = super().load()
             forward = self._encoder.forward
 
-            def slow(tokenized: Tokenized) -> Encoded:
-                seconds = int(tokenized.lengths.sum()) / rate if rate else 0.0
+            def slow(prepared: Prepared) -> Encoded:
+                seconds = int(prepared.units.sum()) / rate if rate else 0.0
                 time.sleep(seconds)
-                encoded = forward(tokenized)
+                encoded = forward(prepared)
                 return replace(encoded, seconds=encoded.seconds + seconds)
 
             self._encoder.forward = slow  # type: ignore[method-assign]

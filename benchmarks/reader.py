@@ -28,7 +28,7 @@ from storage import open_published
 from storage.history.catalog import Publication, publications, published
 from storage.reading.published import Published
 from storage.store.lance import Store
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Encoder, encode
 from workers.encoders.loading import load_encoder
 from workers.encoders.machine import Machine
 
@@ -133,7 +133,7 @@ class Reader:
         if space not in self._encoders:
             self._encoders[space] = load_encoder(resolve_model(ModelSpec(**publication.model_spec())), Machine(threads=1))
         if (space, query) not in self._encoded:
-            self._encoded[space, query] = self._encoders[space].encode_query(self._queries[query])
+            self._encoded[space, query] = encode(self._encoders[space], [self._queries[query]], "query").vectors[0]
         return self._encoded[space, query]
 
     def _read(self, publication: Publication) -> Contents:

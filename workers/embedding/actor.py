@@ -4,19 +4,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import WorkerError
 from pipelines.spaces.resolving import resolve_model
+from pipelines.spaces.space import Role
 from pipelines.spec.declared import ModelSpec
 from pipelines.spec.running import WorkersSpec
 from workers.cluster.nodes import cores_each
 from workers.embedding.actor_metrics import ActorMetrics
 from workers.embedding.embed_shard import Embedding, Receipt, Shard, embed_shard
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Items, encode
 from workers.encoders.loading import load_encoder
 from workers.encoders.machine import Machine
 from workers.observing.workforce import Loaded
@@ -57,19 +57,12 @@ class EmbedActor:
         self._metrics.count(embedding.collection, self._space, receipt)
         return receipt
 
-    def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, items: Items, role: Role) -> NDArray[np.float32]:
         with self._turn:
-            return encode(self._encoder, kind, texts)
+            return encode(self._encoder, items, role).vectors
 
 
 def _gpus() -> tuple[str, ...]:
     """Names of those that the model may use."""
     torch = sys.modules.get("torch")
     return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())) if torch else ()
-
-
-def encode(encoder: Encoder, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
-    """The vectors of `texts`, (n, d); `kind`: "documents" or "queries"."""
-    if kind == "documents":
-        return encoder.encode(texts).vectors
-    return encoder.encode_queries(texts)

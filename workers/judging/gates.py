@@ -175,7 +175,7 @@ class Judgement:
         """The cosine of each stored vector to one that is made again; -1 where a row's text is not the one that it is known by."""
         texts = rows["text"].combine_chunks()
         stored = unit(to_numpy(rows["vector"].combine_chunks()))
-        made = unit(self.encoding.documents(texts.to_pylist()))
+        made = unit(self.encoding.encode(texts.to_pylist(), "document"))
         genuine = np.asarray(pc.equal(digests(texts), rows["content_hash"].combine_chunks()), dtype=bool)
         cosines: NDArray[np.float32] = np.nan_to_num((stored * made).sum(axis=1), nan=-1.0)
         return np.where(genuine, cosines, np.float32(-1))

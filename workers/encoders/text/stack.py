@@ -5,6 +5,7 @@ Which way that is, is tried and not looked up: on loading, a few short texts of 
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipelines.errors import ModelError
 from pipelines.spaces.space import Model
 from pipelines.spec.running import Precision
 from workers.encoders.batching import is_out_of_memory
-from workers.encoders.encoder import Tokenized
+from workers.encoders.encoder import Prepared
 from workers.encoders.machine import Machine
 from workers.encoders.text.packing import ATTENTION, first_position, pack, packed, packed_features, padded_features
 from workers.encoders.text.prepacking import lower, prepack
@@ -39,6 +40,18 @@ LONGEST_PROBE = 1024
 
 _REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 """What an architecture raises that cannot be run in a way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized(Prepared):
+    """Texts as tokens."""
+
+    ids: NDArray[np.int32]
+    """Of all texts one after another, (sum of units,)."""
+    prompt: str
+    """What was put before every text."""
+    texts: Sequence[str] = ()
+    """The texts without the prompt, for a library that tokenises by itself; else empty."""
 
 
 class Layout(Enum):
@@ -133,7 +146,7 @@ class Stack:
         encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts])
         lengths = np.fromiter(map(len, encodings), np.int64, len(texts))
         ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, int(lengths.sum()))
-        return Tokenized(ids, lengths, prompt, texts if self.layout is Layout.LIBRARY else ())
+        return Tokenized(lengths, ids, prompt, texts if self.layout is Layout.LIBRARY else ())
 
     def vectors(self, tokenized: Tokenized, rows: NDArray[np.intp]) -> torch.Tensor:
         """The whole vectors of `rows` before normalisation, (rows, width), on the device. Rows without tokens are not allowed."""
@@ -218,7 +231,7 @@ def _probes(tokenizer: Tokenizer, prompt: str, window: int | None) -> list[str]:
 
 def _pick(tokenized: Tokenized, rows: NDArray[np.intp]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The ids of `rows`, one after another, and their lengths."""
-    lengths = tokenized.lengths[rows]
-    starts = (np.cumsum(tokenized.lengths) - tokenized.lengths)[rows]
+    lengths = tokenized.units[rows]
+    starts = (np.cumsum(tokenized.units) - tokenized.units)[rows]
     places = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
     return tokenized.ids[places], lengths
