@@ -1,4 +1,7 @@
-"""What an encoder is: items in, vectors of one space out. A new one is a class with these members and a loader (`loading.LOADERS`)."""
+"""What an encoder is: items in, vectors of one space out.
+
+A new one is a class with these members, and a loader in `workers.encoders.loading.LOADERS`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
