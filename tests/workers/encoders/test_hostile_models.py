@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from workers.planning.known_models import known_models, model_of
 
 from pipelines.errors import ModelError, SpecError
+from pipelines.spaces.known import known_models, model_of
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spaces.space import Model
 from pipelines.spec.declared import ModelSpec

@@ -10,7 +10,7 @@ import pytest
 
 from flows.elsewhere import submission
 from tests.conftest import Workplace
-from tests.test_cli import revector
+from tests.flows.test_cli import revector
 from workers.observing.report import Progress
 
 PROGRESS = {"kind": "progress", "stage": "embed", "chunks": 5, "total": 10}
