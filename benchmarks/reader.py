@@ -29,8 +29,9 @@ from storage.collection import Collection
 from storage.history.catalog import Publication, publications, published
 from storage.reading.published import Published
 from storage.store.lance import Store
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Encoder, encode
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 
 RESULTS = 10
 TOLERANCE = 2e-3
@@ -131,9 +132,9 @@ class Reader:
     def _vector(self, publication: Publication, query: int) -> NDArray[np.float32]:
         space = publication.space
         if space not in self._encoders:
-            self._encoders[space] = load_encoder(resolve_model(ModelSpec(**publication.model_spec())), threads=1)
+            self._encoders[space] = load_encoder(resolve_model(ModelSpec(**publication.model_spec())), Machine(threads=1))
         if (space, query) not in self._encoded:
-            self._encoded[space, query] = self._encoders[space].encode_query(self._queries[query])
+            self._encoded[space, query] = encode(self._encoders[space], [self._queries[query]], "query").vectors[0]
         return self._encoded[space, query]
 
     def _read(self, publication: Publication) -> Contents:

@@ -11,6 +11,7 @@ from storage.history.bridges import read_bridge
 from storage.history.catalog import published
 from storage.reading.filters import Condition
 from storage.reading.published import search_vectors
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
 
 
@@ -33,5 +34,5 @@ def search(
     if model is None or model.space.id == publication.space:
         model = model_of(publication.space, ModelSpec(**publication.model_spec()), known_models(models))
     way = read_bridge(collection, model.space.id, publication.space)
-    vector = way.apply(load_encoder(model).encode_query(query)[None])[0]
+    vector = way.apply(encode(load_encoder(model), [query], "query").vectors)[0]
     return search_vectors(collection.store, publication, vector, k, where)

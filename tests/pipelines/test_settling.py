@@ -94,7 +94,7 @@ def settled(corpus: Corpus, rows: list[Row], keep_last: bool) -> Settled:
 
 
 @dataclass(frozen=True)
-class MachineTime:
+class Held:
     """The document of an id that holds."""
 
     file: int
@@ -104,7 +104,7 @@ class MachineTime:
     """The files of all documents of the id that are known to be there."""
 
 
-def holders(corpus: Corpus, keep_last: bool) -> dict[int, MachineTime]:
+def holders(corpus: Corpus, keep_last: bool) -> dict[int, Held]:
     pick = max if keep_last else min
     found = {}
     for id in range(4):
@@ -114,9 +114,9 @@ def holders(corpus: Corpus, keep_last: bool) -> dict[int, MachineTime]:
         failed = [file for file, _ in stored if corpus.standing[file] == Standing.FAILED]
         if claims:
             file, _, content = pick(claims)
-            found[id] = MachineTime(file, {content}, [file for file, _, _ in claims])
+            found[id] = Held(file, {content}, [file for file, _, _ in claims])
         elif failed:
-            found[id] = MachineTime(pick(failed), {content for file, content in stored if file == pick(failed)}, [])
+            found[id] = Held(pick(failed), {content for file, content in stored if file == pick(failed)}, [])
     return found
 
 

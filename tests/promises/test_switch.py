@@ -18,6 +18,7 @@ from storage import open_published
 from storage.store.objects import Objects
 from storage.who import Holder
 from tests.conftest import Workplace
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
 from workers.runs import session
 from workers.runs.filling import Filling
@@ -64,7 +65,7 @@ def check_readers(workplace: Workplace) -> None:
     rows = published.table.to_arrow()
     stored = np.stack(rows["vector"].to_numpy(zero_copy_only=False)).astype(np.float32)
     assert encoder.model.space.id == published.publication.space
-    assert np.abs(stored - encoder.encode(rows["text"].to_pylist()).vectors).max() < 1e-2
+    assert np.abs(stored - encode(encoder, rows["text"].to_pylist(), "document").vectors).max() < 1e-2
 
 
 def prepared(folder: Path) -> Workplace:
@@ -122,7 +123,7 @@ def test_a_reader_in_a_loop_never_gets_two_models_in_one_answer(tmp_path: Path) 
             published = open_published(workplace.store, "docs")
             encoder = load_encoder(resolve_model(ModelSpec(**published.publication.model_spec())))
             (text,) = published.table.search().limit(1).to_arrow()["text"].to_pylist()
-            hit = published.table.search(encoder.encode([text]).vectors[0]).limit(1).to_list()[0]
+            hit = published.table.search(encode(encoder, [text], "document").vectors[0]).limit(1).to_list()[0]
             if hit["text"] != text or hit["_distance"] > 1e-3 or encoder.model.space.id != published.publication.space:
                 wrong.append(published.publication.space)
             spaces.append(published.publication.space)

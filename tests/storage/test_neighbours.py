@@ -142,14 +142,14 @@ def test_an_actor_encodes_as_this_process_does(tmp_path: Path, ray_cluster: obje
     texts = [" ".join(WORDS[:5]), WORDS[7], ""]
     with Encoding(of, workers) as here, Encoding(of, workers) as there:
         here.encoder()  # from now on it is in this process
-        np.testing.assert_allclose(there.documents(texts), here.documents(texts), atol=1e-5)
-        queries = there.queries(texts[:2])
-        np.testing.assert_allclose(queries, here.queries(texts[:2]), atol=1e-5)
-        assert np.abs(queries - here.documents(texts[:2])).max() > 1e-3
-        assert there.documents([]).shape == (0, 16)
+        np.testing.assert_allclose(there.encode(texts, "document"), here.encode(texts, "document"), atol=1e-5)
+        queries = there.encode(texts[:2], "query")
+        np.testing.assert_allclose(queries, here.encode(texts[:2], "query"), atol=1e-5)
+        assert np.abs(queries - here.encode(texts[:2], "document")).max() > 1e-3
+        assert there.encode([], "document").shape == (0, 16)
     nowhere = WorkersSpec(label={"place": "nowhere"}, ready=1)
     with (
         pytest.raises(WorkerError, match=r"labels \{'place': 'nowhere'\} within 1 s, found a cluster of"),
         Encoding(of, nowhere) as lost,
     ):
-        lost.documents(texts)
+        lost.encode(texts, "document")

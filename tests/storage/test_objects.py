@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import NotFound
-from storage.sources.opening import open_corpus
+from storage.sources.opening import open_source
 from storage.store import s3
 from storage.store.lance import Store
 from storage.store.objects import Objects
@@ -229,7 +229,7 @@ def read(uri: str) -> list[str]:
     """All texts of a corpus, in order."""
     from pipelines.spec.declared import SourceSpec
 
-    corpus = open_corpus(SourceSpec(uri=uri, id="id", text=("text",)))
+    corpus = open_source(SourceSpec(uri=uri, id="id", text=("text",)))
     files = corpus.files()
     batches = [batch for shard in corpus.shards(files, 100_000) for batch in corpus.read(shard, None)]
     assert not [letter for batch in batches for letter in batch.dead]

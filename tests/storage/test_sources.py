@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.content.documents import Corpus, DeadLetter
+from pipelines.content.documents import DeadLetter
+from pipelines.content.source import Source
 from pipelines.errors import SourceError, SpecError
 from pipelines.formats.markup import html_text
 from pipelines.spec.declared import SourceSpec
-from storage.sources.opening import open_corpus
+from storage.sources.opening import open_source
 
 Document = tuple[str, str]
 ROWS = [
@@ -34,7 +35,7 @@ def spec(uri: Path | str, **options: Any) -> SourceSpec:
     return SourceSpec(uri=str(uri), **({"id": "id", "text": ("term", "gloss")} | options))
 
 
-def read(corpus: Corpus, target_bytes: int = 1 << 20) -> tuple[list[Document], list[DeadLetter], list[Any]]:
+def read(corpus: Source, target_bytes: int = 1 << 20) -> tuple[list[Document], list[DeadLetter], list[Any]]:
     """All documents, dead letters and metadata, as if each shard were read on another machine."""
     documents, dead, metadata = [], [], []
     files = corpus.files()
@@ -50,7 +51,7 @@ def read(corpus: Corpus, target_bytes: int = 1 << 20) -> tuple[list[Document], l
 
 
 def texts(source: SourceSpec, target_bytes: int = 1 << 20) -> list[Document]:
-    documents, dead, _ = read(open_corpus(source), target_bytes)
+    documents, dead, _ = read(open_source(source), target_bytes)
     assert dead == []
     return documents
 
@@ -79,7 +80,7 @@ def compress(data: bytes, suffix: str) -> bytes:
 def test_every_format_holds_the_same_documents(tmp_path: Path, suffix: str) -> None:
     kind, _, compression = suffix[1:].partition(".")
     (tmp_path / f"a{suffix}").write_bytes(compress(encode(ROWS, f".{kind}"), f".{compression}"))
-    documents, dead, metadata = read(open_corpus(spec(tmp_path, metadata=["pos"])))
+    documents, dead, metadata = read(open_source(spec(tmp_path, metadata=["pos"])))
     assert (documents, dead) == (EXPECTED, [])
     assert [each["pos"] for each in metadata] == [row["pos"] for row in ROWS]
 
@@ -89,28 +90,28 @@ def test_format_goes_before_the_suffix(tmp_path: Path) -> None:
     assert texts(spec(tmp_path, format="csv")) == EXPECTED
     assert texts(spec(tmp_path / "*.dat", format="csv")) == EXPECTED
     with pytest.raises(SourceError, match=r"export\.dat.*\.parquet"):
-        open_corpus(spec(tmp_path / "*.dat")).files()
+        open_source(spec(tmp_path / "*.dat")).files()
 
 
 def test_a_lance_table_is_read_by_fragments_at_the_version_it_was_opened(tmp_path: Path) -> None:
     uri = str(tmp_path / "words.lance")
     table = lance.write_dataset(pa.Table.from_pylist(ROWS), uri, max_rows_per_file=10)
-    corpus = open_corpus(spec(uri, metadata=["pos"]))
+    corpus = open_source(spec(uri, metadata=["pos"]))
     before = corpus.files()
     table.delete("id = 'd3'")
     documents, dead, metadata = read(corpus, target_bytes=1)
     assert (documents, dead, len(metadata)) == (EXPECTED, [], 25)
     assert len(list(corpus.shards(before, 1))) == 3
-    after = open_corpus(spec(uri)).files()
+    after = open_source(spec(uri)).files()
     assert [old.etag == new.etag for old, new in zip(before, after, strict=True)] == [False, True, True]
     assert texts(spec(uri)) == [each for each in EXPECTED if each[0] != "d3"]
 
 
 def test_a_lance_table_that_is_missing_or_lacks_a_column(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"none\.lance"):
-        open_corpus(spec(tmp_path / "none.lance"))
+        open_source(spec(tmp_path / "none.lance"))
     lance.write_dataset(pa.Table.from_pylist(ROWS), str(tmp_path / "t"))
-    documents, dead, _ = read(open_corpus(spec(tmp_path / "t", format="lance", text=["glos"])))
+    documents, dead, _ = read(open_source(spec(tmp_path / "t", format="lance", text=["glos"])))
     assert documents == []
     assert [(letter.stage, "'gloss'" in letter.reason) for letter in dead] == [("file", True)]
 
@@ -149,7 +150,7 @@ def test_large_files_are_cut_and_small_ones_grouped(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(encode(ROWS * 4000, ".jsonl"))
     for n in range(20):
         (tmp_path / f"b{n:02}.csv").write_bytes(encode(ROWS, ".csv"))
-    corpus = open_corpus(spec(tmp_path))
+    corpus = open_source(spec(tmp_path))
     target = 1 << 20
     shards = [[piece.file.path for piece in shard.pieces] for shard in corpus.shards(corpus.files(), target)]
     assert shards[:-2] == [["a.jsonl"]] * (len(shards) - 2)
@@ -167,7 +168,7 @@ def write_bad(folder: Path, suffix: str) -> None:
 @pytest.mark.parametrize(("suffix", "places"), [(".jsonl", {"line 3", "line 4", "line 5"}), (".csv", {"x", "row 4", "row 5"})])
 def test_a_bad_line_costs_itself(tmp_path: Path, suffix: str, places: set[str]) -> None:
     write_bad(tmp_path, suffix)
-    documents, dead, _ = read(open_corpus(spec(tmp_path, text="term")))
+    documents, dead, _ = read(open_source(spec(tmp_path, text="term")))
     assert documents == [("a", "one"), ("b", "two"), ("c", "three")]
     assert {letter.id for letter in dead} == places
     assert len(dead) == 3
@@ -184,7 +185,7 @@ def test_documents_without_id_or_text_are_dead_letters(tmp_path: Path, suffix: s
         {"id": "e", "term": "y"},
     ]
     (tmp_path / f"a{suffix}").write_bytes(encode(rows, suffix))
-    documents, dead, _ = read(open_corpus(spec(tmp_path, text="term")))
+    documents, dead, _ = read(open_source(spec(tmp_path, text="term")))
     assert documents == [("a", "one"), ("e", "y")]
     unit = "line" if suffix == ".jsonl" else "row"
     assert [(letter.stage, letter.id) for letter in dead] == [("document", f"{unit} 2"), ("document", "c"), ("document", f"{unit} 4")]
@@ -194,7 +195,7 @@ def test_documents_without_id_or_text_are_dead_letters(tmp_path: Path, suffix: s
 @pytest.mark.parametrize("wrong", [{"id": "idd"}, {"text": ("term", "glosss")}, {"metadata": ["poss"]}])
 def test_a_file_that_lacks_a_column_is_one_dead_letter(tmp_path: Path, suffix: str, wrong: dict[str, Any]) -> None:
     (tmp_path / f"a{suffix}").write_bytes(encode(ROWS[1:], suffix))
-    documents, dead, _ = read(open_corpus(spec(tmp_path, **wrong)))
+    documents, dead, _ = read(open_source(spec(tmp_path, **wrong)))
     assert documents == []
     assert [(letter.stage, letter.file) for letter in dead] == [("file", f"a{suffix}")]
     assert "id, term, gloss, pos; did you mean" in dead[0].reason
@@ -214,7 +215,7 @@ def test_broken_files_cost_themselves(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl.gz").write_bytes(b"no gzip")
     (tmp_path / "e.csv").write_bytes(b"")
     (tmp_path / "f.parquet").write_bytes(table)
-    documents, dead, _ = read(open_corpus(spec(tmp_path)), 100)
+    documents, dead, _ = read(open_source(spec(tmp_path)), 100)
     assert [letter.file for letter in dead] == ["a.parquet", "b.parquet", "c.jsonl.gz", "d.jsonl.gz", "e.csv"]
     assert {letter.stage for letter in dead} == {"file"}
     assert "incomplete" in dead[2].reason
@@ -225,7 +226,7 @@ def test_broken_files_cost_themselves(tmp_path: Path) -> None:
 def test_a_file_that_went_after_the_listing_costs_itself_and_a_failing_store_does_not_hide(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_bytes(encode(ROWS, ".jsonl"))
-    corpus = open_corpus(spec(tmp_path))
+    corpus = open_source(spec(tmp_path))
     (shard,) = corpus.shards(corpus.files(), 1 << 20)
     (tmp_path / "a.jsonl").unlink()
     batches = list(corpus.read(shard, None))
@@ -241,7 +242,7 @@ def test_invalid_utf8_inside_parquet_costs_its_row(tmp_path: Path) -> None:
     raw = pa.array([b"one", b"\xff\xfe", b"three"], pa.binary())
     text = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
     pq.write_table(pa.table({"id": [1, 2, 3], "term": text}), tmp_path / "a.parquet")
-    documents, dead, _ = read(open_corpus(spec(tmp_path, text="term")))
+    documents, dead, _ = read(open_source(spec(tmp_path, text="term")))
     assert documents == [("1", "one"), ("3", "three")]
     assert [letter.id for letter in dead] == ["2"]
 
@@ -250,13 +251,13 @@ def test_column_types_that_cannot_be_ids_or_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1.5], "term": ["a"]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"id": ["x"], "term": [["a"]]}), tmp_path / "b.parquet")
     (tmp_path / "c.jsonl").write_text('{"id": 1.5, "term": "a"}\n{"id": "y", "term": true}\n{"id": 7, "term": 8}\n')
-    documents, dead, _ = read(open_corpus(spec(tmp_path, text="term")))
+    documents, dead, _ = read(open_source(spec(tmp_path, text="term")))
     assert documents == [("7", "8")]
     assert [f"{letter.stage} {letter.file}" for letter in dead] == ["file a.parquet", "file b.parquet", *["document c.jsonl"] * 2]
 
 
 def listed(source: SourceSpec) -> list[str]:
-    return [file.path for file in open_corpus(source).files()]
+    return [file.path for file in open_source(source).files()]
 
 
 @pytest.fixture
@@ -313,18 +314,18 @@ def test_links_are_followed_inside_the_corpus_only(tree: Path) -> None:
 
 
 def test_an_etag_follows_the_content(tree: Path) -> None:
-    before = open_corpus(spec(tree)).files()
-    assert open_corpus(spec(tree)).files() == before
+    before = open_source(spec(tree)).files()
+    assert open_source(spec(tree)).files() == before
     (tree / "b.txt").write_text("y")
     os.utime(tree / "b.txt", ns=(1, 1_000_000_000))
-    after = open_corpus(spec(tree)).files()
+    after = open_source(spec(tree)).files()
     assert [old.path for old, new in zip(before, after, strict=True) if old.etag != new.etag] == ["b.txt"]
 
 
 @pytest.mark.parametrize("uri", ["file:///etc", "http://x/y.csv", "simplecache::s3://b/k", "s3://b/../c", "s3://", "s3://*/x", "a\0b"])
 def test_places_that_are_refused(uri: str) -> None:
     with pytest.raises(SpecError, match=r"source\.uri"):
-        open_corpus(spec(uri))
+        open_source(spec(uri))
 
 
 def test_specs_that_do_not_fit_the_files(tmp_path: Path) -> None:
@@ -332,13 +333,13 @@ def test_specs_that_do_not_fit_the_files(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("x")
     for wrong, key in (({"id": None}, "source.id"), ({"text": ()}, "source.text")):
         with pytest.raises(SpecError, match=key):
-            open_corpus(spec(tmp_path / "a.csv", **wrong)).files()
+            open_source(spec(tmp_path / "a.csv", **wrong)).files()
     with pytest.raises(SpecError, match=r"found 'titel'; did you mean 'title'"):
-        open_corpus(spec(tmp_path / "b.txt", metadata=["titel"])).files()
+        open_source(spec(tmp_path / "b.txt", metadata=["titel"])).files()
 
 
 def kept_types(source: SourceSpec) -> dict[str, pa.DataType]:
-    corpus = open_corpus(source)
+    corpus = open_source(source)
     return {each.name: each.type for each in corpus.metadata_type(corpus.files())}
 
 
@@ -365,7 +366,7 @@ def test_metadata_types(tmp_path: Path) -> None:
         "s": pa.string(),
         "n": pa.string(),
     }
-    _, _, (values,) = read(open_corpus(source))
+    _, _, (values,) = read(open_source(source))
     assert (values["i"], values["s"], values["n"], values["t"].microsecond) == (1, "x", '{"k":[1]}', 1)
 
 
@@ -377,7 +378,7 @@ def test_metadata_types_of_json_lines(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(encode(rows, ".jsonl"))
     source = spec(tmp_path, text="term", metadata=list("bifsn"))
     assert kept_types(source) == {"b": pa.bool_(), "i": pa.int64(), "f": pa.float64(), "s": pa.string(), "n": pa.string()}
-    assert read(open_corpus(source))[2] == [
+    assert read(open_source(source))[2] == [
         {"b": True, "i": 1, "f": 1.0, "s": "1", "n": None},
         {"b": None, "i": 2, "f": 0.5, "s": "x", "n": None},
     ]
@@ -388,7 +389,7 @@ def test_metadata_that_does_not_fit_the_first_file_costs_its_document(tmp_path: 
     pq.write_table(pa.table({"id": ["a"], "term": ["x"], "year": [1990]}), tmp_path / "a.parquet")
     rows = [{"id": "b", "term": "x", "year": "1991"}, {"id": "c", "term": "x", "year": "secret"}, {"id": "d", "term": "x", "year": "1992"}]
     (tmp_path / f"b{suffix}").write_bytes(encode(rows, suffix))
-    documents, dead, metadata = read(open_corpus(spec(tmp_path, text="term", metadata=["year"])))
+    documents, dead, metadata = read(open_source(spec(tmp_path, text="term", metadata=["year"])))
     assert [name for name, _ in documents] == ["a", "b", "d"]
     assert [each["year"] for each in metadata] == [1990, 1991, 1992]
     assert [(letter.stage, letter.id) for letter in dead] == [("document", "c")]
@@ -407,7 +408,7 @@ def test_files_of_text_are_documents(tmp_path: Path) -> None:
     (tmp_path / "e.txt").write_bytes(b"bad \xff")
     (tmp_path / "f.txt.gz").write_bytes(gzip.compress("é".encode()))
     source = SourceSpec(uri=str(tmp_path), metadata=["title", "suffix", "name", "path"])
-    documents, dead, metadata = read(open_corpus(source))
+    documents, dead, metadata = read(open_source(source))
     assert documents == [
         ("a.html", "Head\none two\nthree é"),
         ("b.md", "Intro\nThe title\nlink\ncode\nh i\n1 2"),

@@ -11,14 +11,14 @@ from pathlib import Path
 import ray
 
 from flows.cli.main import main
-from workers.embedding import actor
+from workers.embedding import actor, pool
 from workers.embedding.embed_shard import Embedding, Receipt, Shard
 
 
 def hold_workers(here: Path) -> None:
     """Let all actors of this driver look at `here`."""
 
-    class MachineTime(actor.EmbedActor):
+    class Held(actor.EmbedActor):
         def load(self) -> str:
             labels = ray.get_runtime_context().get_node_labels()
             (here / "nodes").mkdir(exist_ok=True)
@@ -30,7 +30,7 @@ def hold_workers(here: Path) -> None:
                 time.sleep(0.05)
             return super().run(embedding, shard)
 
-    actor.EmbedActor = MachineTime  # type: ignore[misc]
+    pool.EmbedActor = Held  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from flows import apply
 from pipelines.content.documents import SourceShard
 from workers.embedding import actor, pool
 from workers.embedding.embed_shard import Embedding, Receipt, Shard
-from workers.ingest import source_shard
+from workers.ingest import tasks
 from workers.ingest.source_shard import Ingest, Ingested, ingest_shard
 from workers.planning import plan
 from workers.runs import filling, ingesting
@@ -48,11 +48,11 @@ class Notes:
     folder: Path
 
     @contextmanager
-    def during(self, what: str) -> Iterator[None]:
+    def during(self, what: str, **more: Any) -> Iterator[None]:
         """Note that `what` begins here, and when it has ended."""
         context = ray.get_runtime_context()
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if context.get_accelerator_ids().get("GPU") else ""
-        note = {"what": what, "node": context.get_node_id(), "gpu": gpus, "pid": os.getpid()}
+        note = {"what": what, "node": context.get_node_id(), "gpu": gpus, "pid": os.getpid(), **more}
         name = uuid.uuid4().hex
         (self.folder / name).write_text(json.dumps(note | {"done": False}))
         yield
@@ -76,7 +76,7 @@ def main() -> None:
         leaked = b""
 
         def load(self) -> str:
-            with notes.during("load"):
+            with notes.during("load", threads=self._machine().threads):
                 if ray.get_runtime_context().get_node_id() == options.unfit:
                     raise MemoryError
                 return super().load()
@@ -92,7 +92,7 @@ def main() -> None:
             time.sleep(options.read_seconds)
             return ingest_shard(ingest, shard)
 
-    actor.EmbedActor, source_shard.ingest_shard = Observed, read  # type: ignore[misc]
+    pool.EmbedActor, tasks.ingest_shard = Observed, read  # type: ignore[misc]
     ingesting.RAY_BYTES, plan.SHARD_BYTES = 0, 1  # each file is a shard, read by a task
     filling.ACTOR_TOKENS, filling.FIRST_SHARD_TOKENS, filling.SHARD_SECONDS = 1, 100, 0.0  # there is work for any number of actors
     filling.HERE_SECONDS = 0.0

@@ -20,6 +20,7 @@ from storage.store.examination import require_sound
 from storage.store.lance import Store
 from storage.store.objects import Objects
 from tests.support.mortal import FORKS, Ended, Setting, end_with_the_rest, run
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
 
 COLLECTION = "docs"
@@ -134,7 +135,8 @@ def _check_vectors(published: Published, rows: pa.Table) -> None:
     encoder = load_encoder(resolve_model(ModelSpec(**published.publication.model_spec())))
     assert published.space["id"] == published.publication.space == encoder.model.space.id, "a table of another space"
     stored = np.stack(rows["vector"].to_numpy(zero_copy_only=False))
-    assert np.array_equal(stored, encoder.encode(rows["text"].to_pylist()).vectors.astype(stored.dtype)), "vectors of other texts"
+    made = encode(encoder, rows["text"].to_pylist(), "document").vectors
+    assert np.array_equal(stored, made.astype(stored.dtype)), "vectors of other texts"
     (hit,) = published.table.search(stored[0].astype(np.float32)).refine_factor(10).limit(1).to_list()
     assert hit["text"] == rows["text"][0].as_py(), "a search that does not find its own text"
 

@@ -19,7 +19,7 @@ from pipelines.spec.running import WorkersSpec
 from tests.conftest import Workplace
 from workers.embedding import actor, pool
 from workers.embedding.embed_shard import Embedding, Receipt, Shard
-from workers.encoders.encoder import Encoded, Tokenized
+from workers.encoders.encoder import Encoded, Prepared
 from workers.runs import filling
 
 RAW = actor.EmbedActor
@@ -33,9 +33,9 @@ class Faulty(RAW):
         how = super().load()
         forward = self._encoder.forward
 
-        def spoilt(tokenized: Tokenized) -> Encoded:
-            encoded = forward(tokenized)
-            encoded.vectors[[text == "nan" for text in tokenized.texts]] = np.nan
+        def spoilt(prepared: Prepared) -> Encoded:
+            encoded = forward(prepared)
+            encoded.vectors[[text == "nan" for text in prepared.texts]] = np.nan  # type: ignore[attr-defined]
             return encoded
 
         self._encoder.forward = spoilt  # type: ignore[method-assign]
@@ -187,7 +187,8 @@ def test_what_ends_the_process_of_the_command_is_found_by_the_pool_the_next_time
     workplace.spec(rest="workers = { actors = 1 }\ngates = { max_failed = 0.5 }")
     workplace.write("a.parquet", {"d0": "text 0", "d1": "text 1", "bad": "kill"})
     ending = (
-        "import os; from flows import apply; from workers import filling; filling.embed_shard = lambda *_: os.kill(os.getpid(), 9); apply()"
+        "import os; from flows import apply; from workers.runs import filling;"
+        "filling.embed_shard = lambda *_: os.kill(os.getpid(), 9); apply()"
     )
     assert subprocess.run([sys.executable, "-c", ending], cwd=workplace.root).returncode == -signal.SIGKILL
     monkeypatch.setattr(filling, "on_cluster", lambda: False)
@@ -226,10 +227,10 @@ def test_a_pool_replaces_an_actor_that_dies_between_two_questions_and_ends_all_w
         return [each["Pid"] for each in ray_cluster._private.state.actors().values() if each["State"] == "ALIVE"]
 
     with pytest.raises(KeyError), pool.Pool(ray_cluster, model, WorkersSpec(actors=1), 1) as asked:
-        before = asked.encode("documents", ["a text"])
+        before = asked.encode(["a text"], "document")
         (pid,) = pids()
         os.kill(pid, signal.SIGKILL)
-        np.testing.assert_array_equal(asked.encode("documents", ["a text"]), before)
+        np.testing.assert_array_equal(asked.encode(["a text"], "document"), before)
         assert pids() != [pid]
         raise KeyError
     until = time.monotonic() + 60

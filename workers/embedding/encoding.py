@@ -1,22 +1,22 @@
-"""Vectors of a few texts, outside of a load: queries, and samples that are made again. The model is loaded only when it is needed."""
+"""Vectors of a few items, outside of a load: queries, and samples that are made again. The model is loaded only when it is needed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.spaces.space import STAND_IN, Model
+from pipelines.spaces.space import STAND_IN, Model, Role
 from pipelines.spec.running import WorkersSpec
 from workers.cluster.connection import on_cluster, start_ray
-from workers.embedding.actor import encode
 from workers.embedding.pool import Pool
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Encoder, Items, encode
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 from workers.observing.workforce import Workforce
 
-Encode = Callable[[str, Sequence[str]], NDArray[np.float32]]
+Encode = Callable[[Items, Role], NDArray[np.float32]]
 """What `encode` does once it has an encoder."""
 
 
@@ -28,7 +28,7 @@ class HasModel(Protocol):
 
 
 class Encoding:
-    """A model, for a few texts at a time. A context: on leaving, what was started is ended.
+    """A model, for a few items at a time. A context: on leaving, what was started is ended.
 
     In this process, unless a cluster or GPUs are asked for: then on a Ray actor with the resources and labels of the spec.
     """
@@ -53,28 +53,21 @@ class Encoding:
         """The model in this process, loaded once."""
         if self._encoder is None:
             workers = self._workers
-            self._encoder = load_encoder(self._of.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
+            self._encoder = load_encoder(self._of.model, Machine(precision=workers.precision, batch_tokens=workers.batch_tokens))
         return self._encoder
 
     def keep(self, pool: Pool) -> None:
-        """Enter `pool`, and have texts encoded by it from now on. It is left when this is."""
+        """Enter `pool`, and have items encoded by it from now on. It is left when this is."""
         self._closing.enter_context(pool)
         self._run = pool.encode
 
-    def documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Their vectors with the document prompt, (n, d). Zeros for a text that the model cannot take."""
-        return self._encode("documents", texts)
-
-    def queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Their vectors with the query prompt, (n, d). Raises ModelError if one has none."""
-        return self._encode("queries", texts)
-
-    def _encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        if not texts:
+    def encode(self, items: Items, role: Role) -> NDArray[np.float32]:
+        """Their vectors, (n, d). Zeros for a document that the model cannot take; of a query that it cannot take it raises ModelError."""
+        if not items:
             return np.zeros((0, self._of.model.space.dimension), np.float32)
         if self._run is None:
             self._run = self._on_ray() if self._needs_actor() else self._here()
-        return self._run(kind, texts)
+        return self._run(items, role)
 
     def _needs_actor(self) -> bool:
         workers = self._workers
@@ -84,7 +77,7 @@ class Encoding:
 
     def _here(self) -> Encode:
         encoder = self.encoder()
-        return lambda kind, texts: encode(encoder, kind, texts)
+        return lambda items, role: encode(encoder, items, role).vectors
 
     def _on_ray(self) -> Encode:
         pool = Pool(start_ray(self._closing), self._of.model, self._workers, 1, self._workforce)

@@ -93,7 +93,7 @@ def _again(case: Case, sample: pa.Table) -> NDArray[np.float32]:
     """The cosine of each stored vector to one that is made again; -1 where a row's text is not the one that it is known by."""
     texts = sample["text"].combine_chunks()
     stored = unit(to_numpy(sample["vector"].combine_chunks()))
-    made = unit(case.encoding.documents(texts.to_pylist()))
+    made = unit(case.encoding.encode(texts.to_pylist(), "document"))
     genuine = np.asarray(pc.equal(digests(texts), sample["content_hash"].combine_chunks()), dtype=bool)
     cosines: NDArray[np.float32] = np.nan_to_num((stored * made).sum(axis=1), nan=-1.0)
     return np.where(genuine, cosines, np.float32(-1))

@@ -41,7 +41,7 @@ def query_vectors(version: Version, queries: Sequence[str], encoding: Encoding) 
     kept = kept_queries(version.collection, space)
     missing = {key: query for key, query in zip(keys, queries, strict=True) if key not in kept}
     if missing:
-        kept |= dict(zip(missing, encoding.queries(list(missing.values())), strict=True))
+        kept |= dict(zip(missing, encoding.encode(list(missing.values()), "query"), strict=True))
         keep_queries(version.collection, space, {key: kept[key] for key in keys})
     return np.stack([kept[key] for key in keys])
 

@@ -172,10 +172,9 @@ def _new_vectors(target: Target, dataset: Any, rows: pa.Table, report: Report) -
     places = np.flatnonzero(missing)
     texts = take(dataset, rows[ROW_ADDRESS].to_numpy()[places], ["text"])["text"].to_pylist()
     with Encoding(target, target.spec.workers) as encoding:
-        encode = encoding.documents if alike else encoding.queries
         for start in range(0, len(texts), BLOCK):
             report(Progress("embed", chunks=start, total=len(texts)))
-            vectors[places[start : start + BLOCK]] = encode(texts[start : start + BLOCK])
+            vectors[places[start : start + BLOCK]] = encoding.encode(texts[start : start + BLOCK], "document" if alike else "query")
     return vectors, len(texts)
 
 

@@ -9,7 +9,7 @@ from pipelines.spaces.known import model_of
 from pipelines.spec.declared import ModelSpec
 from storage.history.catalog import Publication
 from storage.history.promotion import decided_against
-from storage.sources.opening import open_corpus
+from storage.sources.opening import open_source
 from storage.store.lance import table_meta
 from workers.observing.report import Role
 from workers.planning.target import Target, restored_chunker, tokenizer_of
@@ -91,7 +91,7 @@ def _served(target: Target, here: Publication) -> Target:
     fields = metadata_type(dataset.schema)
     source = target.spec.source.model_copy(update={"metadata": tuple(field.name for field in fields) if fields else ()})
     spec = target.spec.model_copy(update={"source": source})
-    corpus = open_corpus(source, spec.limits)
+    corpus = open_source(source, spec.limits)
     served = replace(target, spec=spec, model=model, chunker=chunker, corpus=corpus, candidates=()) if chunker else None
     if served is None or served.chunk_table.name != here.chunk_table:
         raise ModelError(f"expected the way in which {here.chunk_table} was cut, found another")

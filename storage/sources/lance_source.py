@@ -1,4 +1,4 @@
-"""Opens the corpora that a spec names: files on disk or S3, and Lance tables."""
+"""Documents in the rows of a Lance table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from pipelines.formats import rows
 from pipelines.formats.limits import Budget, Unreadable
 from pipelines.spec.declared import LimitsSpec, SourceSpec
 from storage.sources import listing
-from storage.sources.file_corpus import check_tabular, layout_of
+from storage.sources.layouts import check_tabular, layout_of
 from storage.store.s3 import clear_errors, object_store_options
 
 
 @dataclass(frozen=True, slots=True)
-class LanceCorpus:
-    """A `Corpus` of the rows of one version of a Lance table. Its files are the table's fragments."""
+class LanceSource:
+    """A `Source` of the rows of one version of a Lance table. Its files are the table's fragments."""
 
-    source: SourceSpec
+    spec: SourceSpec
     limits: LimitsSpec
     version: int
 
     @classmethod
-    def latest(cls, source: SourceSpec, limits: LimitsSpec) -> "LanceCorpus":
-        """The table as it is now. Raises SourceMissing if there is none, SpecError if `source` lacks an id or text."""
-        check_tabular("lance", source)
-        return cls(source, limits, _open_table(source.uri).version)
+    def latest(cls, spec: SourceSpec, limits: LimitsSpec) -> "LanceSource":
+        """The table as it is now. Raises SourceMissing if there is none, SpecError if `spec` lacks an id or text."""
+        check_tabular("lance", spec)
+        return cls(spec, limits, _open_table(spec.uri).version)
 
     def files(self) -> list[SourceFile]:
         """The fragments in the order of the table."""
@@ -38,7 +38,7 @@ class LanceCorpus:
 
     def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
         """Read off the table's schema; a column that it does not have counts as a string."""
-        names = self.source.metadata
+        names = self.spec.metadata
         schema = self._table().schema
         types = {name: schema.field(name).type if name in schema.names else pa.string() for name in names}
         return rows.metadata_struct(names, types) if names else None
@@ -49,7 +49,7 @@ class LanceCorpus:
 
     def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
         """Stream the documents of some fragments. Raises OSError if the store fails."""
-        table, layout = self._table(), layout_of(self.source, metadata, self.limits)
+        table, layout = self._table(), layout_of(self.spec, metadata, self.limits)
         with clear_errors():
             for piece in shard.pieces:
                 try:
@@ -68,7 +68,7 @@ class LanceCorpus:
             first += len(batch)
 
     def _table(self) -> Any:
-        return _open_table(self.source.uri, self.version)
+        return _open_table(self.spec.uri, self.version)
 
 
 def _open_table(uri: str, version: int | None = None) -> Any:
