@@ -20,8 +20,7 @@ from storage.store.lance import Store
 from workers import search as searching
 from workers.judging import comparison, in_full
 from workers.judging.comparison import Comparison
-from workers.learning import bridging
-from workers.learning.bridging import BridgeResult
+from workers.learning.build_bridge import BridgeResult, build_bridge
 from workers.observing.report import Plan, Report, Result, silent
 from workers.planning.plan import make_plan
 from workers.planning.target import Target, resolve_target
@@ -101,7 +100,7 @@ def search(
 
 def bridge(name: str, config: Config = None, *, store: str | None = None, report: Report = silent) -> BridgeResult:
     """Learn to map queries of the spec's model into the space of what is published, for `search` with `bridge`."""
-    return bridging.build_bridge(_target(name, config, store), report)
+    return build_bridge(_target(name, config, store), report)
 
 
 def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:

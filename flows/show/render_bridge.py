@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.show.progress import duration
-from workers.learning.bridging import BridgeResult, K
+from workers.learning.build_bridge import BridgeResult, K
 
 
 def bridge(made: BridgeResult) -> None:
