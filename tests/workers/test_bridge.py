@@ -171,10 +171,10 @@ def test_a_reader_gets_a_bridge_whole_or_an_error_that_says_what_to_do(tmp_path:
 @pytest.mark.parametrize("kind", ["mlp", "of next year"])
 def test_a_bridge_of_a_kind_that_this_version_does_not_know_is_an_error_that_says_what_to_do(tmp_path: Path, kind: str) -> None:
     """Once some were of kind "mlp"."""
-    store = Store(str(tmp_path))
-    keep_bridge(store, "docs", replace(fitted("procrustes", directions(50, 8), directions(50, 8)), kind=kind), {})
+    docs = Collection(Store(str(tmp_path)), "docs")
+    keep_bridge(docs, replace(fitted("procrustes", directions(50, 8), directions(50, 8)), kind=kind), {})
     with pytest.raises(RevectorError, match=f"found one of kind '{kind}', which this version does not know: run `revector bridge docs`"):
-        read_bridge(store, "docs", "new", "old")
+        read_bridge(docs, "new", "old")
 
 
 @pytest.mark.parametrize("place", ["model", "candidates"])
