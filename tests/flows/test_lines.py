@@ -30,6 +30,12 @@ class Told:
         self.shown = ""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def prefect_is_there() -> None:
+    """Its log goes to what is stderr when it is imported: that must not be a test's, which is closed after the test."""
+    import flows.flow_run.child  # noqa: F401
+
+
 def of_a_child(out: list[str], err: list[str], _: pytest.CaptureFixture[str]) -> Told:
     """The lines of a child process that writes `out` on stdout and `err` on stderr."""
     from prefect.logging.loggers import disable_run_logger
