@@ -39,7 +39,7 @@ PLAN = [*REVECTOR, "plan", "--json"]
 TINY_SHARDS = """
 import sys
 from flows import apply
-from workers import filling
+from workers.runs import filling
 assert {"FIRST_SHARD_TOKENS", "LARGEST_SHARD_TOKENS"} <= vars(filling).keys()
 filling.FIRST_SHARD_TOKENS = filling.LARGEST_SHARD_TOKENS = int(sys.argv[1])
 apply()

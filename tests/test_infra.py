@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flows.cli.app import app
+from flows.cli.main import app
 from infra.checks.__main__ import CHECKS, INFRA
 from infra.checks.checking import Check, NotRun
 from infra.checks.manifests import kubernetes_findings, schema_findings

@@ -56,7 +56,7 @@ def commands(text: str) -> Iterator[str]:
 def _unknown(words: list[str]) -> str | None:
     import typer.main
 
-    from flows.cli.app import app
+    from flows.cli.main import app
 
     command: Any = typer.main.get_command(app)
     path = ["revector"]
