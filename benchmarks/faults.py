@@ -17,13 +17,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from benchmarks.soak import place_on, soak
-from tests import store_faults
-from tests.disturbances import CannotMount, Rehearsed, Tally, kill, pause, rehearse, run_out_of_space, small_disk
-from tests.mortal import Point, Setting, die_with_all, kill_ray, kill_worker
-from tests.objectstore import serve
-from tests.scenes import SCENES, Place
+from tests.support import store_faults
+from tests.support.disturbances import CannotMount, Rehearsed, Tally, kill, pause, rehearse, run_out_of_space, small_disk
+from tests.support.mortal import Point, Setting, die_with_all, kill_ray, kill_worker
+from tests.support.objectstore import serve
+from tests.support.scenes import SCENES, Place
 
-TESTS = ("tests/test_nodes.py", "tests/test_pool.py", "tests/test_nothing_is_lost.py")
+TESTS = ("tests/workers/cluster/test_nodes.py", "tests/workers/test_pool.py", "tests/promises/test_nothing_is_lost.py")
 """With faults of their own: nodes and actors that are lost, hang or leak; death, errors and another run at each write, in one process."""
 DISK_BYTES = 4 << 20
 RESTS = range(0, 256 << 10, 16 << 10)

@@ -28,10 +28,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.harness import SCRATCH, interleaved, machine, measure, publish, ratios, spread, table
 from flows import apply
-from tests.objectstore import BUCKET, serve
+from tests.support.objectstore import BUCKET, serve
 from workers.cluster.connection import OBJECT_STORE_BYTES, RAY_ENVIRONMENT
-from workers.embedding import actor
-from workers.encoders.encoder import Encoded, Tokenized
+from workers.embedding import actor, pool
+from workers.encoders.encoder import Encoded, Prepared
 from workers.runs import filling
 
 ACTORS = (1, 2, 4)
@@ -103,16 +103,16 @@ def job(rate: float) -> None:
             how = super().load()
             forward = self._encoder.forward
 
-            def slow(tokenized: Tokenized) -> Encoded:
-                seconds = int(tokenized.lengths.sum()) / rate if rate else 0.0
+            def slow(prepared: Prepared) -> Encoded:
+                seconds = int(prepared.units.sum()) / rate if rate else 0.0
                 time.sleep(seconds)
-                encoded = forward(tokenized)
+                encoded = forward(prepared)
                 return replace(encoded, seconds=encoded.seconds + seconds)
 
             self._encoder.forward = slow  # type: ignore[method-assign]
             return how
 
-    actor.EmbedActor = Sleeping  # type: ignore[misc]
+    pool.EmbedActor = Sleeping  # type: ignore[misc]
     filling.ACTOR_TOKENS, filling.HERE_SECONDS = 1, 0.0
     filling.SHARD_SECONDS = SHARD_SECONDS if rate else 0.0
     filling.FIRST_SHARD_TOKENS = int(rate * SHARD_SECONDS) or FREE_SHARD_TEXTS * WORDS

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.harness import REVECTOR, SCRATCH, machine, measure, publish, table, versions
-from tests.hostile import compressed, empty_rows, nested_bomb, parquet_bomb, plain, words
+from tests.support.hostile import compressed, empty_rows, nested_bomb, parquet_bomb, plain, words
 
 MB = 1 << 20
 BLANK = (b" " * 1023 + b"\n") * 1024

@@ -29,6 +29,7 @@ from benchmarks.harness import ROOT, SCRATCH, machine, publish, spread, table
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from storage.tables import index
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
 
 GLOSSES = ROOT / "flows/demo/glosses.parquet"
@@ -62,7 +63,7 @@ class Seeds:
         kept = SCRATCH / "glosses.npy"
         if not kept.exists():
             texts = pq.read_table(GLOSSES)["gloss"].to_pylist()
-            np.save(kept, load_encoder(resolve_model(ModelSpec())).encode(texts).vectors.astype(np.float32))
+            np.save(kept, encode(load_encoder(resolve_model(ModelSpec())), texts, "document").vectors.astype(np.float32))
         vectors = unit(np.load(kept))
         similarity = vectors @ vectors.T
         np.fill_diagonal(similarity, -1)

@@ -137,18 +137,25 @@ def _prepare(model: str, threads: int, ready: Any) -> None:
     from pipelines.spaces.resolving import resolve_model
     from pipelines.spec.declared import ModelSpec
     from workers.encoders.loading import load_encoder
+    from workers.encoders.machine import Machine
 
-    _LOADED["encoder"] = load_encoder(resolve_model(ModelSpec(name=model)), threads=threads)
+    _LOADED["encoder"] = load_encoder(resolve_model(ModelSpec(name=model)), Machine(threads=threads))
     _LOADED["ready"] = ready
 
 
 def _encode(texts: list[str]) -> tuple[float, float]:
     """Begin and end, of a clock that all processes share."""
-    _LOADED["encoder"].encode(texts[:32])
+    _embed(texts[:32])
     _LOADED["ready"].wait()  # so that each process takes one part, and all begin together
     began = time.perf_counter()
-    _LOADED["encoder"].encode(texts)
+    _embed(texts)
     return began, time.perf_counter()
+
+
+def _embed(texts: list[str]) -> None:
+    from workers.encoders.encoder import encode
+
+    encode(_LOADED["encoder"], texts, "document")
 
 
 JOBS = {"script": script, "ray": ray, "daft": daft, "encode": encode, "loop": loop}

@@ -22,7 +22,9 @@ from pipelines.spaces.resolving import resolve_model
 from pipelines.spaces.space import Model
 from pipelines.spec.declared import ModelSpec
 from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import encode as vectors_of
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 from workers.encoders.text.prepacking import PrepackedLinear
 
 GLOSSES = Path(__file__).parent.parent / "flows/demo/glosses.parquet"
@@ -81,7 +83,7 @@ def encode(library: Any, texts: list[str], batch: int) -> np.ndarray:
 
 
 def ours(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
-    return encoder.encode(texts).vectors
+    return vectors_of(encoder, texts, "document").vectors
 
 
 def compare(ways: dict[str, Work], floors: dict[str, "Floor"], rounds: int, tokens: int) -> str:
@@ -124,11 +126,11 @@ def stages(encoder: Encoder, texts: Sequence[str]) -> dict[str, float]:
     """CPU seconds by what they are for."""
     from torch.profiler import ProfilerActivity, profile
 
-    tokenizing = cpu_seconds(partial(encoder.tokenize, texts))
-    tokenized = encoder.tokenize(texts)
-    whole = median(cpu_seconds(partial(encoder.forward, tokenized)) for _ in range(3))
+    tokenizing = cpu_seconds(partial(encoder.prepare, texts, "document"))
+    prepared = encoder.prepare(texts, "document")
+    whole = median(cpu_seconds(partial(encoder.forward, prepared)) for _ in range(3))
     with profile(activities=[ProfilerActivity.CPU]) as record:
-        encoder.forward(tokenized)
+        encoder.forward(prepared)
     own = {event.key: event.self_cpu_time_total / 1e6 for event in record.key_averages()}
     found = {stage: sum(own.get(name, 0.0) for name in names) for stage, names in STAGES.items()}
     return {"tokenising": tokenizing, **found, "Python, pooling and the rest": max(0.0, whole - sum(found.values()))}
@@ -145,8 +147,8 @@ def main() -> None:
     model = resolve_model(ModelSpec(max_tokens=LONGEST))
     texts = passages(options.texts)
     library = load_library(model)
-    plain, lowered = (load_encoder(model, threads=1, precision=precision) for precision in ("float32", "bfloat16"))
-    lengths = plain.tokenize(texts).lengths
+    plain, lowered = (load_encoder(model, Machine(threads=1, precision=precision)) for precision in ("float32", "bfloat16"))
+    lengths = plain.prepare(texts, "document").units
     tuned = min(TUNED, key=lambda batch: cpu_seconds(partial(encode, library, texts, batch)))
     ways = {
         "encode, as a user would call it (batch 32)": partial(encode, library, texts, 32),

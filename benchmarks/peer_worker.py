@@ -41,10 +41,12 @@ def ours(folder: str, batch: int | None) -> Encode:
     """The model loop of the platform. Its batches are filled by tokens; there is nothing to tune."""
     from pipelines.spaces.resolving import resolve_model
     from pipelines.spec.declared import ModelSpec
+    from workers.encoders.encoder import encode
     from workers.encoders.loading import load_encoder
+    from workers.encoders.machine import Machine
 
-    encoder = load_encoder(resolve_model(ModelSpec(name=folder)), threads=THREADS)
-    return lambda texts: encoder.encode(texts).vectors
+    encoder = load_encoder(resolve_model(ModelSpec(name=folder)), Machine(threads=THREADS))
+    return lambda texts: encode(encoder, texts, "document").vectors
 
 
 def fastembed(folder: str, batch: int | None) -> Encode:

@@ -25,11 +25,13 @@ from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from pipelines.spec.parsing import load_spec
 from storage import open_published
+from storage.collection import Collection
 from storage.history.catalog import Publication, publications, published
 from storage.reading.published import Published
 from storage.store.lance import Store
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Encoder, encode
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 
 RESULTS = 10
 TOLERANCE = 2e-3
@@ -118,11 +120,11 @@ class Reader:
     def _by_command(self, query: int) -> Answer:
         """It does not say which publication it answered from: it was one of those that were current meanwhile."""
         began = time.time()
-        before = published(Store(self._root), self._collection)
+        before = published(Collection(Store(self._root), self._collection))
         hits = search(self._collection, self._queries[query], self._config, k=RESULTS)
         at = time.time()
         found = {hit["chunk_id"]: hit["score"] for hit in hits}
-        meanwhile = [one for one in publications(Store(self._root), self._collection) if one.epoch >= before.epoch]
+        meanwhile = [one for one in publications(Collection(Store(self._root), self._collection)) if one.epoch >= before.epoch]
         faults = {one.epoch: self._read(one).fault(self._vector(one, query), found) for one in meanwhile}
         epoch = next((epoch for epoch, fault in faults.items() if not fault), 0)
         return Answer(at, at - began, "search", epoch, "" if epoch else f"from no publication: {faults}")
@@ -130,9 +132,9 @@ class Reader:
     def _vector(self, publication: Publication, query: int) -> NDArray[np.float32]:
         space = publication.space
         if space not in self._encoders:
-            self._encoders[space] = load_encoder(resolve_model(ModelSpec(**publication.model_spec())), threads=1)
+            self._encoders[space] = load_encoder(resolve_model(ModelSpec(**publication.model_spec())), Machine(threads=1))
         if (space, query) not in self._encoded:
-            self._encoded[space, query] = self._encoders[space].encode_query(self._queries[query])
+            self._encoded[space, query] = encode(self._encoders[space], [self._queries[query]], "query").vectors[0]
         return self._encoded[space, query]
 
     def _read(self, publication: Publication) -> Contents:

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from tests.jobserver import job_server
-from tests.objectstore import BUCKET, LOOPBACK, ObjectStore, free_port, serve
+from tests.support.jobserver import job_server
+from tests.support.objectstore import BUCKET, LOOPBACK, ObjectStore, free_port, serve
 
 BIN = Path(sys.executable).parent
 NAME = "docs"
@@ -167,13 +167,14 @@ class Stage:
     def at_work(self, id: UUID) -> "Pids":
         """Wait until a shard of a flow run's run is committed or on its way; its processes."""
         from flows.flow_run.presence import run_id, sign
+        from storage.collection import Collection
         from storage.history.ledger import Run
         from storage.history.watch import holder
-        from storage.store.objects import Objects
+        from storage.store.lance import Store
 
         until(lambda: sign(self.flow_run(id)))
-        run = Run(Objects(self.root), NAME, run_id(self.flow_run(id)))
-        until(lambda: run.objects.names(run.key("shards")) or self.finished(id))
+        run = Run(Collection(Store(self.root), NAME), run_id(self.flow_run(id)))
+        until(lambda: run.collection.objects.names(run.key("shards")) or self.finished(id))
         if self.finished(id):
             raise RuntimeError(f"expected a run in the middle, found {self.flow_run(id).state}")
         told, driver = sign(self.flow_run(id)), holder(run)

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from storage.collection import Collection
 from storage.history.catalog import publications
 from storage.store.lance import Store
-from tests.mortal import FORKS, Setting, end_with_the_rest, started
-from tests.objectstore import BUCKET, serve
-from tests.scenes import COLLECTION, OLD, Place, Reader, Seen, lost_and_doubled, meant
+from tests.support.mortal import FORKS, Setting, end_with_the_rest, started
+from tests.support.objectstore import BUCKET, serve
+from tests.support.scenes import COLLECTION, OLD, Place, Reader, Seen, lost_and_doubled, meant
 
 DOCUMENTS = 200
 SHARD_TOKENS = 512
@@ -206,7 +207,7 @@ def _settle(place: Place, counts: Counts, seen: tuple[Seen, ...]) -> Soaked:
     calm.write(-1)
     calm.must("apply")
     lost, doubled = lost_and_doubled(place.published(), calm.published())
-    history = publications(Store(place.store), COLLECTION)
+    history = publications(Collection(Store(place.store), COLLECTION))
     ever = {(row.epoch, row.version) for row in history}
     complaints += [f"a reader saw {saw}, which was never published" for each in seen for saw in each.states if saw[:2] not in ever]
     states = {saw[:2]: saw[2] for each in seen for saw in each.states}

@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.harness import REVECTOR, SCRATCH, interleaved, machine, measure, publish, ratios, spread, table, versions
-from tests.jobserver import JobServer, job_server
+from tests.support.jobserver import JobServer, job_server
 from workers.cluster.connection import RAY_ENVIRONMENT
 
 WAYS = ("here", "RAY_ADDRESS", "--cluster")

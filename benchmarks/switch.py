@@ -31,6 +31,7 @@ from pipelines.spec.declared import ModelSpec
 from storage import open_published
 from storage.history.catalog import CATALOG, Publication, published
 from storage.store.lance import Store
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
 from workers.observing.report import Plan, Result
 
@@ -162,7 +163,8 @@ def quality(place: Place, variant: Variant, pairs: sts.Pairs) -> Quality:
     encoder = load_encoder(resolve_model(ModelSpec(**here.publication.model_spec())))
 
     def rank(query: str, answer: str) -> int:
-        found = here.table.search(encoder.encode_query(query), vector_column_name="vector").distance_type("cosine").limit(RESULTS)
+        vector = encode(encoder, [query], "query").vectors[0]
+        found = here.table.search(vector, vector_column_name="vector").distance_type("cosine").limit(RESULTS)
         ids = found.select(["doc_id", "_distance"]).to_arrow()["doc_id"].to_pylist()
         return ids.index(answer) + 1 if answer in ids else RESULTS + 1
 

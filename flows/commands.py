@@ -1,4 +1,9 @@
-"""The commands as functions: what the command line calls, and scripts may."""
+"""The commands as functions: what the command line calls, and scripts may.
+
+`config`: the spec's file, else $REVECTOR_CONFIG, else revector.toml. `store`: a folder or `s3://` URI, before $REVECTOR_STORE and the
+spec's. Without `name` the spec's only collection is meant. Where the store is named, those need no spec of which it is not said that they
+do. All raise SpecError for a spec that is not there or not right, and StorageError for a store that fails.
+"""
 
 from collections.abc import Iterable
 from os import PathLike
@@ -7,34 +12,29 @@ from typing import Any
 
 import orjson
 
-from pipelines.errors import ModelError, RevectorError, SpecError
-from pipelines.spec.declared import Spec
-from pipelines.spec.parsing import check_name, load_spec
+from flows.request import Config, Request
+from pipelines.errors import RevectorError, SpecError
+from storage.collection import Collection, collections
 from storage.history import catalog, promotion
 from storage.history.evaluations import Evaluation
 from storage.reading import status as standing
 from storage.reading.filters import Condition
 from storage.reading.published import compare_versions
 from storage.reading.versions import PUBLISHED
-from storage.store.lance import Store
 from workers import search as searching
 from workers.judging import comparison, in_full
 from workers.judging.comparison import Comparison
-from workers.learning import bridging
-from workers.learning.bridging import BridgeResult
+from workers.learning.build_bridge import BridgeResult, build_bridge
 from workers.observing.report import Plan, Report, Result, silent
 from workers.planning.plan import make_plan
-from workers.planning.target import Target, resolve_target
 from workers.runs.apply import apply as drive
 from workers.upkeep import maintaining
 from workers.upkeep.steps import Upkeep
 
-Config = str | PathLike[str] | None
-
 
 def plan(name: str | None = None, config: Config = None, *, store: str | None = None, report: Report = silent) -> Plan:
-    """What `apply` would do now. Touches nothing."""
-    return make_plan(_target(name, config, store), report)
+    """What `apply` would do now. Touches nothing. Needs a spec. Raises ModelError and SourceError."""
+    return make_plan(Request(name, config, store).target, report)
 
 
 def apply(
@@ -46,8 +46,12 @@ def apply(
     report: Report = silent,
     run_id: str | None = None,
 ) -> Result:
-    """Bring a collection up to date and publish it. `run_id`: of whoever submits the run; None: a new one."""
-    return drive(_target(name, config, store), saved, report, run_id)
+    """Bring a collection up to date and publish it. Needs a spec.
+
+    `saved`: a plan that must still hold, else PlanStale. `run_id`: of whoever submits the run; None: a new one. Raises Conflict while
+    another run has the collection, ModelError, SourceError and WorkerError; what was committed until then is kept.
+    """
+    return drive(Request(name, config, store).target, saved, report, run_id)
 
 
 def save_plan(plan: Plan, file: str | PathLike[str]) -> None:
@@ -68,13 +72,14 @@ def status(name: str | None = None, config: Config = None, *, store: str | None 
 
     Of one that is named also the dead letters themselves, as `letters`.
     """
-    spec = load_spec(config, store)
-    where = Store(spec.store)
+    request = Request(name, config, store)
+    where = request.opened
     if name is None:
-        names = sorted({*spec.collections, *standing.collections(where)})
-        return {"store": spec.store, "collections": [standing.collection_status(where, each) for each in names]}
-    one = spec.collection(name)[0]
-    return {"store": spec.store, "collections": [standing.collection_status(where, one) | {"letters": standing.dead_letters(where, one)}]}
+        known = {str(collection): collection for collection in collections(where)}
+        known |= {name: Collection(where, name) for name in request.collections}
+        return {"store": where.root, "collections": [standing.collection_status(known[name]) for name in sorted(known)]}
+    one = request.known
+    return {"store": where.root, "collections": [standing.collection_status(one) | {"letters": standing.dead_letters(one)}]}
 
 
 def search(
@@ -90,55 +95,67 @@ def search(
     """The nearest chunks of the published version, best first.
 
     `where`: conditions on fields of the metadata, or on `doc_id`; a pair is a field and the value that it must have. `bridge`: the
-    spec's model encodes the query, also while another's vectors are published.
+    spec's model encodes the query, also while another's vectors are published; that needs a spec. Gives
+    `[{chunk_id, doc_id, score, text, metadata}]`, score = cosine. Raises NotFound and ModelError.
     """
-    spec = load_spec(config, store)
-    declared = spec.collection(name)[1] if bridge else spec.collections.get(name)
+    request = Request(name, config, store)
+    declared = request.declared if bridge else request.collections.get(name)
     models = (declared.model, *declared.candidates) if declared else ()
-    conditions = [each if isinstance(each, Condition) else Condition(*each) for each in where]
-    return searching.search(Store(spec.store), check_name(name), query, k, conditions, models, bridge)
+    conditions = [condition if isinstance(condition, Condition) else Condition(*condition) for condition in where]
+    return searching.search(request.stored, query, k, conditions, models, bridge)
 
 
 def bridge(name: str, config: Config = None, *, store: str | None = None, report: Report = silent) -> BridgeResult:
-    """Learn to map queries of the spec's model into the space of what is published, for `search` with `bridge`."""
-    return bridging.build_bridge(_target(name, config, store), report)
+    """Learn to map queries of the spec's model into the space of what is published, for `search` with `bridge`. Needs a spec.
+
+    Raises NotFound if nothing is published, RevectorError if too little is, ModelError.
+    """
+    return build_bridge(Request(name, config, store).target, report)
 
 
 def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
-    """Published versions, runs, and what they cost."""
-    spec = load_spec(config, store)
-    return standing.history(Store(spec.store), spec.collection(name)[0])
+    """`published` versions, `runs` with what they cost, and `evaluations`, each oldest first."""
+    return standing.history(Request(name, config, store).known)
 
 
 def diff(name: str, a: int, b: int, config: Config = None, *, store: str | None = None) -> dict[str, Any]:
-    """What changed between two published versions."""
-    where = _store(config, store)
-    return {"collection": name, "from": a, "to": b, **compare_versions(where, catalog.publications(where, check_name(name)), a, b)}
+    """Documents and chunks added, removed and changed from version `a` of the vectors to `b`, with examples. Raises NotFound."""
+    request = Request(name, config, store)
+    rows = catalog.publications(request.stored)
+    return {"collection": name, "from": a, "to": b, **compare_versions(request.opened, rows, a, b)}
 
 
 def evaluate(
     name: str | None = None, generation: str = PUBLISHED, config: Config = None, *, store: str | None = None, run_id: str | None = None
 ) -> Evaluation:
-    """Hold what readers have, or a generation, against all of its gates, and keep what they found. `run_id`: of whoever submits it."""
-    return in_full.evaluate(load_spec(config, store), name, generation, run_id)
+    """Hold what readers have, or a generation, against all of its gates, and keep what they found. Needs a spec, which has the thresholds.
+
+    `run_id`: of whoever submits it. Raises NotFound and ModelError.
+    """
+    return in_full.evaluate(Request(name, config, store).spec, name, generation, run_id)
 
 
 def compare(name: str, a: str, b: str, config: Config = None, *, store: str | None = None) -> Comparison:
-    """Two generations side by side."""
-    return comparison.compare(load_spec(config, store), name, a, b)
+    """Measures of two generations, what they share, and the queries that changed most. Needs a spec.
+
+    `a`, `b`: names, beginnings of their last parts, or "published". Raises NotFound and ModelError.
+    """
+    return comparison.compare(Request(name, config, store).spec, name, a, b)
 
 
 def promote(
     name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "", force: bool = False
 ) -> catalog.Publication:
-    """Publish the newest finished state of another generation. `force`: also if it failed its gates, or is behind."""
-    return promotion.promote(_store(config, store), check_name(name), generation, why, force)
+    """Publish the newest finished state of another generation: one move of the pointer. `why`: for the history.
+
+    Raises NotFound, and GateFailed for one that failed its gates, or is behind what readers have, unless `force`.
+    """
+    return promotion.promote(Request(name, config, store).stored, generation, why, force)
 
 
 def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
-    """Publish again what was published before."""
-    spec = load_spec(config, store)
-    return catalog.rollback(Store(spec.store), spec.collection(name)[0], why)
+    """Publish again what was published before; again and again, it goes further back. `why`: for the history. Raises NotFound."""
+    return catalog.rollback(Request(name, config, store).stored, why)
 
 
 def maintain(
@@ -150,19 +167,21 @@ def maintain(
     report: Report = silent,
     run_id: str | None = None,
 ) -> Upkeep:
-    """Compact, index, and remove what neither a kept publication nor a run needs. `erase`: leave no byte of what is not in the corpus."""
+    """Compact, index, and remove what neither a kept publication nor a run needs. Needs a spec, which has the retention.
+
+    `erase`: leave no byte of what is not in the corpus. Raises Conflict while a run has the collection.
+    """
+    request = Request(name, config, store)
     if erase:
-        return maintaining.erase(_target(name, config, store), report, run_id)
-    spec = load_spec(config, store)
-    collection, declared = spec.collection(name)
-    return maintaining.maintain(Store(spec.store), collection, declared.retention, _chunk_table(spec, collection), report, run_id)
+        return maintaining.erase(request.target, report, run_id)
+    return maintaining.maintain(request.stored, request.declared.retention, request.chunk_table, report, run_id)
 
 
 def drop(
     name: str, generation: str, config: Config = None, *, store: str | None = None, force: bool = False, report: Report = silent
 ) -> Upkeep:
-    """Remove a generation that readers do not have."""
-    return maintaining.drop(_target(name, config, store), generation, force, report)
+    """Remove a generation. Needs a spec. Raises SpecError if readers have it, or if the spec declares it, unless `force`."""
+    return maintaining.drop(Request(name, config, store).target, generation, force, report)
 
 
 def init(file: str | PathLike[str]) -> Path:
@@ -175,19 +194,3 @@ def init(file: str | PathLike[str]) -> Path:
     except FileExistsError:
         raise RevectorError(f"expected no file at {path}, found one: it was left as it is") from None
     return path
-
-
-def _target(name: str | None, config: Config, store: str | None) -> Target:
-    return resolve_target(load_spec(config, store), name)
-
-
-def _chunk_table(spec: Spec, collection: str) -> str | None:
-    """The chunk table that the spec declares; None where its model, whose tokenizer may have a part in it, is not at hand."""
-    try:
-        return resolve_target(spec, collection).chunk_table.name
-    except ModelError:
-        return None
-
-
-def _store(config: Config, store: str | None) -> Store:
-    return Store(load_spec(config, store).store)

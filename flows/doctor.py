@@ -8,33 +8,34 @@ from importlib.metadata import version
 from os import PathLike
 from typing import Any
 
+from flows.request import Request
 from pipelines.errors import WorkerError
-from pipelines.spec.parsing import load_spec
+from pipelines.spec.declared import Spec
 from storage.store.examination import LARGEST_SKEW, Check, attempt, examine_store
-from storage.store.lance import Store
 from workers.cluster.nodes import PACKAGES, Node, survey
-from workers.planning.target import Target, resolve_target
+from workers.planning.target import resolve_target
 
 
 def examine(name: str | None, config: str | PathLike[str] | None, store: str | None) -> list[Check]:
     """All checks. Raises SpecError only: what else is wrong is in the answer."""
-    spec = load_spec(config, store)
+    request = Request(name, config, store)
+    spec = request.spec
     names = [spec.collection(name)[0]] if name else list(spec.collections)
-    checks = examine_store(Store(spec.store))
-    for each in names:
-        checks.append(attempt(f"model of {each}", lambda each=each: _model(resolve_target(spec, each))))  # type: ignore[misc]
-        checks.append(attempt(f"corpus of {each}", lambda each=each: _corpus(resolve_target(spec, each))))  # type: ignore[misc]
+    checks = examine_store(request.opened)
+    for one in names:
+        checks += [attempt(f"model of {one}", partial(_model, spec, one)), attempt(f"corpus of {one}", partial(_corpus, spec, one))]
     with ExitStack() as closing:
         return [*checks, *_cluster(closing)]
 
 
-def _model(target: Target) -> str:
-    space = target.model.space
-    return f"{target.model.spec.name}: space {space.id}, {space.dimension} dimensions, at most {space.max_tokens} tokens"
+def _model(spec: Spec, name: str) -> str:
+    model = resolve_target(spec, name).model
+    space = model.space
+    return f"{model.spec.name}: space {space.id}, {space.dimension} dimensions, at most {space.max_tokens} tokens"
 
 
-def _corpus(target: Target) -> str:
-    files = target.corpus.files()
+def _corpus(spec: Spec, name: str) -> str:
+    files = resolve_target(spec, name).corpus.files()
     return f"{len(files):,} files, {sum(file.size for file in files) / (1 << 20):,.1f} MiB"
 
 
@@ -60,10 +61,10 @@ def _versions(nodes: list[Node]) -> str:
     """The same on every node as on this machine, or else what is exchanged may not be understood, and vectors may differ."""
     ours = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
     for node in nodes:
-        for package, found in node.versions.items():
-            if found != ours[package]:
+        for package, theirs in node.versions.items():
+            if theirs != ours[package]:
                 raise WorkerError(
-                    f"expected {package} {ours[package]} on every node, as here, found {found} on {node.host}: install it there"
+                    f"expected {package} {ours[package]} on every node, as here, found {theirs} on {node.host}: install it there"
                 )
     return ", ".join(f"{package} {number}" for package, number in ours.items())
 

@@ -7,15 +7,17 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.flow_run.child import Done, follow
-from flows.flow_run.flow_job import HOOKS, Job, attend, failed
-from flows.flow_run.parameters import Collection, ConfigFile, StoreUri
+from flows.flow_run.flow_job import HOOKS, FlowJob, attend, failed
+from flows.flow_run.parameters import CollectionName, ConfigFile, StoreUri
 from flows.show import artifacts
+from flows.show.words import version
+from workers.observing.report import silent
 
 PUBLISHED = "published"
 
 
 @flow(name="revector-evaluate", flow_run_name="evaluate {collection}", retries=0, log_prints=False, **HOOKS)
-def evaluate(collection: Collection, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
+def evaluate(collection: CollectionName, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
     """Judge what readers have in full: `revector evaluate` as a Prefect flow. Gives what `evaluate --json` does.
 
     The state is Evaluated, or failed: GateFailed. Takes no slot: it changes nothing, and may run beside others.
@@ -26,24 +28,24 @@ def evaluate(collection: Collection, config: ConfigFile = "revector.toml", store
         return result
 
 
-def judge(job: Job, generation: str, config: str | None = None, part: str = "") -> Done:
-    """Evaluate a generation and show what was found. `config`: of another spec than the flow's; `part`: of a run id, where it is one."""
-    done = follow(job.run("evaluate", generation, config=config, part=part), lambda _: None)
+def judge(job: FlowJob, generation: str, part: str = "") -> Done:
+    """Evaluate a generation and show what that gave. `part`: of the run id, where it is one of several."""
+    done = follow(job.run("evaluate", generation, part=part), silent)
     if done.result is not None:
         artifacts.show_table(job.key("gates"), artifacts.gate_table(done.result["gates"]), headline(done.result))
     return done
 
 
 def headline(result: dict[str, Any]) -> str:
-    """What was found, in one sentence."""
-    version = f"version {result['version']} of {result['generation']}"
+    """What the gates said, in one sentence."""
+    judged = f"{result['collection']}: {version(result['version'], result['generation'])}"
     if result["passed"]:
-        return f"{result['collection']}: {version} passed {len(result['gates'])} checks"
-    return f"{result['collection']}: {version} failed {artifacts.failures(result['gates'])}"
+        return f"{judged} passed {len(result['gates'])} checks"
+    return f"{judged} failed {artifacts.failures(result['gates'])}"
 
 
 def _outcome(done: Done) -> State[dict[str, Any]]:
     if done.result is None:
         return failed(done)
-    told = headline(done.result)
-    return Completed(name="Evaluated", message=told, data=done.result) if done.code == 0 else Failed(name="GateFailed", message=told)
+    said = headline(done.result)
+    return Completed(name="Evaluated", message=said, data=done.result) if done.code == 0 else Failed(name="GateFailed", message=said)

@@ -7,12 +7,13 @@ from prefect.states import Completed
 
 from flows.flow_run.child import follow
 from flows.flow_run.flow_job import HOOKS, attend, failed, turn
-from flows.flow_run.parameters import Collection, ConfigFile, StoreUri
+from flows.flow_run.parameters import CollectionName, ConfigFile, StoreUri
 from flows.show import artifacts
+from flows.show.words import megabytes
 
 
 @flow(name="revector-maintain", flow_run_name="maintain {collection}", retries=0, log_prints=False, **HOOKS)
-def maintain(collection: Collection, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
+def maintain(collection: CollectionName, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
     """Compact, index, and remove what nothing needs: `revector maintain` as a Prefect flow. Gives what `maintain --json` does.
 
     The state is Maintained, Nothing, Superseded or Conflict. It never erases: that is for a person to start.
@@ -25,10 +26,10 @@ def maintain(collection: Collection, config: ConfigFile = "revector.toml", store
             if done.result is None:
                 state = failed(done)
             else:
-                told = _headline(done.result)
-                progress.show(100.0, told)
-                artifacts.show_table(job.key("upkeep"), _table(done.result), told)
-                state = Completed(name=done.result["status"].capitalize(), message=told, data=done.result)
+                headline = _headline(done.result)
+                progress.show(100.0, headline)
+                artifacts.show_table(job.key("upkeep"), _table(done.result), headline)
+                state = Completed(name=done.result["status"].capitalize(), message=headline, data=done.result)
         result: dict[str, Any] = state
         return result
 
@@ -36,9 +37,8 @@ def maintain(collection: Collection, config: ConfigFile = "revector.toml", store
 def _headline(result: dict[str, Any]) -> str:
     if result["status"] == "nothing":
         return f"{result['collection']} needs no upkeep"
-    return f"{result['collection']} was maintained: {result['freed']['bytes']:,} bytes freed"
+    return f"{result['collection']} was maintained: {megabytes(result['freed']['bytes'])} freed"
 
 
 def _table(result: dict[str, Any]) -> artifacts.Rows:
-    """A row for each table."""
     return [{name: value for name, value in table.items() if not isinstance(value, dict | list)} for table in result["tables"]]

@@ -13,14 +13,13 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTag
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Completed, Crashed
 
-from flows.flow_run.flow_job import Place, attend_flow_run, cancel_run
+from flows.flow_run.flow_job import attend_flow_run, cancel_run, requested
 from flows.flow_run.presence import BEAT_SECONDS, run_id, sign
 from flows.flow_run.slots import LOOK_SECONDS, TAG, free_orphaned, going_on
+from flows.request import Request
 from pipelines.errors import SpecError
-from pipelines.spec.parsing import load_spec
 from storage.history.ledger import Run, runs
 from storage.history.watch import Watch
-from storage.store.objects import Objects
 
 STILL_SECONDS = 4 * BEAT_SECONDS
 """Without a sign of life, after which a flow run that cannot be seen from here counts as gone."""
@@ -34,8 +33,6 @@ _OF_A_FLOW = re.compile(r"(?P<id>\d{8}T\d+-[0-9a-f]{8}-\d+)(-\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What was ended."""
-
     crashed: list[str] = field(default_factory=list)
     """Flow runs that Prefect believed to be running."""
     cancelled: list[str] = field(default_factory=list)
@@ -46,18 +43,15 @@ class Reconciled:
     """Specs that this machine could not read: their collections were left alone."""
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """In one sentence."""
-        parts = [f"{len(found)} {what}" for what, found in self._found() if found]
-        return ", ".join(parts) or "nothing was orphaned"
-
-    def _found(self) -> list[tuple[str, list[str]]]:
-        return [
+        parts = [
             ("flow runs ended whose process was gone", self.crashed),
             ("runs cancelled that went on without a flow run", self.cancelled),
             ("slots freed", self.freed),
             ("specs not read", self.unread),
         ]
+        return ", ".join(f"{len(names)} {what}" for what, names in parts if names) or "nothing was orphaned"
 
 
 @flow(name="revector-reconcile", flow_run_name="reconcile", retries=0, log_prints=False)
@@ -69,7 +63,7 @@ def reconcile() -> dict[str, Any]:
     with attend_flow_run([TAG]), get_client(sync_client=True) as client:
         done = tidy(client)
     name = "Nothing" if done == Reconciled() else "Reconciled"
-    state: Any = Completed(name=name, message=done.told, data=asdict(done))
+    state: Any = Completed(name=name, message=done.summary, data=asdict(done))
     result: dict[str, Any] = state
     return result
 
@@ -81,15 +75,15 @@ def tidy(client: SyncPrefectClient) -> Reconciled:
     for flow_run in _gone(client, at_work):
         _end(client, flow_run)
         done.crashed.append(f"{flow_run.name} ({flow_run.id})")
-    for place in sorted(_places(client, at_work), key=str):
+    for request in sorted(_requests(client, at_work), key=str):
         try:
-            orphans = _orphans(client, place)
+            orphans = _orphans(client, request)
         except SpecError as error:
-            done.unread.append(f"{place.collection}: {error}")
+            done.unread.append(f"{request.collection}: {error}")
             continue
-        done.cancelled.extend(run for run in orphans if cancel_run(run, place.config, place.store))
-        if _free(client, place.collection):
-            done.freed.append(place.collection)
+        done.cancelled.extend(run for run in orphans if cancel_run(run, request))
+        if _free(client, request.collection):
+            done.freed.append(request.collection)
     return done
 
 
@@ -97,17 +91,17 @@ def _gone(client: SyncPrefectClient, at_work: list[FlowRun]) -> Iterator[FlowRun
     """Those whose process is seen dead, or that give no sign of life."""
     unseen = {}
     for flow_run in at_work:
-        found = sign(flow_run)
-        gone = found.process.dead() if found else None
+        shown = sign(flow_run)
+        gone = shown.process.dead() if shown else None
         if gone:
             yield flow_run
-        elif gone is None and (found or _long_ago(flow_run)):
-            unseen[flow_run.id] = found.beat if found else None
+        elif gone is None and (shown or _long_ago(flow_run)):
+            unseen[flow_run.id] = shown.beat if shown else None
     if unseen:
         time.sleep(STILL_SECONDS)  # two readings, instead of clocks that may differ
         for flow_run in going_on(client):
-            found = sign(flow_run)
-            if flow_run.id in unseen and unseen[flow_run.id] == (found.beat if found else None):
+            shown = sign(flow_run)
+            if flow_run.id in unseen and unseen[flow_run.id] == (shown.beat if shown else None):
                 yield flow_run
 
 
@@ -117,26 +111,24 @@ def _long_ago(flow_run: FlowRun) -> bool:
 
 def _end(client: SyncPrefectClient, flow_run: FlowRun) -> None:
     """Tell Prefect that a flow run's process is gone: as Cancelled where that was asked for."""
-    found, asked = sign(flow_run), flow_run.state is not None and flow_run.state.is_cancelling()
-    where = f"process {found.process.pid} on {found.process.host.split()[0]}" if found else "its process"
-    told = f"{where} is gone; what it committed is kept, and the next run goes on from there"
-    state: State[Any] = Cancelled(message=told) if asked else Crashed(message=told)
+    shown, asked = sign(flow_run), flow_run.state is not None and flow_run.state.is_cancelling()
+    where = f"process {shown.process.pid} on {shown.process.host.split()[0]}" if shown else "its process"
+    message = f"{where} is gone; what it committed is kept, and the next run goes on from there"
+    state: State[Any] = Cancelled(message=message) if asked else Crashed(message=message)
     client.set_flow_run_state(flow_run.id, state)
 
 
-def _places(client: SyncPrefectClient, at_work: list[FlowRun]) -> set[Place]:
-    """The collections to look after."""
+def _requests(client: SyncPrefectClient, at_work: list[FlowRun]) -> set[Request]:
     deployments = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
-    told = [each.parameters for each in deployments] + [each.parameters for each in at_work]
-    return {place for each in told if (place := Place.of(each))}
+    all_parameters = [deployment.parameters for deployment in deployments] + [flow_run.parameters for flow_run in at_work]
+    return {request for parameters in all_parameters if (request := requested(parameters))}
 
 
-def _orphans(client: SyncPrefectClient, place: Place) -> list[str]:
+def _orphans(client: SyncPrefectClient, request: Request) -> list[str]:
     """Runs that a flow run started, and that go on although it has ended, or is no more."""
-    objects = Objects(load_spec(place.config, place.store).store)
-    newest = {run.run_id: run for run in runs(objects, place.collection)[-NEWEST:]}
-    parents = {run_id(flow_run) for flow_run in going_on(client, place.collection)}  # after the runs: those that began had one
-    named = {name: found["id"] for name in newest if (found := _OF_A_FLOW.fullmatch(name))}
+    newest = {run.run_id: run for run in runs(request.stored)[-NEWEST:]}
+    parents = {run_id(flow_run) for flow_run in going_on(client, request.collection)}  # after the runs: those that began had one
+    named = {name: match["id"] for name in newest if (match := _OF_A_FLOW.fullmatch(name))}
     return [name for name, parent in named.items() if parent not in parents and _alive(newest[name])]
 
 

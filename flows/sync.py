@@ -10,16 +10,17 @@ from prefect.states import Completed, Failed
 
 from flows.flow_run.child import Done, follow
 from flows.flow_run.events import announce_publication
-from flows.flow_run.flow_job import HOOKS, Job, attend, failed, turn
-from flows.flow_run.parameters import Collection, ConfigFile, StoreUri
+from flows.flow_run.flow_job import HOOKS, FlowJob, attend, failed, turn
+from flows.flow_run.parameters import CollectionName, ConfigFile, StoreUri
 from flows.show import artifacts
+from flows.show.words import version
 
 if TYPE_CHECKING:
     from storage.history.catalog import Publication
 
 
 @flow(name="revector-sync", flow_run_name="sync {collection}", retries=0, log_prints=False, **HOOKS)
-def sync(collection: Collection, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
+def sync(collection: CollectionName, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
     """Bring a collection up to date and publish it: `revector apply` as a Prefect flow. Gives what `apply --json` does.
 
     The state is Published, Partial (published, with dead letters), Nothing or Superseded (another run waits already), all of them
@@ -34,33 +35,32 @@ def sync(collection: Collection, config: ConfigFile = "revector.toml", store: St
         return result
 
 
-def bring_up(job: Job, config: str | None = None) -> Done:
-    """Run the driver and show what it did. `config`: of another spec than the flow's."""
+def bring_up(job: FlowJob) -> Done:
+    """Run the driver and show what it did."""
     progress = artifacts.ProgressArtifact(job.key("progress"))
-    done = follow(job.run("apply", config=config), progress, artifacts.PlanTable(job.key("plan")))
+    done = follow(job.run("apply"), progress, artifacts.PlanTable(job.key("plan")))
     if (result := done.result) is not None:
-        told = artifacts.headline(result)
-        progress.show(100.0, told)
-        artifacts.show_table(job.key("result"), artifacts.result_table(result), told)
+        headline = artifacts.headline(result)
+        progress.show(100.0, headline)
+        artifacts.show_table(job.key("result"), artifacts.result_table(result), headline)
         had, have = readers(job, lambda row: row.run_id == result["run_id"])
-        artifacts.show_report(job.key("report"), artifacts.report(result, had, have), told)
+        artifacts.show_report(job.key("report"), artifacts.report(result, had, have), headline)
         tell(job, had, have)
     return done
 
 
-def tell(job: Job, had: "Publication | None", have: "Publication | None") -> None:
+def tell(job: FlowJob, had: "Publication | None", have: "Publication | None") -> None:
     """Tell others of a publication, if there was one."""
     if have and have != had:
-        artifacts.show_link(job.key("store"), job.spec.store, f"version {have.version} of {have.generation}")
+        artifacts.show_link(job.key("store"), job.request.spec.store, version(have.version, have.generation))
         announce_publication(job, had, have)
 
 
-def readers(job: Job, ours: Callable[["Publication"], bool]) -> "tuple[Publication | None, Publication | None]":
+def readers(job: FlowJob, ours: Callable[["Publication"], bool]) -> "tuple[Publication | None, Publication | None]":
     """What readers had before the publications that are `ours`, and what they have."""
     from storage.history.catalog import publications
-    from storage.store.lance import Store
 
-    history = publications(Store(job.spec.store), job.collection)
+    history = publications(job.request.stored)
     earlier = list(takewhile(lambda row: not ours(row), history))
     return earlier[-1] if earlier else None, history[-1] if history else None
 
@@ -69,7 +69,7 @@ def outcome(done: Done) -> State[dict[str, Any]]:
     """What Prefect shows. Raises RevectorError for what a person has to look at."""
     if done.result is None:
         return failed(done)
-    told = artifacts.headline(done.result)
+    headline = artifacts.headline(done.result)
     if done.code == 3:
-        return Failed(name="GateFailed", message=told)
-    return Completed(name=done.result["status"].capitalize(), message=told, data=done.result)
+        return Failed(name="GateFailed", message=headline)
+    return Completed(name=done.result["status"].capitalize(), message=headline, data=done.result)

@@ -1,6 +1,7 @@
 """One Ray cluster, one object store and one Prefect server a session; corpora and specs in a folder of the test's own."""
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,14 @@ import pytest
 
 from flows import apply, plan
 from storage import open_published
-from tests.objectstore import BUCKET, ObjectStore, serve
-from tests.proxy import FaultProxy
+from tests.support.objectstore import BUCKET, ObjectStore, serve
+from tests.support.proxy import FaultProxy
 from workers.cluster.connection import start_ray
 from workers.observing.report import Plan, Result
 
 QUIET_PREFECT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
+# Also under nohup, or in the background of a script, where it is ignored: runs are stopped by it, in this process and in its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 LOOPBACK_STORE = ObjectStore()
 # At import: Ray, whose processes keep the environment that they were started with, may start before the object store does.
 os.environ.update(LOOPBACK_STORE.environment())

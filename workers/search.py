@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pipelines.spaces.known import known_models, model_of
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
+from storage.collection import Collection
 from storage.history.bridges import read_bridge
 from storage.history.catalog import published
 from storage.reading.filters import Condition
 from storage.reading.published import search_vectors
-from storage.store.lance import Store
+from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
-from workers.planning.known_models import known_models, model_of
 
 
 def search(
-    store: Store,
-    collection: str,
+    collection: Collection,
     query: str,
     k: int = 10,
     where: Sequence[Condition] = (),
@@ -29,10 +29,10 @@ def search(
     `bridge` the main one encodes the query, which is then mapped into the published space.
     Raises NotFound if nothing is published, or no bridge is there; ModelError if no model at hand is the one that made the vectors.
     """
-    publication = published(store, collection)
+    publication = published(collection)
     model = resolve_model(models[0]) if bridge else None
     if model is None or model.space.id == publication.space:
         model = model_of(publication.space, ModelSpec(**publication.model_spec()), known_models(models))
-    way = read_bridge(store, collection, model.space.id, publication.space)
-    vector = way.apply(load_encoder(model).encode_query(query)[None])[0]
-    return search_vectors(store, publication, vector, k, where)
+    way = read_bridge(collection, model.space.id, publication.space)
+    vector = way.apply(encode(load_encoder(model), [query], "query").vectors)[0]
+    return search_vectors(collection.store, publication, vector, k, where)

@@ -1,16 +1,11 @@
 """The command line of upkeep: compaction and removal, and the check of what `apply` relies on."""
 
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from flows.cli import remote
-from flows.cli.options import UPKEEP, Cluster, Config, Detach, Json, Name, NameRequired, RunId, StoreOption
-from flows.show.output import put
-
-if TYPE_CHECKING:
-    pass
-
+from flows.cli.options import UPKEEP, Call, Name, NameRequired, Sending, with_options
 
 commands = typer.Typer()
 
@@ -18,17 +13,15 @@ commands = typer.Typer()
 @commands.command(
     epilog="Examples: revector maintain docs; revector maintain docs --erase --json | jq .freed.bytes", rich_help_panel=UPKEEP
 )
+@with_options
 def maintain(
     name: Name = None,
     erase: Annotated[
         bool, typer.Option("--erase", help="Leave no byte of a document that is no longer in the corpus. No rollback after this.")
     ] = False,
-    config: Config = None,
-    store: StoreOption = None,
-    json: Json = False,
-    run_id: RunId = None,
-    cluster: Cluster = None,
-    detach: Detach = False,
+    *,
+    call: Call,
+    sending: Sending,
 ) -> None:
     """Compact tables, keep indexes whole, and remove what nothing needs any more. Readers get the same rows.
 
@@ -45,21 +38,21 @@ def maintain(
     from flows.show import terminal
     from flows.show.progress import progress
 
-    if cluster or detach:
-        remote.send(remote.order("maintain", name, config, store, ["--erase"] if erase else []), cluster, detach, run_id, json)
+    if sending.away:
+        remote.send(remote.order("maintain", call.request(name), ["--erase"] if erase else []), call, sending)
     with progress() as report:
-        done = commands.maintain(name, config, store=store, erase=erase, report=report, run_id=run_id)
-    put(json, done, lambda: terminal.upkeep(done))
+        done = commands.maintain(name, call.config, store=call.store, erase=erase, report=report, run_id=sending.run_id)
+    call.answer(done, lambda: terminal.upkeep(done))
 
 
 @commands.command(epilog="Example: revector drop docs docs.vectors.1f0c2b3a9d4e", rich_help_panel=UPKEEP)
+@with_options
 def drop(
     name: NameRequired,
     generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it, or the part after the last dot.")],
     force: Annotated[bool, typer.Option("--force", help="Even if the spec declares it: the next apply builds it again.")] = False,
-    config: Config = None,
-    store: StoreOption = None,
-    json: Json = False,
+    *,
+    call: Call,
 ) -> None:
     """Remove a generation that readers do not have, and its chunk table if nothing else needs that.
 
@@ -69,17 +62,18 @@ def drop(
     from flows.show.progress import progress
 
     with progress() as report:
-        done = commands.drop(name, generation, config, store=store, force=force, report=report)
-    put(json, done, lambda: terminal.upkeep(done))
+        done = commands.drop(name, generation, call.config, store=call.store, force=force, report=report)
+    call.answer(done, lambda: terminal.upkeep(done))
 
 
 @commands.command(epilog="Example: revector doctor && revector apply", rich_help_panel=UPKEEP)
-def doctor(name: Name = None, config: Config = None, store: StoreOption = None, json: Json = False) -> NoReturn:
+@with_options
+def doctor(name: Name = None, *, call: Call) -> NoReturn:
     """Check the store (conditional writes, by a race), the model, Ray and free space."""
     from flows.doctor import examine
     from flows.show import terminal
 
-    checks = examine(name, config, store)
+    checks = examine(name, call.config, call.store)
     healthy = all(check.ok for check in checks)
-    put(json, {"ok": healthy, "checks": checks}, lambda: terminal.checks(checks))
+    call.answer({"ok": healthy, "checks": checks}, lambda: terminal.checks(checks))
     raise typer.Exit(0 if healthy else 1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from flows.cli import remote
-from flows.cli.options import Cluster, Config, Detach, Json, Name, NameRequired, RunId, StoreOption
+from flows.cli.options import Call, Json, Name, NameRequired, Sending, with_options
 from flows.show.output import put
 from pipelines.errors import SpecError
 
@@ -28,12 +28,12 @@ def init(file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path
 
 
 @commands.command(epilog="Examples: revector plan docs --out tonight.json; revector plan docs --json | jq .embed.contents")
+@with_options
 def plan(
     name: Name = None,
     out: Annotated[Path | None, typer.Option("--out", help="Keep the plan for `apply --plan`.")] = None,
-    config: Config = None,
-    store: StoreOption = None,
-    json: Json = False,
+    *,
+    call: Call,
 ) -> NoReturn:
     """Show what an update would do and cost. Touches nothing; exits 2 if there is something to do."""
     from flows import commands
@@ -41,24 +41,22 @@ def plan(
     from flows.show.progress import progress
 
     with progress() as report:
-        made = commands.plan(name, config, store=store, report=report)
+        made = commands.plan(name, call.config, store=call.store, report=report)
     if out:
         commands.save_plan(made, out)
-    put(json, made, lambda: terminal.plan(made))
+    call.answer(made, lambda: terminal.plan(made))
     raise typer.Exit(2 if made.pending else 0)
 
 
 @commands.command(epilog="Examples: revector apply docs; revector apply docs --plan tonight.json; revector apply --json > result.json")
+@with_options
 def apply(
     name: Name = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A plan of `plan --out`; refused when stale.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time went.")] = False,
-    config: Config = None,
-    store: StoreOption = None,
-    json: Json = False,
-    run_id: RunId = None,
-    cluster: Cluster = None,
-    detach: Detach = False,
+    *,
+    call: Call,
+    sending: Sending,
 ) -> NoReturn:
     """Bring a collection up to date and publish it. Run it again after any interruption: it goes on where it was."""
     from flows import commands
@@ -66,27 +64,29 @@ def apply(
     from flows.show.progress import progress
 
     saved = commands.load_plan(plan) if plan else None
-    if cluster or detach:
+    if sending.away:
         plans = {"plan.json": plan.read_bytes()} if plan else {}
-        order = remote.order("apply", name, config, store, [f"--plan={file}" for file in plans], plans)
-        remote.send(order, cluster, detach, run_id, json, profile)
+        order = remote.order("apply", call.request(name), [f"--plan={file}" for file in plans], plans)
+        remote.send(order, call, sending, profile)
     with progress() as report:
-        result = commands.apply(name, config, store=store, saved=saved, report=report, run_id=run_id)
-    put(json, result, lambda: terminal.result(result, profile))
+        result = commands.apply(name, call.config, store=call.store, saved=saved, report=report, run_id=sending.run_id)
+    call.answer(result, lambda: terminal.result(result, profile))
     raise typer.Exit(result.exit_code)
 
 
 @commands.command(epilog="Example: revector status --json | jq '.collections[].backlog'")
-def status(name: Name = None, config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+@with_options
+def status(name: Name = None, *, call: Call) -> None:
     """Generations, versions, coverage, backlog, dead letters and the last run."""
     from flows import commands
     from flows.show import terminal
 
-    found = commands.status(name, config, store=store)
-    put(json, found, lambda: terminal.status(found))
+    shown = commands.status(name, call.config, store=call.store)
+    call.answer(shown, lambda: terminal.status(shown))
 
 
 @commands.command(epilog="Example: revector search docs 'how do I undo a release' -k 5 --where lang=en --where 'year>=2020'")
+@with_options
 def search(
     name: NameRequired,
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
@@ -95,51 +95,51 @@ def search(
         list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="What results must have; also != < <= > >=.")
     ] = None,
     bridge: Annotated[bool, typer.Option("--bridge", help="Encode the query with the spec's model, whichever is published.")] = False,
-    config: Config = None,
-    store: StoreOption = None,
-    json: Json = False,
+    *,
+    call: Call,
 ) -> None:
     """The chunks of the published version that are nearest in meaning; score = cosine similarity."""
     from flows import commands
     from flows.show import terminal
 
     conditions = [parse_condition(text) for text in where or []]
-    results = commands.search(name, query, config, store=store, k=k, where=conditions, bridge=bridge)
-    put(json, {"collection": name, "query": query, "results": results}, lambda: terminal.results(results))
+    results = commands.search(name, query, call.config, store=call.store, k=k, where=conditions, bridge=bridge)
+    call.answer({"collection": name, "query": query, "results": results}, lambda: terminal.results(results))
 
 
 @commands.command(epilog="Example: revector history docs --json | jq '.runs[-1].embed'")
-def history(name: Name = None, config: Config = None, store: StoreOption = None, json: Json = False) -> None:
+@with_options
+def history(name: Name = None, *, call: Call) -> None:
     """Published versions, runs, and what each cost."""
     from flows import commands
     from flows.show import terminal
 
-    found = commands.history(name, config, store=store)
-    put(json, found, lambda: terminal.history(found))
+    shown = commands.history(name, call.config, store=call.store)
+    call.answer(shown, lambda: terminal.history(shown))
 
 
 @commands.command(epilog="Example: revector diff docs 4 7   (versions as `revector history docs` lists them)")
+@with_options
 def diff(
     name: NameRequired,
     a: Annotated[int, typer.Argument(metavar="A", help="The earlier version.")],
     b: Annotated[int, typer.Argument(metavar="B", help="The later version.")],
-    config: Config = None,
-    store: StoreOption = None,
-    json: Json = False,
+    *,
+    call: Call,
 ) -> None:
     """What changed between two published versions."""
     from flows import commands
     from flows.show import terminal
 
-    found = commands.diff(name, a, b, config, store=store)
-    put(json, found, lambda: terminal.diff(found))
+    shown = commands.diff(name, a, b, call.config, store=call.store)
+    call.answer(shown, lambda: terminal.diff(shown))
 
 
 def parse_condition(text: str) -> "Condition":
     from storage.reading.filters import Condition
 
-    found = re.fullmatch(r"(?s)(.+?)(!=|<=|>=|=|<|>)(.*)", text)
-    if not found:
+    match = re.fullmatch(r"(?s)(.+?)(!=|<=|>=|=|<|>)(.*)", text)
+    if not match:
         raise SpecError(f"expected --where field=value, or another of != < <= > >=, found {text!r}")
-    field, operator, value = found.groups()
+    field, operator, value = match.groups()
     return Condition(field, value, operator)  # type: ignore[arg-type]

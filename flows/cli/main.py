@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from flows.cli import care, collections, models, remote, schedules
 from flows.cli.options import Json
-from flows.show.lines import STOP_AT_EOF
+from flows.show.lines import JSON_LINES, STOP_AT_EOF
 from flows.show.output import put
 from pipelines.errors import RevectorError
 from pipelines.logs import shown
@@ -47,8 +47,6 @@ def options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, a line an event.")] = False,
 ) -> None:
     # main() puts both first, wherever they stand on the command line; `debug` it reads itself, so that it also covers errors of usage.
-    from flows.show.progress import JSON_LINES
-
     json = os.environ.get(JSON_LINES) == "json"
     if json or verbose:
         context.with_resource(shown(json=json))
@@ -74,15 +72,21 @@ for group in (collections, models, care, remote, schedules):
 
 def main() -> NoReturn:
     """The entry point: every way out has an exit code, every error is one line."""
-    told = sys.argv[1:]
-    arguments = sorted((argument for argument in told if argument != "--debug"), key=lambda argument: argument not in VERBOSE)
-    debug = "--debug" in told
+    arguments, debug = _own_first(sys.argv[1:])
     os.environ.setdefault("LANCE_LOG", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _terminate)
     if os.environ.get(STOP_AT_EOF) == "1":
         threading.Thread(target=_stop_at_eof, name="parent", daemon=True).start()
     sys.exit(_run(arguments, debug))
+
+
+def _own_first(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments with the program's own options before the command, and whether --debug was among them. Behind `--` there are none."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, rest = arguments[:end], arguments[end:]
+    given = sorted((option for option in options if option != "--debug"), key=lambda option: option not in VERBOSE)
+    return given + rest, "--debug" in options
 
 
 def _terminate(*_: object) -> NoReturn:
@@ -112,8 +116,8 @@ def _run(arguments: list[str], debug: bool) -> int:
         from storage.store.s3 import store_failure
 
         # The message of a foreign error may quote a document; that of the system names a file or an address.
-        told = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
-        return _fail(str(store_failure(error) or f"{told} (--debug shows where)"), 1, debug)
+        kind = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
+        return _fail(str(store_failure(error) or f"{kind} (--debug shows where)"), 1, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -1,9 +1,16 @@
-"""What the commands have in common: their options, and how a result is shown."""
+"""What the commands have in common: their options, as the nouns that these make, and how a result is shown."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+from flows.request import Request
+from flows.show.output import put
 
 MODELS = "Models"
 UPKEEP = "Upkeep"
@@ -24,3 +31,65 @@ Cluster = Annotated[
     typer.Option("--cluster", metavar="URL", help="Run it as a job on the Ray cluster whose Jobs API is there: http://host:8265."),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="With --cluster: submit it, and leave it there.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command finds what it is about."""
+
+    config: Config = None
+    store: StoreOption = None
+
+    def request(self, name: str | None = None) -> Request:
+        return Request(name, self.config, self.store)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Place):
+    """The same, and to whom the command answers: a program or a person."""
+
+    json: Json = False
+
+    def answer(self, value: Any, show: Callable[[], None]) -> None:
+        """`value` as one JSON object on stdout, or what `show` writes."""
+        put(self.json, value, show)
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Where a run goes, and under which id."""
+
+    run_id: RunId = None
+    cluster: Cluster = None
+    detach: Detach = False
+
+    @property
+    def away(self) -> bool:
+        return bool(self.cluster or self.detach)
+
+
+R = TypeVar("R")
+
+
+def with_options(command: Callable[..., R]) -> Callable[..., R]:
+    """The command as typer takes it: each parameter that is one of the nouns above is replaced by the options that make it."""
+    parameters = signature(command).parameters
+    nouns: dict[str, Any] = {name: parameter.annotation for name, parameter in parameters.items() if is_dataclass(parameter.annotation)}
+    flat = [option for parameter in parameters.values() for option in _options(parameter)]
+
+    @wraps(command)
+    def taking_options(**values: Any) -> R:
+        made = {name: noun(**{field.name: values.pop(field.name) for field in fields(noun)}) for name, noun in nouns.items()}
+        return command(**values, **made)
+
+    taking_options.__signature__ = Signature(flat)  # type: ignore[attr-defined]
+    taking_options.__annotations__ = {option.name: option.annotation for option in flat}
+    return taking_options
+
+
+def _options(parameter: Parameter) -> Iterator[Parameter]:
+    if not is_dataclass(parameter.annotation):
+        yield parameter
+        return
+    for field in fields(parameter.annotation):
+        yield Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)

@@ -1,11 +1,11 @@
 """The command line of what starts by itself: deployments, the process that serves them, announcements, the reconciler."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import BY_ITSELF, Config, Json, Name, NameRequired, StoreOption
+from flows.cli.options import BY_ITSELF, Call, Config, Json, Name, NameRequired, Place, with_options
 from flows.show.output import put
 from pipelines.spec.declared import Spec
 from pipelines.spec.parsing import load_spec
@@ -24,6 +24,7 @@ ConfigAt = Annotated[
 @commands.command(
     epilog="Examples: revector deploy; revector deploy docs --json; revector deploy --print > prefect.yaml", rich_help_panel=BY_ITSELF
 )
+@with_options
 def deploy(
     name: Name = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove deployments of this spec whose collection it no longer has.")] = False,
@@ -31,9 +32,8 @@ def deploy(
         bool, typer.Option("--print", help="Write prefect.yaml to stdout, for `prefect deploy --all`, and deploy nothing.")
     ] = False,
     config_at: ConfigAt = None,
-    config: Config = None,
-    store: StoreOption = None,
-    json: Json = False,
+    *,
+    call: Call,
 ) -> None:
     """Write or update the deployments of each collection on the Prefect server: sync, upgrade, maintain and evaluate.
 
@@ -46,7 +46,7 @@ def deploy(
     from flows.deployment import deployments
     from flows.deployment.server import server
 
-    spec, all_wanted = _wanted(name, config_at, config, store)
+    spec, all_wanted = _wanted(name, config_at, call)
     if show:
         typer.echo(deployments.prefect_yaml(all_wanted), nl=False)
         return
@@ -54,15 +54,16 @@ def deploy(
         deployed = deployments.deploy(client, all_wanted)
         if prune:
             deployed += deployments.prune(client, spec, all_wanted[0].parameters["config"])
-        put(json, {"server": str(client.api_url), "deployments": deployed}, lambda: _show(deployed))
+        call.answer({"server": str(client.api_url), "deployments": deployed}, lambda: _show(deployed))
 
 
 @commands.command(epilog="Example: revector serve   (in one terminal; `prefect server start` in another)", rich_help_panel=BY_ITSELF)
+@with_options
 def serve(
     name: Name = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Flow runs at the same time.")] = None,
-    config: Config = None,
-    store: StoreOption = None,
+    *,
+    place: Place,
 ) -> None:
     """Deploy, and run what is due in this process, without a work pool, until Ctrl-C: for one machine.
 
@@ -70,7 +71,7 @@ def serve(
     from flows.deployment import deployments
     from flows.deployment.server import server
 
-    _, all_wanted = _wanted(name, None, config, store)
+    _, all_wanted = _wanted(name, None, place)
     with server() as client:
         deployments.prepare(client, all_wanted)
     deployments.serve(all_wanted, limit)
@@ -108,30 +109,29 @@ def reconcile(json: Json = False) -> None:
 
     with server() as client:
         done = reconciling.tidy(client)
-    put(json, asdict(done), lambda: typer.echo("\n".join([done.told, *done.crashed, *done.cancelled, *done.freed, *done.unread])))
+    put(json, asdict(done), lambda: typer.echo("\n".join([done.summary, *done.crashed, *done.cancelled, *done.freed, *done.unread])))
 
 
-def _wanted(name: str | None, config_at: str | None, config: Any, store: str | None) -> "tuple[Spec, list[Wanted]]":
+def _wanted(name: str | None, config_at: str | None, place: Place) -> "tuple[Spec, list[Wanted]]":
     from flows.deployment import deployments
 
-    spec = load_spec(config, store)
+    spec = place.request().spec
     if name:
         spec.collection(name)
-    return spec, deployments.wanted(spec, config_at or deployments.config_path(config), store and spec.store, name)
+    return spec, deployments.wanted(spec, config_at or deployments.config_path(place.config), place.store and spec.store, name)
 
 
 def _show(deployed: "list[Deployed]") -> None:
-    """A table of what starts when."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("deployment", "", "schedule", "next", "work pool"):
         table.add_column(column, overflow="fold")
-    for each in deployed:
-        status = f"{each.status}: {', '.join(each.changed)}" if each.changed else each.status
-        when = f"{each.schedule} {each.timezone}" if each.schedule else "-"
-        table.add_row(each.name, status, when, "paused" if each.paused else (each.next or "-").replace("T", " "), each.pool or "-")
+    for one in deployed:
+        status = f"{one.status}: {', '.join(one.changed)}" if one.changed else one.status
+        when = f"{one.schedule} {one.timezone}" if one.schedule else "-"
+        table.add_row(one.name, status, when, "paused" if one.paused else (one.next or "-").replace("T", " "), one.pool or "-")
     console = Console(highlight=False)
     Console(highlight=False, width=max(console.width, _WIDTH)).print(table)
 

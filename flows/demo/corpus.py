@@ -54,5 +54,5 @@ def revised(glosses: pa.Table) -> pa.Table:
 
 
 def without(glosses: pa.Table, ids: Collection[str]) -> pa.Table:
-    """The other documents."""
+    """`glosses` but for the documents of these ids."""
     return glosses.filter(pc.invert(pc.is_in(glosses["id"], value_set=pa.array(ids, pa.string()))))

@@ -23,13 +23,11 @@ class Page:
         console.width = min(console.width, WIDTH)
 
     def heading(self, title: str) -> None:
-        """The next section, numbered."""
         self._sections += 1
         self._console.print()
         self._console.rule(f"[bold]{self._sections}. {title}[/bold]", align="left")
 
     def say(self, text: str) -> None:
-        """A paragraph."""
         self._console.print(text, highlight=False)
 
     def command(self, text: str) -> None:
@@ -41,7 +39,6 @@ class Page:
         self._console.print(Padding(Text(text.rstrip(), style="dim"), (0, 0, 0, INDENT), expand=False))
 
     def figures(self, values: Mapping[str, str]) -> None:
-        """A line each."""
         table = Table.grid(padding=(0, 2))
         for name, value in values.items():
             table.add_row(name, value)
@@ -64,7 +61,6 @@ class Page:
         self.table(titles, rows)
 
     def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Columns under their titles."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for title in titles:
             table.add_column(title, no_wrap=True, overflow="ellipsis")

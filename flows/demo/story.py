@@ -16,6 +16,7 @@ from flows import commands
 from flows.demo.corpus import Key, by_letter, by_part_of_speech, lay_out, revised, without
 from flows.demo.page import Page, seconds_of, words_in_common
 from flows.show.progress import progress
+from flows.show.words import counts, short
 from pipelines.spec.parsing import load_spec
 from storage import open_published
 from storage.history.catalog import Publication
@@ -51,8 +52,6 @@ QUESTIONS = (Question("kitchen gadget for keeping milk cool"), DISPUTED, Questio
 
 
 class Story:
-    """One telling."""
-
     def __init__(self, folder: Path, console: Console, glosses: pa.Table, *, kept: bool) -> None:
         """`folder`: empty. `kept`: whether it will be there afterwards."""
         self._folder = folder
@@ -64,7 +63,6 @@ class Story:
         self._steps: list[dict[str, Any]] = []
 
     def tell(self) -> dict[str, Any]:
-        """All of it."""
         began = time.monotonic()
         self._introduce()
         chapters = (
@@ -91,8 +89,8 @@ class Story:
         files = self._write(self._glosses, by_part_of_speech)
         self._page.say(
             f"[bold]revector[/bold] keeps the embeddings of a corpus current. Here it does so with {len(self._glosses):,} "
-            f"definitions of WordNet, in {files} Parquet files by part of speech, and with all-MiniLM-L6-v2 in 32-bit "
-            "arithmetic on this machine's processor. This revector.toml is all that is declared:\n"
+            f"definitions of WordNet, in {files} Parquet files by part of speech, and with all-MiniLM-L6-v2 on this "
+            "machine's processor. This revector.toml is all that is declared:\n"
         )
         self._page.listing(CONFIG.read_text(encoding="utf-8"))
 
@@ -110,6 +108,7 @@ class Story:
     def _load(self) -> None:
         self._page.heading("The first load")
         result = self._apply("first load")
+        self._page.say(f"  [dim]how the model ran on this machine: {escape(result.profile['how'])}[/dim]")
         self._page.why(
             f"readers got version {result.version} whole, in one step. A crash on the way would have cost them nothing and "
             "this run seconds: the same command goes on from where it was."
@@ -203,8 +202,8 @@ class Story:
             "a candidate is kept current with every run, at one read of the corpus. This one cost no forward pass: the first "
             f"{size // 2} numbers of stored vectors are its vectors."
         )
-        candidate = next(each.generation for each in result.generations if each.role == "candidate")
-        command = f"revector compare {COLLECTION} published {candidate.rpartition('.')[2]}"
+        candidate = next(built.generation for built in result.generations if built.role == "candidate")
+        command = f"revector compare {COLLECTION} published {short(candidate)}"
         began = time.monotonic()
         self._page.command(command)
         made = commands.compare(COLLECTION, "published", candidate, self._config, store=self._store)
@@ -223,7 +222,7 @@ class Story:
         candidate = self._steps[-1]["candidate"]
         before = self._ask(DISPUTED, SHOWN)
         for name, command, move in (
-            ("promote", f"revector promote {COLLECTION} {candidate.rpartition('.')[2]} --why 'half the size'", self._promote),
+            ("promote", f"revector promote {COLLECTION} {short(candidate)} --why 'half the size'", self._promote),
             ("back", "revector rollback --why 'it was only a demo'", self._undo),
         ):
             self._page.command(command)
@@ -312,10 +311,9 @@ class Story:
 
 
 def _row(step: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Of the table of all steps."""
     passes = "" if step["name"] == "plan" else f"{step['embed']['contents']:,}"
     return step["name"], passes, f"{step['reuse']['chunks']:,}", seconds_of(step["seconds"])
 
 
 def _counts(documents: Mapping[str, int]) -> str:
-    return ", ".join(f"{documents[name]:,} {name}" for name in ("added", "changed", "removed", "unchanged") if documents[name]) or "none"
+    return counts({name: number for name, number in documents.items() if number}) or "none"

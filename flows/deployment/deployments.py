@@ -1,6 +1,5 @@
 """Deployments as code: what the spec schedules, and the same on a Prefect server."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -33,7 +32,7 @@ from flows.reconcile import reconcile
 from flows.sync import sync
 from flows.upgrade import upgrade
 from pipelines.spec.declared import CollectionSpec, Spec
-from pipelines.spec.parsing import DEFAULT_CONFIG
+from pipelines.spec.parsing import spec_file
 
 RECONCILE = "*/5 * * * *"
 """When what was orphaned is ended."""
@@ -109,14 +108,14 @@ class Deployed:
 
 def wanted(spec: Spec, config: str, store: str | None = None, only: str | None = None) -> list[Wanted]:
     """The deployments of a spec, or of one collection of it. `config`: its file, as the flows will find it; `store`: instead of its own."""
-    told = {"config": config, **({"store": store} if store else {})}
+    place = {"config": config, **({"store": store} if store else {})}
     chosen = {only: spec.collections[only]} if only else spec.collections
-    made = [one for name, declared in chosen.items() for one in _of_collection(name, declared, told)]
+    made = [one for name, declared in chosen.items() for one in _of_collection(name, declared, place)]
     pool = next(iter(chosen.values())).run.pool
     return [*made, Wanted("reconcile", "all", pool, RECONCILE, "UTC", True, {}, (TAG,))]
 
 
-def _of_collection(name: str, declared: CollectionSpec, told: Mapping[str, Any]) -> Iterator[Wanted]:
+def _of_collection(name: str, declared: CollectionSpec, place: Mapping[str, Any]) -> Iterator[Wanted]:
     when = declared.schedule
     for flow in ("sync", "upgrade", "maintain", "evaluate"):
         yield Wanted(
@@ -126,7 +125,7 @@ def _of_collection(name: str, declared: CollectionSpec, told: Mapping[str, Any])
             cron=getattr(when, flow),
             timezone=when.timezone,
             active=not when.paused,
-            parameters={"collection": name, **told},
+            parameters={"collection": name, **place},
             tags=(TAG, f"collection:{name}"),
             triggers=(TRIGGERS[flow](name, not when.paused),) if flow in TRIGGERS else (),
         )
@@ -154,18 +153,18 @@ def serve(all_wanted: Sequence[Wanted], limit: int | None = None) -> None:
 def _deploy(client: SyncPrefectClient, one: Wanted) -> Deployed:
     made = one.deployment()
     try:
-        found = client.read_deployment_by_name(one.full_name)
+        present = client.read_deployment_by_name(one.full_name)
     except ObjectNotFound:
         made.apply()
-        return _told(one, "created")
-    before, after = _present(client, found), _desired(one, made)
+        return _deployed(one, "created")
+    before, after = _present(client, present), _desired(one, made)
     changed = [key for key in after if before[key] != after[key]]
     if changed:
         made.apply()
-    return _told(one, "updated" if changed else "unchanged", changed)
+    return _deployed(one, "updated" if changed else "unchanged", changed)
 
 
-def _told(one: Wanted, status: str, changed: Sequence[str] = ()) -> Deployed:
+def _deployed(one: Wanted, status: str, changed: Sequence[str] = ()) -> Deployed:
     when = one.next.isoformat(timespec="minutes") if one.next else None
     return Deployed(one.full_name, status, list(changed), one.pool, one.cron, one.timezone, not one.active, when)
 
@@ -183,24 +182,24 @@ def _desired(one: Wanted, made: RunnerDeployment) -> dict[str, Any]:
         "enforced": True,
         "tags": sorted(one.tags),
         "description": made.description,
-        "events": [_trigger(each, each.enabled, each.schedule_after, each.parameters) for each in one.triggers],
+        "events": [_trigger(trigger, trigger.enabled, trigger.schedule_after, trigger.parameters) for trigger in one.triggers],
     }
 
 
-def _present(client: SyncPrefectClient, found: DeploymentResponse) -> dict[str, Any]:
+def _present(client: SyncPrefectClient, deployment: DeploymentResponse) -> dict[str, Any]:
     """The same of what the server has."""
     return {
-        "schedule": [_schedule(each.schedule, each.active) for each in found.schedules],
-        "paused": found.paused,
-        "pool": found.work_pool_name,
-        "job": found.job_variables,
-        "entrypoint": found.entrypoint,
-        "parameters": found.parameters,
-        "schema": found.parameter_openapi_schema,
-        "enforced": found.enforce_parameter_schema,
-        "tags": sorted(found.tags),
-        "description": found.description,
-        "events": [_automation(each) for each in client.read_resource_related_automations(f"prefect.deployment.{found.id}")],
+        "schedule": [_schedule(one.schedule, one.active) for one in deployment.schedules],
+        "paused": deployment.paused,
+        "pool": deployment.work_pool_name,
+        "job": deployment.job_variables,
+        "entrypoint": deployment.entrypoint,
+        "parameters": deployment.parameters,
+        "schema": deployment.parameter_openapi_schema,
+        "enforced": deployment.enforce_parameter_schema,
+        "tags": sorted(deployment.tags),
+        "description": deployment.description,
+        "events": [_automation(one) for one in client.read_resource_related_automations(f"prefect.deployment.{deployment.id}")],
     }
 
 
@@ -240,11 +239,13 @@ def prune(client: SyncPrefectClient, spec: Spec, config: str) -> list[Deployed]:
     """Remove deployments of ours, of the same spec file, whose collection it no longer has."""
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
     removed = []
-    for found in client.read_deployments(deployment_filter=ours):
-        if found.parameters.get("config") == config and found.name not in spec.collections:
-            client.delete_resource_owned_automations(f"prefect.deployment.{found.id}")
-            client.delete_deployment(found.id)
-            removed.append(Deployed(f"{client.read_flow(found.flow_id).name}/{found.name}", "removed", pool=found.work_pool_name))
+    for deployment in client.read_deployments(deployment_filter=ours):
+        if deployment.parameters.get("config") == config and deployment.name not in spec.collections:
+            client.delete_resource_owned_automations(f"prefect.deployment.{deployment.id}")
+            client.delete_deployment(deployment.id)
+            removed.append(
+                Deployed(f"{client.read_flow(deployment.flow_id).name}/{deployment.name}", "removed", pool=deployment.work_pool_name)
+            )
     return removed
 
 
@@ -264,7 +265,7 @@ def _entry(one: Wanted) -> dict[str, Any]:
         "parameters": one.parameters,
         "enforce_parameter_schema": True,
         "tags": list(one.tags),
-        "triggers": [_event(each) for each in one.triggers],
+        "triggers": [_event(trigger) for trigger in one.triggers],
     }
 
 
@@ -283,4 +284,4 @@ def _event(trigger: DeploymentEventTrigger) -> dict[str, Any]:
 
 def config_path(config: Path | None) -> str:
     """The spec's file, as flows on this machine find it."""
-    return str(Path(config or os.environ.get("REVECTOR_CONFIG") or DEFAULT_CONFIG).resolve())
+    return str(spec_file(config).resolve())

@@ -2,24 +2,23 @@
 cluster also by the cluster, which has its log, and knows jobs that have not begun."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flows.elsewhere.outcome import show, show_record
 from flows.elsewhere.submission import KIND, attempt_id, ended, follow
+from flows.request import Request
+from flows.show.lines import as_progress
 from flows.show.progress import progress
 from pipelines.errors import NotFound, WorkerError
-from pipelines.spec.declared import Spec
+from storage.collection import Collection, collections
 from storage.history.heartbeat import cancel
 from storage.history.ledger import Run, runs
 from storage.history.watch import Sight, Watch, newest
-from storage.reading.status import collections
-from storage.store.lance import Store
-from storage.store.objects import Objects
 from storage.who import whoami
 from workers.cluster.jobs import Job, Jobs, connect
-from workers.observing.report import Progress, Report
+from workers.observing.report import Report
 
 LOOK_SECONDS = 0.5
 LISTEN_SECONDS = 8.0
@@ -33,14 +32,14 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A run that goes on, or went on."""
+class KnownRun:
+    """A run that the store knows, or the cluster that it is a job of, or both."""
 
     run: Run
     jobs: Jobs | None
     """Where it is a job, and can be reached."""
     job: Job | None
-    """As it was found there."""
+    """As it was there at the first look."""
 
     @property
     def begun(self) -> bool:
@@ -48,60 +47,56 @@ class Found:
         return self.run.exists("heartbeat.json")
 
 
-def find(spec: Spec, beginning: str, cluster: str | None, say: Say) -> Found:
+def find(request: Request, beginning: str, cluster: str | None, say: Say) -> KnownRun:
     """The run whose id begins so; of several attempts the newest.
 
     `cluster`: where to look besides the store; None: where the run's record says, and for one that the store does not know, where the
     spec says. Raises NotFound; SpecError if there are several.
     """
-    store = Store(spec.store)
-    objects = store.objects
-    known_runs = {run.run_id: run.collection for name in collections(store) for run in runs(objects, name)}
-    known = newest(known_runs, beginning)
-    run = Run(objects, known_runs[known], known) if known else None
-    where = (run.read("intent.json") or {}).get("where", {}) if run else {}
-    if cluster or where.get("kind") == KIND:
-        jobs = _reach(cluster or where["cluster"], must=cluster is not None, say=say)
-        found = _found(objects, jobs, run.run_id if run else beginning) if jobs else None
-        if found:
-            return found
-    elif run is None:
-        declared = {each.run.cluster for each in spec.collections.values() if each.run.cluster}
-        for address in sorted(declared):
-            if found := _found(objects, connect(address), beginning):
-                return found
+    store = request.opened
+    begun = {run.run_id: run for collection in collections(store) for run in runs(collection)}
+    id = newest(begun, beginning)
+    run = begun[id] if id else None
+    for jobs in _clusters(request, run, cluster, say):
+        if job := _newest_job(jobs, id or beginning):
+            return KnownRun(Run(Collection(store, job.metadata["collection"]), job.id), jobs, job)
     if run is None:
         hint = "" if cluster else "; of a job that has not begun only its cluster knows: --cluster"
         raise NotFound(f"expected a run that begins with {beginning!r}, found none: `revector history` lists them{hint}")
-    return Found(run, None, None)
+    return KnownRun(run, None, None)
 
 
-def _reach(cluster: str, must: bool, say: Say) -> Jobs | None:
-    try:
-        return connect(cluster)
-    except WorkerError as error:
-        if must:
-            raise
-        say(f"note: by the store alone: {error}")
-        return None
+def _clusters(request: Request, run: Run | None, cluster: str | None, say: Say) -> Iterator[Jobs]:
+    """Those on which it may be a job. One that cannot be reached ends the search, unless the store knows the run, too."""
+    where = (run.read("intent.json") or {}).get("where", {}) if run else {}
+    if cluster:
+        yield connect(cluster)
+    elif where.get("kind") == KIND:
+        try:
+            yield connect(where["cluster"])
+        except WorkerError as error:
+            say(f"note: by the store alone: {error}")
+    elif run is None:
+        declared = {collection.run.cluster for collection in request.collections.values() if collection.run.cluster}
+        yield from map(connect, sorted(declared))
 
 
-def _found(objects: Objects, jobs: Jobs, beginning: str) -> Found | None:
+def _newest_job(jobs: Jobs, beginning: str) -> Job | None:
     known = {job.id: job for job in jobs.ours()}
     id = newest(known, beginning)
-    return Found(Run(objects, known[id].metadata["collection"], id), jobs, known[id]) if id else None
+    return known[id] if id else None
 
 
-def attach(found: Found, json: bool, say: Say) -> int:
+def attach(known: KnownRun, json: bool, say: Say) -> int:
     """Follow a run to its end on stderr, and show its result. Gives its exit code. Raises the error that it ended with, and WorkerError
     if it died."""
-    if found.jobs and found.job:
-        return _attach_job(found.jobs, found.job, json, say)
+    if known.jobs and known.job:
+        return _attach_job(known.jobs, known.job, json, say)
     with progress() as report:
-        sight = _watch(found.run, report, lambda sight: sight.state == "going on")
-    intent = found.run.read("intent.json") or {}
+        sight = _watch(known.run, report, lambda sight: sight.state == "going on")
+    intent = known.run.read("intent.json") or {}
     if sight.result is None:
-        raise WorkerError(_dead(found.run, intent, sight))
+        raise WorkerError(_dead(known.run, intent, sight))
     return show_record(intent, sight.result, json)
 
 
@@ -128,18 +123,18 @@ def _successor(jobs: Jobs, job: Job) -> Job:
     return after
 
 
-def _again(said: Any) -> str:
-    return f"`revector {said['command']} {said['collection']}`"
+def _again(metadata: Mapping[str, str]) -> str:
+    return f"`revector {metadata['command']} {metadata['collection']}`"
 
 
 def _watch(run: Run, report: Report, wanted: Callable[[Sight], bool]) -> Sight:
     """Look while that is `wanted`."""
-    watch, told = Watch(run), None
+    watch, reported = Watch(run), None
     while True:
         sight = watch.look()
-        if sight.progress and sight.progress != told:
-            told = sight.progress
-            report(Progress(**told))
+        if sight.progress and sight.progress != reported:
+            reported = sight.progress
+            report(as_progress(reported))
         if not wanted(sight):
             return sight
         time.sleep(LOOK_SECONDS)
@@ -147,46 +142,46 @@ def _watch(run: Run, report: Report, wanted: Callable[[Sight], bool]) -> Sight:
 
 def _dead(run: Run, intent: dict[str, Any], sight: Sight) -> str:
     where = intent.get("where", {})
-    found = "its process is gone" if sight.state == "dead" else "it gives no sign of life"
+    sign = "its process is gone" if sight.state == "dead" else "it gives no sign of life"
     place = f" (process {where['pid']} on {where['host']})" if "pid" in where else ""
     command = {"erase": "maintain --erase"}.get(intent.get("upkeep", "apply"), intent.get("upkeep", "apply"))
-    return f"expected run {run.run_id} to go on, found that {found}{place}: `revector {command} {run.collection}` goes on from there"
+    return f"expected run {run.run_id} to go on, found that {sign}{place}: `revector {command} {run.collection}` goes on from there"
 
 
-def stop(found: Found, say: Say) -> str:
+def stop(known: KnownRun, say: Say) -> str:
     """Cancel a run that goes on, and wait until it has ended. Gives how, as `how` does. Raises WorkerError if it does not end."""
-    if not found.begun:
-        assert found.jobs and found.job
-        stopped = found.jobs.stop(found.job.id)
+    if not known.begun:
+        assert known.jobs and known.job
+        stopped = known.jobs.stop(known.job.id)
         return "cancelled" if stopped is None or stopped.state == "STOPPED" else stopped.state.lower()
-    cancel(found.run, whoami())
-    say(f"asked run {found.run.run_id} to stop ...")
-    return _wait(found, say)
+    cancel(known.run, whoami())
+    say(f"asked run {known.run.run_id} to stop ...")
+    return _wait(known, say)
 
 
-def how(found: Found) -> str | None:
+def how(known: KnownRun) -> str | None:
     """How a run has ended: the status of its record, "dead", or the state of a job that never began it; None if it goes on."""
-    if not found.begun:
-        return found.job.state.lower() if found.job and found.job.ended else None
-    sight = Watch(found.run).look()
+    if not known.begun:
+        return known.job.state.lower() if known.job and known.job.ended else None
+    sight = Watch(known.run).look()
     return None if sight.state == "going on" else _status(sight)
 
 
-def _wait(found: Found, say: Say) -> str:
+def _wait(known: KnownRun, say: Say) -> str:
     began = time.monotonic()
 
     def within(seconds: float) -> Callable[[Sight], bool]:
         return lambda sight: sight.state == "going on" and time.monotonic() - began < seconds
 
     with progress() as report:
-        sight = _watch(found.run, report, within(LISTEN_SECONDS if found.jobs else CANCEL_SECONDS))
-        if sight.state == "going on" and found.jobs:
+        sight = _watch(known.run, report, within(LISTEN_SECONDS if known.jobs else CANCEL_SECONDS))
+        if sight.state == "going on" and known.jobs:
             say("it does not listen: stopping its job ...")
-            found.jobs.stop(found.run.run_id)
-            sight = Watch(found.run).look()
+            known.jobs.stop(known.run.run_id)
+            sight = Watch(known.run).look()
             return _status(sight) if sight.result else "cancelled"
     if sight.state == "going on":
-        raise WorkerError(f"expected run {found.run.run_id} to end within {CANCEL_SECONDS:.0f} s, found it going on: end its process")
+        raise WorkerError(f"expected run {known.run.run_id} to end within {CANCEL_SECONDS:.0f} s, found it going on: end its process")
     return _status(sight)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from flows.elsewhere.submission import STOPPED
-from flows.show import side_by_side, terminal
+from flows.show import terminal, verdicts
 from flows.show.output import put
 from pipelines import errors
 from pipelines.errors import RevectorError
@@ -20,7 +20,7 @@ def show(command: str, result: dict[str, Any], json: bool, profile: bool = False
     tell: dict[str, Callable[[], None]] = {
         "apply": lambda: terminal.result(TypeAdapter(Result).validate_python(result), profile),
         "maintain": lambda: terminal.upkeep(TypeAdapter(Upkeep).validate_python(result)),
-        "evaluate": lambda: side_by_side.evaluation(TypeAdapter(Evaluation).validate_python(result)),
+        "evaluate": lambda: verdicts.evaluation(TypeAdapter(Evaluation).validate_python(result)),
     }
     put(json, result, tell[command])
 
@@ -40,8 +40,8 @@ def show_record(intent: dict[str, Any], record: dict[str, Any], json: bool) -> i
     return TypeAdapter(Result).validate_python(result).exit_code
 
 
-def _error(told: str) -> RevectorError:
+def _error(text: str) -> RevectorError:
     """As it was raised there: of a kind that is ours, or of any other."""
-    name, _, message = told.partition(": ")
+    name, _, message = text.partition(": ")
     kind = getattr(errors, name, None)
-    return kind(message) if isinstance(kind, type) and issubclass(kind, RevectorError) else RevectorError(told)
+    return kind(message) if isinstance(kind, type) and issubclass(kind, RevectorError) else RevectorError(text)

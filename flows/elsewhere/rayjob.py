@@ -15,7 +15,7 @@ import orjson
 import yaml
 
 from flows.elsewhere.submission import CONFIG, MODELS, refuse_local
-from flows.show.progress import JSON_LINES
+from flows.show.lines import JSON_LINES
 from pipelines.errors import SpecError
 from pipelines.spec.declared import Spec
 from pipelines.spec.parsing import dump_spec

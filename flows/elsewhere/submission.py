@@ -4,16 +4,21 @@ What travels: the spec of the one collection, the command, and no credential. Th
 right to the store.
 """
 
+import logging
+import re
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 import orjson
 
-from flows.show.lines import Lines
-from flows.show.progress import JSON_LINES, progress
+from flows.show.lines import READ, Lines, Record
+from flows.show.progress import progress
 from pipelines.errors import SpecError, WorkerError
+from pipelines.logs import LOGGER
 from pipelines.redaction import redact
 from pipelines.spec.declared import Spec
 from pipelines.spec.parsing import dump_spec
@@ -41,9 +46,9 @@ class Order:
     spec: Spec
     collection: str
     arguments: tuple[str, ...] = ()
-    """Further ones of the command line."""
+    """Of the command line, beside those that every order has."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """What these name."""
+    """That `arguments` name, relative to the folder in which the job runs."""
 
     def line(self, run_id: str) -> tuple[str, ...]:
         """The command line. The store is said again: the nodes' own environment goes before the file."""
@@ -53,13 +58,11 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended."""
-
     run_id: str
     code: int
-    """Exit code of the command."""
+    """As the command line ends: that of the job's own command."""
     result: dict[str, Any] | None
-    """What it put on its stdout."""
+    """None of a command that ended with an error, or was stopped."""
 
 
 def submit(order: Order, jobs: Jobs, first: str, attempt: int = 1) -> bool:
@@ -72,7 +75,7 @@ def submit(order: Order, jobs: Jobs, first: str, attempt: int = 1) -> bool:
             id=run_id,
             command=order.line(run_id),
             files={CONFIG: dump_spec(order.spec, order.collection), **order.files},
-            environment={JSON_LINES: "json", WHERE: orjson.dumps(where).decode()},
+            environment={**READ, WHERE: orjson.dumps(where).decode()},
             metadata={"collection": order.collection, "command": order.command, "run": first, "attempt": str(attempt), "who": who},
         )
     )
@@ -130,8 +133,29 @@ def attempt_id(first: str, attempt: int) -> str:
 def follow(jobs: Jobs, id: str) -> tuple[Job | None, dict[str, Any] | None]:
     """Show a job's progress and log on stderr until it has ended. Gives the job, None if the cluster forgot it, and what it put out."""
     with progress() as report:
-        lines = Lines(report)
+        lines = Lines(report, _relay, _write)
         return jobs.follow(id, lines), lines.result
+
+
+def _relay(record: Record) -> None:
+    """Log what was logged there, as if it had been here."""
+    about = {"at", "level", "event"}
+    level = logging.getLevelNamesMapping().get(record["level"].upper(), logging.INFO)
+    common = {"name": LOGGER.name, "levelno": level, "levelname": record["level"].upper(), "msg": record["event"]}
+    created = datetime.fromisoformat(record["at"]).timestamp()
+    fields = {name: value for name, value in record.items() if name not in about}
+    if LOGGER.isEnabledFor(level):
+        LOGGER.handle(logging.makeLogRecord({**common, "created": created, "fields": fields}))
+
+
+_OF_RAY = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+INFO .+ -- |Running entrypoint for job ")
+"""How Ray says that it does what it was asked to."""
+
+
+def _write(text: str) -> None:
+    if not _OF_RAY.match(text):
+        sys.stderr.write(redact(text) + "\n")
+        sys.stderr.flush()
 
 
 def ended(job: Job, result: dict[str, Any] | None) -> Ended:

@@ -19,7 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.events import DeploymentEventTrigger, Event, Resource, emit_event
 
 if TYPE_CHECKING:
-    from flows.flow_run.flow_job import Job
+    from flows.flow_run.flow_job import FlowJob
     from storage.history.catalog import Publication
 
 
@@ -43,11 +43,11 @@ def announce(client: SyncPrefectClient, collection: str, model: dict[str, Any] |
     return event
 
 
-def announce_publication(job: "Job", before: "Publication | None", after: "Publication") -> None:
+def announce_publication(job: "FlowJob", before: "Publication | None", after: "Publication") -> None:
     """Tell others what readers have now, and what it was made from."""
     payload = {
         "collection": job.collection,
-        "store": job.spec.store,
+        "store": job.request.spec.store,
         "run_id": after.run_id,
         "flow_run_id": str(job.flow_run.id),
         "before": _lineage(before) if before else None,

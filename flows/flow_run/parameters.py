@@ -26,7 +26,7 @@ def _harmless(model: ModelSpec) -> ModelSpec:
 _PLACE = r"^(s3://[A-Za-z0-9][A-Za-z0-9._-]{2,254}(/[A-Za-z0-9!_.*'()=+@,:&~-]+)*/?|[^:?]+)$"
 """What the server can tell of a store without this code: above all, that it holds no credentials."""
 
-Collection = Annotated[str, Field(pattern=COLLECTION_NAME, title="Collection", description="As the spec calls it.")]
+CollectionName = Annotated[str, Field(pattern=COLLECTION_NAME, title="Collection", description="As the spec calls it.")]
 ConfigFile = Annotated[str, Field(min_length=1, title="Spec", description="The spec's file, where the flow runs.")]
 StoreUri = Annotated[
     str,

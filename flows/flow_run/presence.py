@@ -80,7 +80,7 @@ class Presence:
             self.show({"left": True})
 
     def show(self, labels: Mapping[str, Any] | None = None) -> None:
-        """Say so as well. A server that is away for a moment is told with the next beat."""
+        """Add `labels`. A server that is away for a moment gets them with the next beat."""
         with self._lock:
             self._labels.update(labels or {})
             shown = {f"revector.{name}": value for name, value in (self._labels | {"beat": self._beats}).items()}

@@ -102,11 +102,16 @@ def _wait(client: SyncPrefectClient, collection: str, flow_run: FlowRun, presenc
 def _waits_already(client: SyncPrefectClient, collection: str, flow_run: FlowRun) -> bool:
     """Whether an equal flow run that began earlier waits: it will look at the corpus after this moment."""
     for other in going_on(client, collection):
-        found = sign(other)
         equal = other.flow_id == flow_run.flow_id and other.parameters == flow_run.parameters
-        if equal and found and found.waiting and _order(other) < _order(flow_run):
+        if equal and is_waiting(other) and _order(other) < _order(flow_run):
             return True
     return False
+
+
+def is_waiting(flow_run: FlowRun) -> bool:
+    """For a slot."""
+    shown = sign(flow_run)
+    return shown is not None and shown.waiting
 
 
 def _order(flow_run: FlowRun) -> tuple[str, str]:
@@ -119,7 +124,6 @@ def going_on(client: SyncPrefectClient, collection: str | None = None) -> list[F
 
 
 def _ended(client: SyncPrefectClient, collection: str) -> list[FlowRun]:
-    """Those that ended last."""
     final = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
     return client.read_flow_runs(flow_run_filter=_ours(collection, *final), sort=FlowRunSort.END_TIME_DESC, limit=RECENT)
 
@@ -143,11 +147,10 @@ def free_orphaned(client: SyncPrefectClient, collection: str, before: bool = Fal
         return False
     if not taken:
         return False
-    for each in _ended(client, collection):
-        found = sign(each)
-        if found and found.lease:
-            client.release_concurrency_slots_with_lease(found.lease)  # nothing happens if it was given back
-    if any(not ((found := sign(each)) and found.waiting) for each in going_on(client, collection)):
+    for flow_run in _ended(client, collection):
+        if (shown := sign(flow_run)) and shown.lease:
+            client.release_concurrency_slots_with_lease(shown.lease)  # nothing happens if it was given back
+    if not all(is_waiting(flow_run) for flow_run in going_on(client, collection)):
         return False
     if before:
         client.update_global_concurrency_limit(limit_name(collection), GlobalConcurrencyLimitUpdate(active_slots=0))

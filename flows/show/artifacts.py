@@ -1,7 +1,7 @@
 """What a person sees of a flow run: progress, tables, a report. A server that is away for a while must not end a run of hours."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -15,7 +15,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.show.lines import Record
 from flows.show.progress import describe
+from flows.show.words import counts, measured, money, outcome, short, version
 from workers.observing.report import Progress
 
 if TYPE_CHECKING:
@@ -54,17 +56,16 @@ class PlanTable:
         self._key = key
         self._rows: Rows = []
 
-    def __call__(self, told: Mapping[str, Any]) -> None:
-        """Show what one of its log lines adds."""
-        match told.get("event"):
+    def __call__(self, record: Record) -> None:
+        """Show what an event of its log adds."""
+        match record["event"]:
             case "corpus read":
-                about, names = told["table"], [name for name in told if name.startswith(("documents_", "chunks_"))]
+                about, names = record["table"], [name for name in record if name.startswith(("documents_", "chunks_"))]
             case "work found":
-                about, names = told["generation"], ["forward_passes", "chunks", "reused", "removed"]
+                about, names = record["generation"], ["forward_passes", "chunks", "reused", "removed"]
             case _:
                 return
-        found = ", ".join(f"{told[name]:,} {name.replace('_', ' ')}" for name in names)
-        self._rows.append({"of": about, "to do": found})
+        self._rows.append({"of": about, "to do": counts({name.replace("_", " "): record[name] for name in names})})
         show_table(self._key, self._rows, "what there is to do")
 
 
@@ -86,16 +87,11 @@ def show_link(key: str, address: str, text: str) -> None:
 
 def headline(result: Mapping[str, Any]) -> str:
     """What a run did, in one sentence."""
-    name, version, dead = result["collection"], f"version {result['version']} of {result['generation']}", result["dead_letters"]
-    match result["status"]:
-        case "nothing":
-            return f"{name} is current: nothing to do"
-        case "built":
-            return f"{name} was built, not published: {result['reason']}"
-        case "partial":
-            return f"{name} published {version}, with {dead:,} dead letters"
-        case _:
-            return f"{name} published {version}"
+    name, status, dead = result["collection"], result["status"], result["dead_letters"]
+    if status == "nothing":
+        return f"{name} is current: nothing to do"
+    more = {"built": f": {result['reason']}", "partial": f" ({dead:,})"}.get(status, "")
+    return f"{name} {outcome(status, result['version'], result['generation'])}{more}"
 
 
 def result_table(result: Mapping[str, Any]) -> Rows:
@@ -103,8 +99,8 @@ def result_table(result: Mapping[str, Any]) -> Rows:
     embed, seconds, cost = result["embed"], result["seconds"], result.get("cost")
     rows = {
         "change": result["change"],
-        "documents": _counts(result["documents"]),
-        "chunks": _counts(result["chunks"]),
+        "documents": counts(result["documents"]),
+        "chunks": counts(result["chunks"]),
         "forward passes": embed["contents"],
         "reused": result["reuse"]["chunks"],
         "tokens": embed["tokens"],
@@ -112,13 +108,9 @@ def result_table(result: Mapping[str, Any]) -> Rows:
         "seconds in the model": round(seconds["model"], 1),
         "dead letters": result["dead_letters"],
         "version": result["version"],
-        **({"cost": money(cost)} if cost else {}),
+        **({"cost": money(cost["total"], cost["currency"])} if cost else {}),
     }
     return [{"measure": measure, "value": value} for measure, value in rows.items()]
-
-
-def money(cost: Mapping[str, Any]) -> str:
-    return f"{cost['total']:,.4f} {cost['currency']}"
 
 
 def gate_table(gates: Sequence[Mapping[str, Any]]) -> Rows:
@@ -151,39 +143,53 @@ def report(result: Mapping[str, Any], before: "Publication | None", after: "Publ
         )
     parts += [f"> {note}" for note in result.get("notes", [])]
     if result["status"] == "built":
-        parts.append(f"Nothing was published. `revector evaluate {result['collection']} {_last(result['generation'])}` tells more.")
+        parts.append(f"Nothing was published. `revector evaluate {result['collection']} {short(result['generation'])}` tells more.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _readers(before: "Publication | None", after: "Publication | None") -> str:
-    """The version before and after."""
     if after is None:
         return "Readers have nothing yet."
     if before == after:
-        return f"Readers have what they had: version {after.version} of `{after.generation}`, {after.chunks:,} chunks."
-    rows = [f"| {when} | {_version(row)} |" for when, row in (("before", before), ("now", after))]
-    return "\n".join(["| readers | generation | version | chunks | dead letters | since |", "|---|---|---|---|---|---|", *rows])
+        return f"Readers have what they had: {version(after.version, f'`{after.generation}`')}, {after.chunks:,} chunks."
+    titles = ("readers", "generation", "version", "chunks", "dead letters", "since")
+    return markdown_table(titles, [("before", *_cells(before)), ("now", *_cells(after))])
 
 
-def _version(row: "Publication | None") -> str:
-    return f"`{row.generation}` | {row.version} | {row.chunks:,} | {row.dead_letters:,} | {row.at}" if row else "– | – | – | – | –"
+def _cells(row: "Publication | None") -> tuple[str, ...]:
+    if row is None:
+        return ("–",) * 5
+    return f"`{row.generation}`", str(row.version), f"{row.chunks:,}", f"{row.dead_letters:,}", row.at
 
 
 def _generations(result: Mapping[str, Any]) -> str:
-    rows = [_generation(each) for each in result["generations"]]
-    head = ["| generation | model | role | status | forward passes | reused | gates |", "|---|---|---|---|---|---|---|"]
-    return "\n".join([*head, *rows]) if rows else ""
+    titles = ("generation", "model", "role", "status", "forward passes", "reused", "gates")
+    return markdown_table(titles, [_built(generation) for generation in result["generations"]]) if result["generations"] else ""
 
 
-def _generation(built: Mapping[str, Any]) -> str:
-    named = " | ".join(str(built[name]) for name in ("generation", "model", "role", "status"))
-    return f"| {named} | {built['embed']['contents']:,} | {built['reuse']['chunks']:,} | {failures(built['gates']) or 'passed'} |"
+def _built(generation: Mapping[str, Any]) -> tuple[str, ...]:
+    named = (str(generation[name]) for name in ("generation", "model", "role", "status"))
+    numbers = (generation["embed"]["contents"], generation["reuse"]["chunks"])
+    return (*named, *(f"{number:,}" for number in numbers), failures(generation["gates"]) or "passed")
 
 
-def _last(generation: str) -> str:
-    """The part of a generation's name that a person types."""
-    return generation.rpartition(".")[2]
+def beside(served: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
+    """Two evaluated versions in Markdown, a row for each check."""
+    theirs = {gate["name"]: gate["value"] for gate in served["gates"]}
+    rows = [
+        (
+            gate["name"],
+            *(measured(value, "–") for value in (theirs.get(gate["name"]), gate["value"], gate["threshold"])),
+            "yes" if gate["passed"] else "**no**",
+            gate["detail"],
+        )
+        for gate in judged["gates"]
+    ]
+    new, old = (version(made["version"], f"`{made['generation']}`") for made in (judged, served))
+    titles = ("check", "readers have", "candidate", "limit", "passed", "detail")
+    return f"## The candidate, {new}, beside {old}\n\n{markdown_table(titles, rows)}"
 
 
-def _counts(values: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in values.items())
+def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

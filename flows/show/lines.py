@@ -1,85 +1,62 @@
-"""What a command and the program that started it agree on: JSON lines of progress and log, and an end when the parent is gone."""
+"""What a command and the program that started it agree on: JSON lines of progress, of its log and of its result, and an end when the
+parent is gone.
 
-import logging
-import re
-import sys
-from datetime import datetime
+Whoever starts a command and reads its lines sets JSON_LINES, and RESULT_LINE where the result has to be told from whatever else is written
+beside it: by a library on stdout, or in the log of a job, where both streams are one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import orjson
 
-from pipelines.logs import LOGGER
-from pipelines.redaction import redact
 from workers.observing.report import Progress, Report
 
+JSON_LINES = "REVECTOR_PROGRESS"
+"""Set to `json`: each moment of a run, and each event, is a line on stderr, of the `kind` progress or log. Others are for a person."""
+RESULT_LINE = "REVECTOR_RESULT"
+"""Set to `line`: with --json, stdout gets `{"kind": "result", "result": ...}` instead of the result alone."""
 STOP_AT_EOF = "REVECTOR_STOP_AT_EOF"
 """Set to `1` by a parent that holds stdin as a pipe: when the parent dies, however it dies, the pipe closes and the run stops."""
+READ = {JSON_LINES: "json", RESULT_LINE: "line"}
+"""For the environment of a command whose lines are read by `Lines`."""
 
-
-def json_record(line: str) -> dict[str, Any]:
-    """What a JSON line of a `kind` says; nothing of any other line."""
-    try:
-        told = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return {}
-    return told if isinstance(told, dict) and "kind" in told else {}
-
-
-def as_progress(told: dict[str, Any]) -> Progress | None:
-    """Progress as this version knows it; what runs on a cluster may be another."""
-    try:
-        return Progress(**{name: value for name, value in told.items() if name != "kind"}) if told.get("kind") == "progress" else None
-    except TypeError:
-        return None
-
-
-def as_log_text(told: dict[str, Any]) -> str:
-    fields = " ".join(f"{name}={value}" for name, value in told.items() if name not in {"kind", "at", "level", "event"})
-    return redact(f"{told.get('event', '')} {fields}".strip())
+Record = dict[str, Any]
+"""An event: `at` (ISO 8601), `level`, `event`, and its fields."""
 
 
 class Lines:
-    """Reads a job's log: progress, log records, its result, and text for a person are mixed there."""
+    """Reads a command, line by line. What is not of the command is text, JSON or not."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, log: Callable[[Record], None], text: Callable[[str], None]) -> None:
         self._report = report
+        self._log = log
+        self._text = text
         self.result: dict[str, Any] | None = None
-        """The last object that says nothing of its kind."""
 
     def __call__(self, line: str) -> None:
-        told = _object(line)
-        if told is None:
-            if line.strip() and not _OF_RAY.match(line):
-                _write(line)
-        elif "kind" not in told:
-            self.result = told
-        elif told.pop("kind") == "progress":
-            self._report(Progress(**told))
-        else:
-            _log(told)
+        match _parsed(line):
+            case {"kind": "progress", "stage": str()} as moment:
+                self._report(as_progress(moment))
+            case {"kind": "log", "at": str(), "level": str(), "event": str()} as record:
+                self._log({name: value for name, value in record.items() if name != "kind"})
+            case {"kind": "result", "result": dict(result)}:
+                self.result = result
+            case _ if line.strip():
+                self._text(line)
 
 
-def _object(line: str) -> dict[str, Any] | None:
+def _parsed(line: str) -> Any:
     try:
-        found = orjson.loads(line) if line.startswith("{") else None
+        return orjson.loads(line) if line.startswith("{") else None
     except orjson.JSONDecodeError:
         return None
-    return found if isinstance(found, dict) else None
 
 
-_OF_RAY = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+\s+INFO .+ -- |Running entrypoint for job ")
-"""How Ray says that it does what it was asked to."""
+def as_progress(record: Mapping[str, Any]) -> Progress:
+    """What this version knows of it: the command may be a newer one, on a cluster or in the ledger."""
+    return Progress(**{name: record[name] for name in _PROGRESS if name in record})
 
 
-def _log(told: dict[str, Any]) -> None:
-    """Log what was logged there, as if it had been here."""
-    at, event, level = datetime.fromisoformat(told.pop("at")), told.pop("event"), told.pop("level").upper()
-    number = logging.getLevelNamesMapping()[level]
-    common = {"name": LOGGER.name, "levelno": number, "levelname": level, "msg": event, "created": at.timestamp()}
-    if LOGGER.isEnabledFor(number):
-        LOGGER.handle(logging.makeLogRecord({**common, "fields": told}))
-
-
-def _write(line: str) -> None:
-    sys.stderr.write(redact(line) + "\n")
-    sys.stderr.flush()
+_PROGRESS = [field.name for field in fields(Progress)]

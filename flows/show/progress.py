@@ -9,11 +9,11 @@ from dataclasses import asdict
 
 import orjson
 
+from flows.show.lines import JSON_LINES
+from flows.show.words import duration
 from workers.observing.report import Progress, Report
 
 PLAIN_SECONDS = 5.0
-JSON_LINES = "REVECTOR_PROGRESS"
-"""Set to `json` by whoever reads the lines: of `kind` progress or log, others are for a person."""
 
 
 @contextmanager
@@ -43,13 +43,6 @@ def describe(moment: Progress) -> str:
     if moment.documents:
         parts.append(f"{moment.documents:,} documents read")
     return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _json_line(moment: Progress) -> None:

@@ -1,6 +1,6 @@
 """What a person reads: tables and sentences on stdout."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -8,21 +8,31 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.show.progress import duration
+from flows.show.words import counts, duration, megabytes, money, one_line, outcome, short, version
 from storage.history.catalog import Publication
+from storage.store.examination import Check
 from workers.observing.report import Plan, Result
 from workers.upkeep.steps import Upkeep
 
 TEXT_WIDTH = 100
 
 
-def _console() -> Console:
+def paper() -> Console:
+    """Stdout, on which numbers are not coloured and lines are not broken."""
     return Console(highlight=False, soft_wrap=True)
+
+
+def columns(*titles: str, right: Collection[str] = ()) -> Table:
+    """A table without lines. `right`: titles of columns of numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, justify="right" if title in right else "left")
+    return table
 
 
 def plan(made: Plan) -> None:
     """What would be done, and what it would cost."""
-    console = _console()
+    console = paper()
     if not made.pending:
         console.print(f"[bold]{made.collection}[/bold] is current: nothing to do.{_standing(made.dead_letters)}")
         _notes(console, made.notes)
@@ -31,9 +41,9 @@ def plan(made: Plan) -> None:
     for name, (before, after) in made.identity.items():
         console.print(f"  {name:<15} {_short(before)} -> {_short(after)}", markup=False)
     console.print(f"  generation      {made.generation}  (space {made.space})")
-    console.print(f"  files           {_counts(made.files, ('read', 'gone', 'unchanged'))}")
-    console.print(f"  documents       {_counts(made.documents, ('added', 'changed', 'removed', 'unchanged'))}")
-    console.print(f"  chunks          {_counts(made.chunks, ('added', 'removed', 'unchanged'))}")
+    console.print(f"  files           {counts(made.files, ('read', 'gone', 'unchanged'))}")
+    console.print(f"  documents       {counts(made.documents, ('added', 'changed', 'removed', 'unchanged'))}")
+    console.print(f"  chunks          {counts(made.chunks, ('added', 'removed', 'unchanged'))}")
     embed = made.embed
     console.print(f"  forward passes  [bold]{embed['contents']:,}[/bold] for {embed['chunks']:,} chunks, about {embed['tokens']:,} tokens")
     console.print(f"  reuse           {made.reuse['chunks']:,} chunks take a stored vector")
@@ -42,7 +52,7 @@ def plan(made: Plan) -> None:
     else:
         console.print(f"  time            about {duration(made.seconds)}, by the speed of the last run")
     if made.cost:
-        console.print(f"  cost            about {_money(made.cost.total, made.cost.currency)}, by what the last run held")
+        console.print(f"  cost            about {money(made.cost.total, made.cost.currency)}, by what the last run held")
     if made.dead_letters:
         console.print(f"  dead letters    {made.dead_letters:,}")
     if len(made.generations) > 1:
@@ -58,12 +68,11 @@ def _short(value: Any) -> str:
 
 
 def _planned_generations(console: Console, made: Plan) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("generation", "part", "model", "forward passes", "tokens", "reuse"):
-        table.add_column(column, justify="right" if column in {"forward passes", "tokens", "reuse"} else "left")
-    for each in made.generations:
-        numbers = (each.embed["contents"], each.embed["tokens"], each.reuse["chunks"])
-        table.add_row(each.generation, each.role, escape(each.model), *(f"{number:,}" for number in numbers))
+    numbers = ("forward passes", "tokens", "reuse")
+    table = columns("generation", "part", "model", *numbers, right=numbers)
+    for one in made.generations:
+        values = (one.embed["contents"], one.embed["tokens"], one.reuse["chunks"])
+        table.add_row(one.generation, one.role, escape(one.model), *(f"{value:,}" for value in values))
     console.print()
     console.print(table)
 
@@ -73,39 +82,24 @@ def _notes(console: Console, notes: Sequence[str]) -> None:
         console.print(f"note: {note}", markup=False)
 
 
-def _money(amount: float, currency: str) -> str:
-    """To the cent; less than a unit to two digits: it may be all there is."""
-    return f"{amount:,.2f} {currency}" if amount >= 1 else f"{amount:.2g} {currency}"
-
-
 def _standing(dead_letters: int) -> str:
     return f" {dead_letters:,} dead letters stand." if dead_letters else ""
 
 
-def _counts(values: Mapping[str, int], names: Sequence[str]) -> str:
-    return ", ".join(f"{values[name]:,} {name}" for name in names)
-
-
 def result(done: Result, with_profile: bool = False) -> None:
     """What was done, and maybe where the time went."""
-    console = _console()
+    console = paper()
     if done.status == "nothing" and done.change == "none":
         console.print(f"[bold]{done.collection}[/bold] is current: nothing to do.")
         _notes(console, done.notes)
         return
-    headline = {
-        "published": "published",
-        "partial": "published, with dead letters",
-        "built": "built, [bold]not published[/bold]",
-        "nothing": "published before",
-    }[done.status]
-    console.print(f"[bold]{done.collection}[/bold]  {headline}: version {done.version} of {done.generation}")
-    console.print(f"  documents       {_counts(done.documents, ('added', 'changed', 'removed', 'unchanged'))}")
+    console.print(f"[bold]{done.collection}[/bold]  {outcome(done.status, done.version, done.generation)}")
+    console.print(f"  documents       {counts(done.documents, ('added', 'changed', 'removed', 'unchanged'))}")
     console.print(f"  forward passes  {done.embed['contents']:,} for {done.embed['chunks']:,} chunks; {done.reuse['chunks']:,} reused")
     speed = f", {done.embed['tokens'] / done.seconds['total']:,.0f} tokens/s" if done.embed["tokens"] else ""
     console.print(f"  time            {duration(done.seconds['total'])}{speed}")
     if done.cost:
-        console.print(f"  cost            {_money(done.cost.total, done.cost.currency)}")
+        console.print(f"  cost            {money(done.cost.total, done.cost.currency)}")
     if done.dead_letters:
         console.print(f"  dead letters    {done.dead_letters:,}: `revector status {done.collection}` lists them")
     for gate in done.gates:
@@ -113,11 +107,11 @@ def result(done: Result, with_profile: bool = False) -> None:
             console.print(f"  gate failed     {gate.name}: {gate.detail}", markup=False)
             if gate.rows:
                 console.print(f"                  {', '.join(gate.rows[:5])}{' …' if len(gate.rows) > 5 else ''}", markup=False)
-    for each in done.generations:
-        if each.role != "main":
-            outcome = each.objection or {"published": "published", "nothing": "as it was"}.get(each.status, "built")
-            passes = f"{each.embed['contents']:,} forward passes"
-            console.print(f"  {each.role:<15} {each.generation}, {each.model}: {outcome}; {passes}", markup=False)
+    for one in done.generations:
+        if one.role != "main":
+            became = one.objection or {"published": "published", "nothing": "as it was"}.get(one.status, "built")
+            passes = f"{one.embed['contents']:,} forward passes"
+            console.print(f"  {one.role:<15} {one.generation}, {one.model}: {became}; {passes}", markup=False)
     _notes(console, done.notes)
     if with_profile:
         _profile(console, done)
@@ -125,9 +119,7 @@ def result(done: Result, with_profile: bool = False) -> None:
 
 def _profile(console: Console, done: Result) -> None:
     total = done.seconds["total"]
-    stages = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("stage", "seconds", "share"):
-        stages.add_column(column, justify="left" if column == "stage" else "right")
+    stages = columns("stage", "seconds", "share", right=("seconds", "share"))
     known = done.profile["stages"]
     for name, seconds in {**known, "the rest": total - sum(known.values())}.items():
         stages.add_row(name, f"{seconds:.2f}", f"{seconds / total:.0%}")
@@ -135,48 +127,48 @@ def _profile(console: Console, done: Result) -> None:
     console.print(stages)
     if not done.profile["workers"]:
         return
-    workers = Table(box=None, pad_edge=False, header_style="bold", title=f"model: {done.profile['how']}", title_justify="left")
-    columns = ("worker", "shards", "tokens", "read", "tokenize", "model", "write", "waited")
-    for column in columns:
-        workers.add_column(column, justify="left" if column == "worker" else "right")
-    for each in done.profile["workers"]:
-        seconds_of = (f"{each[name]:.2f} s" for name in ("read", "tokenize", "model", "write"))
-        workers.add_row(each["worker"], f"{each['shards']:.0f}", f"{each['tokens']:,.0f}", *seconds_of, f"{each['waited']:.0%}")
+    numbers = ("shards", "tokens", "read", "tokenize", "model", "write", "waited")
+    workers = columns("worker", *numbers, right=numbers)
+    workers.title, workers.title_justify = f"model: {done.profile['how']}", "left"
+    for worker in done.profile["workers"]:
+        seconds_of = (f"{worker[name]:.2f} s" for name in ("read", "tokenize", "model", "write"))
+        workers.add_row(worker["worker"], f"{worker['shards']:.0f}", f"{worker['tokens']:,.0f}", *seconds_of, f"{worker['waited']:.0%}")
     console.print()
     console.print(workers)
 
 
-def status(found: Mapping[str, Any]) -> None:
+def status(shown: Mapping[str, Any]) -> None:
     """All collections, and the generations of each."""
-    console = _console()
-    console.print(f"store {found['store']}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("collection", "published", "chunks", "vectors", "backlog", "dead", "last run"):
-        table.add_column(column, justify="right" if column in {"chunks", "vectors", "backlog", "dead"} else "left")
-    for each in found["collections"]:
-        published = each["published"]
-        shown = f"version {published['version']}, {published['at'][:16].replace('T', ' ')}" if published else "not yet"
-        last = each["last_run"]
+    console = paper()
+    console.print(f"store {shown['store']}")
+    numbers = ("chunks", "vectors", "backlog", "dead")
+    table = columns("collection", "published", *numbers, "last run", right=numbers)
+    for collection in shown["collections"]:
+        published, last = collection["published"], collection["last_run"]
         table.add_row(
-            each["name"],
-            shown,
-            *(f"{each[key]:,}" for key in ("chunks", "vectors", "backlog", "dead_letters")),
-            f"{last['status']}, {str(last['began'])[:16].replace('T', ' ')}" if last else "none",
+            collection["name"],
+            f"version {published['version']}, {_minute(published['at'])}" if published else "not yet",
+            *(f"{collection[key]:,}" for key in ("chunks", "vectors", "backlog", "dead_letters")),
+            f"{last['status']}, {_minute(last['began'])}" if last else "none",
         )
     console.print(table)
-    for each in found["collections"]:
-        for generation in each["generations"]:
-            mark = "*" if each["published"] and each["published"]["generation"] == generation["name"] else " "
+    for collection in shown["collections"]:
+        for generation in collection["generations"]:
+            mark = "*" if collection["published"] and collection["published"]["generation"] == generation["name"] else " "
             index = ", ".join(generation["index"]) or "no index: exact search"
-            told = f"{generation['state']}, {generation['model']}, {generation['dimension']} dimensions, {index}"
-            console.print(f"{mark} {generation['name']}  {told}", markup=False)
-        for letter in each.get("letters", []):
+            about = f"{generation['state']}, {generation['model']}, {generation['dimension']} dimensions, {index}"
+            console.print(f"{mark} {generation['name']}  {about}", markup=False)
+        for letter in collection.get("letters", []):
             console.print(f"  dead: {letter['stage']} {letter['id']} {letter['file']}: {letter['reason']}", markup=False)
 
 
+def _minute(at: str | None) -> str:
+    """`2026-03-01 03:00`, of a moment in ISO 8601."""
+    return str(at)[:16].replace("T", " ")
+
+
 def results(hits: Sequence[Mapping[str, Any]]) -> None:
-    """Search results, best first."""
-    console = _console()
+    console = paper()
     if not hits:
         console.print("nothing found")
     for hit in hits:
@@ -185,39 +177,32 @@ def results(hits: Sequence[Mapping[str, Any]]) -> None:
         console.print(f"{hit['score']:.3f}  {hit['chunk_id']}  {metadata}\n       {shown}", markup=False)
 
 
-def one_line(text: str, width: int) -> str:
-    """The beginning of a text. Without control characters: a document must not steer the terminal."""
-    joined = " · ".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
-    shown = "".join(letter for letter in joined if letter.isprintable())
-    return shown if len(shown) <= width else shown[: width - 1] + "…"
-
-
-def history(found: Mapping[str, Any]) -> None:
+def history(shown: Mapping[str, Any]) -> None:
     """Publications, then runs, then what versions were judged by."""
-    console = _console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("epoch", "action", "version", "generation", "chunks", "at", "who", "why"):
-        table.add_column(column)
-    for row in found["published"]:
-        shown = (
-            row["epoch"],
-            f"{row['action']}, since removed" if row["removed"] else row["action"],
-            row["version"],
-            row["generation"].rpartition(".")[2],
-            f"{row['chunks']:,}",
-            row["at"][:19],
-            row["who"],
-            row["why"],
-        )
-        table.add_row(*(escape(str(value)) for value in shown))
-    console.print(table)
-    runs = Table(box=None, pad_edge=False, header_style="bold")
-    priced = any(run.get("cost") for run in found["runs"])
-    for column in ("run", "status", "forward passes", "reused", "tokens", "seconds", "dead", *(["cost"] if priced else [])):
-        runs.add_column(column, overflow="fold" if column == "run" else "ellipsis")
-    for run in found["runs"]:
+    console = paper()
+    console.print(_publications(shown["published"]))
+    console.print(_runs(shown["runs"]))
+    if shown["evaluations"]:
+        console.print(_evaluations(shown["evaluations"]))
+
+
+def _publications(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = columns("epoch", "action", "version", "generation", "chunks", "at", "who", "why")
+    for row in rows:
+        action = f"{row['action']}, since removed" if row["removed"] else row["action"]
+        chunks, at = f"{row['chunks']:,}", row["at"][:19]
+        cells = (row["epoch"], action, row["version"], short(row["generation"]), chunks, at, row["who"], row["why"])
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    return table
+
+
+def _runs(rows: Sequence[Mapping[str, Any]]) -> Table:
+    priced = any(run.get("cost") for run in rows)
+    table = columns("run", "status", "forward passes", "reused", "tokens", "seconds", "dead", *(["cost"] if priced else []))
+    table.columns[0].overflow = "fold"
+    for run in rows:
         embed, seconds = run.get("embed", {}), run.get("seconds", {})
-        runs.add_row(
+        table.add_row(
             run["run_id"],
             run["status"],
             f"{embed.get('contents', 0):,}",
@@ -227,65 +212,58 @@ def history(found: Mapping[str, Any]) -> None:
             str(run.get("dead_letters", 0)),
             *([_cost(run.get("cost"))] if priced else []),
         )
-    console.print(runs)
-    if found["evaluations"]:
-        console.print(_evaluations(found["evaluations"]))
-
-
-def _cost(told: Mapping[str, Any] | None) -> str:
-    return _money(told["total"], told["currency"]) if told else "-"
-
-
-def _evaluations(made: Sequence[Mapping[str, Any]]) -> Table:
-    names = ("recomputed", "overlap", "index recall", "ndcg@10")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("evaluated", "version", "generation", *names, "failed"):
-        table.add_column(column)
-    for each in made:
-        values = (each["values"].get(name) for name in names)
-        shown = ("-" if value is None else f"{value:.3f}" for value in values)
-        table.add_row(
-            each["at"][:19], str(each["version"]), each["generation"].rpartition(".")[2], *shown, ", ".join(each["failed"]) or "-"
-        )
     return table
 
 
-def diff(found: Mapping[str, Any]) -> None:
+def _cost(cost: Mapping[str, Any] | None) -> str:
+    return money(cost["total"], cost["currency"]) if cost else "-"
+
+
+def _evaluations(rows: Sequence[Mapping[str, Any]]) -> Table:
+    names = ("recomputed", "overlap", "index recall", "ndcg@10")
+    table = columns("evaluated", "version", "generation", *names, "failed")
+    for row in rows:
+        values = (row["values"].get(name) for name in names)
+        numbers = ("-" if value is None else f"{value:.3f}" for value in values)
+        table.add_row(row["at"][:19], str(row["version"]), short(row["generation"]), *numbers, ", ".join(row["failed"]) or "-")
+    return table
+
+
+def diff(changes: Mapping[str, Any]) -> None:
     """What changed between two versions."""
-    console = _console()
-    console.print(f"[bold]{found['collection']}[/bold]  version {found['from']} -> {found['to']}")
+    console = paper()
+    console.print(f"[bold]{changes['collection']}[/bold]  version {changes['from']} -> {changes['to']}")
     for level in ("documents", "chunks"):
-        console.print(f"  {level:<10} {_counts(found[level], ('added', 'removed', 'changed'))}")
-        for name, ids in found[level]["examples"].items():
+        console.print(f"  {level:<10} {counts(changes[level], ('added', 'removed', 'changed'))}")
+        for name, ids in changes[level]["examples"].items():
             if ids:
                 console.print(f"    {name}: {', '.join(ids)}", markup=False)
 
 
 def moved(publication: Publication) -> None:
-    """Where the pointer is now."""
-    _console().print(
-        f"[bold]{publication.collection}[/bold]  {publication.action}: version {publication.version} of "
-        f"{publication.generation} is what readers get (epoch {publication.epoch})"
+    paper().print(
+        f"[bold]{publication.collection}[/bold]  {publication.action}: "
+        f"{version(publication.version, publication.generation)} is what readers get (epoch {publication.epoch})"
     )
 
 
 def upkeep(done: Upkeep) -> None:
     """What was written anew, and what was taken away."""
-    console = _console()
+    console = paper()
     if done.status == "nothing":
         console.print(f"[bold]{done.collection}[/bold] needs no upkeep: nothing to do.")
         return
     console.print(f"[bold]{done.collection}[/bold]  {done.status} in {duration(done.seconds['total'])}")
-    for each in done.tables:
-        parts = f", parts of the index {each.index_parts[0]} -> {each.index_parts[1]}" if max(each.index_parts) else ""
-        console.print(f"  {each.table}  fragments {each.fragments[0]:,} -> {each.fragments[1]:,}{parts}  (version {each.versions[1]})")
+    for table in done.tables:
+        parts = f", parts of the index {table.index_parts[0]} -> {table.index_parts[1]}" if max(table.index_parts) else ""
+        console.print(f"  {table.table}  fragments {table.fragments[0]:,} -> {table.fragments[1]:,}{parts}  (version {table.versions[1]})")
     if done.published:
         console.print(f"  published       epoch {done.published}: the same rows in their new layout")
     if done.given_up:
         console.print(f"  given up        epochs {_ranges(done.given_up)}, which can no longer be rolled back to")
-    for table in done.removed:
-        console.print(f"  removed         {table}")
-    console.print(f"  freed           {done.freed.bytes / 1e6:,.1f} MB: {done.freed.versions:,} old versions, {done.freed.files:,} files")
+    for name in done.removed:
+        console.print(f"  removed         {name}")
+    console.print(f"  freed           {megabytes(done.freed.bytes)}: {done.freed.versions:,} old versions, {done.freed.files:,} files")
     if done.checked is not None:
         console.print(f"  checked         {done.checked:,} files: all belong to what is kept, none holds a deleted row")
 
@@ -296,9 +274,8 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{group[0]}-{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups)
 
 
-def checks(found: Sequence[Any]) -> None:
-    """One line a check."""
-    console = _console()
-    for check in found:
+def checks(made: Sequence[Check]) -> None:
+    console = paper()
+    for check in made:
         mark = "[green]ok[/green]   " if check.ok else "[red]wrong[/red]"
         console.print(f"{mark}  {escape(check.name):<20} {escape(check.detail)}")

@@ -1,8 +1,8 @@
 """What travels from a corpus to the chunker: files, shards, documents, and the letters that could not be delivered."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import pyarrow as pa
 
@@ -84,23 +84,3 @@ class DocumentBatch:
     documents: pa.RecordBatch
     """`doc_id` string, `text` string, and, where the source has metadata, `metadata` struct. No nulls in the first two."""
     dead: list[DeadLetter] = field(default_factory=list)
-
-
-class Corpus(Protocol):
-    """Where documents come from. Can be pickled: shards are read on other machines than they were listed on."""
-
-    def files(self) -> list[SourceFile]:
-        """All files, sorted by path. Raises SourceError if there is no such place."""
-        ...
-
-    def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
-        """The Arrow type of the metadata, read off the first readable file; None if the source declares none."""
-        ...
-
-    def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
-        """Cut `files` into shards of about `target_bytes`: large files are split, small ones grouped."""
-        ...
-
-    def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
-        """Stream the documents of a shard. What cannot be read becomes dead letters; nothing else is lost."""
-        ...

@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.errors import ModelError
 from pipelines.fingerprint import fingerprint
 from pipelines.spaces.model_files import check_inside, check_links, code_in, count_tensors, read_json, read_object
+from pipelines.spaces.model_weights import hash_files, sha256_of, weight_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,6 @@ _KINDS = {"Transformer", "Pooling", "WeightedLayerPooling", "WordWeights", "Dens
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 LARGEST_NUMBER = 100_000_000
 """Of any number that decides a size."""
-_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 _VOLATILE = {"_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 """Keys of `config.json` that change no vector: who wrote it, how it was stored, how decoding would cache."""
 _TOKENIZER_SETTINGS = (
@@ -148,10 +148,10 @@ def _read(root: Path, trust_remote_code: bool) -> Contents:
     stack = modules[:-1] if modules[-1].kind == "Normalize" else modules
     prompts = settings.get("prompts") or {}
     longest = _longest_inputs(config, modules[0].config, tokenizer)
-    weights = _weight_files(stack)
+    weights = weight_files(base, [module.folder for module in stack[1:]])
     _check_layers(base, config, weights)
     return Contents(
-        weights_sha256=_hash_files(root, weights),
+        weights_sha256=hash_files(root, weights),
         tokenizer_sha256=_hash_tokenizer(base, tokenizer),
         modules=_fingerprint_modules(root, config, stack, code),
         pooling="+".join(mode for module in stack if module.kind == "Pooling" for mode in _pooling_modes(module.config)),
@@ -220,9 +220,25 @@ def _refuse_unsupported(root: Path, modules: list[_Module], settings: dict[str, 
 # Hashes
 
 
-def _weight_files(stack: list[_Module]) -> list[Path]:
-    """The files that the loader reads. Raises ModelError where it would fall back on a pickle."""
-    return [*_transformer_weights(stack[0].folder), *(file for module in stack[1:] for file in _module_weights(module.folder))]
+def _hash_tokenizer(folder: Path, config: dict[str, Any]) -> str:
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise ModelError(f"{folder}: expected tokenizer.json, found none: save the model with its fast tokenizer")
+    settings = {key: config[key] for key in _TOKENIZER_SETTINGS if config.get(key) is not None}
+    # old and new versions of transformers name one class with and without "Fast"
+    settings["tokenizer_class"] = str(config.get("tokenizer_class")).removesuffix("Fast")
+    return hashlib.sha256(f"{sha256_of(file)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
+
+
+def _fingerprint_modules(root: Path, config: dict[str, Any], stack: list[_Module], code: list[str]) -> str:
+    architecture = {key: value for key, value in config.items() if key not in _VOLATILE}
+    # the longest input has a field of its own in the space, whichever file it came from
+    modules = [[module.kind, {key: value for key, value in module.config.items() if key != "max_seq_length"}] for module in stack]
+    scripts = hash_files(root, root.rglob("*.py")) if code else ""
+    return fingerprint({"config": architecture, "modules": modules, "code": scripts})
+
+
+# Sizes
 
 
 def _check_layers(folder: Path, config: dict[str, Any], weights: Iterable[Path]) -> None:
@@ -231,71 +247,6 @@ def _check_layers(folder: Path, config: dict[str, Any], weights: Iterable[Path])
     layers = max((config[key] for key in _LAYERS if isinstance(config.get(key), int)), default=0)
     if layers > tensors:
         raise ModelError(f"{folder / 'config.json'}: expected layers that have weights, found {layers} layers and {tensors} tensors")
-
-
-def _transformer_weights(folder: Path) -> list[Path]:
-    if (single := folder / "model.safetensors").is_file():
-        return [single]
-    shards = sorted(set(read_object(folder / "model.safetensors.index.json").get("weight_map", {}).values()))
-    for shard in shards:
-        check_inside(folder, shard)
-        if not shard.endswith(".safetensors"):
-            raise _no_safetensors(folder, shard)
-        if not (folder / shard).is_file():
-            raise ModelError(f"{folder}: expected {shard}, which model.safetensors.index.json names, found none: the model is not whole")
-    if not shards:
-        raise _no_safetensors(folder)
-    return [folder / shard for shard in shards]
-
-
-def _module_weights(folder: Path) -> list[Path]:
-    if (single := folder / "model.safetensors").is_file():
-        return [single]
-    if _pickles(folder):
-        raise _no_safetensors(folder)
-    return []
-
-
-def _pickles(folder: Path) -> list[str]:
-    return sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
-
-
-def _no_safetensors(folder: Path, found: str = "") -> ModelError:
-    found = found or ", ".join(_pickles(folder)) or "no weights"
-    return ModelError(f"{folder}: expected safetensors, found {found}: convert the weights (save_pretrained writes safetensors)")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _hash_files(root: Path, files: Iterable[Path]) -> str:
-    hashes = {file.relative_to(root).as_posix(): _sha256(file) for file in files}
-    if len(hashes) == 1:
-        return next(iter(hashes.values()))
-    return hashlib.sha256("".join(f"{name} {sha}\n" for name, sha in sorted(hashes.items())).encode()).hexdigest()
-
-
-def _hash_tokenizer(folder: Path, config: dict[str, Any]) -> str:
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise ModelError(f"{folder}: expected tokenizer.json, found none: save the model with its fast tokenizer")
-    settings = {key: config[key] for key in _TOKENIZER_SETTINGS if config.get(key) is not None}
-    # old and new versions of transformers name one class with and without "Fast"
-    settings["tokenizer_class"] = str(config.get("tokenizer_class")).removesuffix("Fast")
-    return hashlib.sha256(f"{_sha256(file)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
-
-
-def _fingerprint_modules(root: Path, config: dict[str, Any], stack: list[_Module], code: list[str]) -> str:
-    architecture = {key: value for key, value in config.items() if key not in _VOLATILE}
-    # the longest input has a field of its own in the space, whichever file it came from
-    modules = [[module.kind, {key: value for key, value in module.config.items() if key != "max_seq_length"}] for module in stack]
-    scripts = _hash_files(root, root.rglob("*.py")) if code else ""
-    return fingerprint({"config": architecture, "modules": modules, "code": scripts})
-
-
-# Sizes
 
 
 def _pooling_modes(config: dict[str, Any]) -> list[str]:

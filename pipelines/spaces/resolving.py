@@ -1,5 +1,9 @@
-"""What a model is: where it lies on this machine, and the embedding space that its bytes and the spec make. Loads nothing."""
+"""What a model is: where it lies on this machine, and the embedding space that its bytes and the spec make. Loads nothing.
 
+The extension point for where models come from is RESOLVERS.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.chunking.tokens import ModelTokenizer
@@ -10,6 +14,12 @@ from pipelines.spaces.space import STAND_IN, Model, Space
 from pipelines.spaces.stand_in import stand_in_model
 from pipelines.spec.declared import ModelSpec
 
+Resolver = Callable[[ModelSpec], Model | None]
+"""Finds the model that a spec names and the space that it makes, in one kind of place; None: the spec names none there.
+
+Raises ModelError if the model is missing, unsafe or not what its hash says, SpecError if the spec asks what it cannot do.
+"""
+
 
 def resolve_model(spec: ModelSpec) -> Model:
     """Find the model of `spec`, and the space that it makes: the stand-in, a folder by its absolute
@@ -18,18 +28,37 @@ def resolve_model(spec: ModelSpec) -> Model:
     The same bytes and settings make the same space under any name and path. A folder or a package is read without a socket.
     Raises ModelError if the model is missing, unsafe or not what its hash says, SpecError if the spec asks what it cannot do.
     """
-    if spec.name == STAND_IN:
-        return _check_weights(stand_in_model(spec), spec.sha256)
-    if (folder := Path(spec.name)).is_absolute():
-        return _check_weights(_from_folder(spec, folder), spec.sha256)
+    model = next(model for resolver in RESOLVERS if (model := resolver(spec)) is not None)
+    return _check_weights(model, spec.sha256)
+
+
+def _stand_in(spec: ModelSpec) -> Model | None:
+    return stand_in_model(spec) if spec.name == STAND_IN else None
+
+
+def _folder(spec: ModelSpec) -> Model | None:
+    folder = Path(spec.name)
+    return _from_folder(spec, folder) if folder.is_absolute() else None
+
+
+def _package(spec: ModelSpec) -> Model | None:
     package = PACKAGED.get(spec.name)
     # a package cannot tell which revision it was made of
-    if package and spec.revision is None and (installed := installed_package(package)):
-        return _check_weights(_from_folder(spec, installed), spec.sha256 or package.sha256)
-    snapshot = hub_snapshot(spec, package)
+    if package is None or spec.revision is not None or (folder := installed_package(package)) is None:
+        return None
+    return _check_weights(_from_folder(spec, folder), spec.sha256 or package.sha256)
+
+
+def _hub(spec: ModelSpec) -> Model:
+    """The last to be asked: whatever is found nowhere else is looked for there."""
+    snapshot = hub_snapshot(spec, PACKAGED.get(spec.name))
     # the commit is pinned from here on: what is published must be found again after the hub has moved on
     pinned = spec.model_copy(update={"revision": snapshot.name})
-    return _check_weights(_from_folder(pinned, snapshot, revision=snapshot.name), spec.sha256)
+    return _from_folder(pinned, snapshot, revision=snapshot.name)
+
+
+RESOLVERS: tuple[Resolver, ...] = (_stand_in, _folder, _package, _hub)
+"""In the order in which they are asked. The last one finds the model, or says why there is none."""
 
 
 def _check_weights(model: Model, expected: str | None) -> Model:

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.fingerprint import fingerprint
 from pipelines.spec.declared import ModelSpec
+
+Role = Literal["document", "query"]
+"""What an item is to a model: what is searched, or what is searched for. Many were trained with another prompt for each."""
 
 STAND_IN = "hash"
 """The name of the model that needs none: its vectors are computed from the content alone."""
@@ -71,3 +74,7 @@ class Model:
     """Put before every query. Not in the space: no stored vector depends on it."""
     tokenizer_file: str | None
     """Its `tokenizer.json`; None for the stand-in."""
+
+    def prompt(self, role: Role) -> str:
+        """What is put before an item."""
+        return self.query_prompt if role == "query" else self.space.prompt

@@ -24,7 +24,7 @@ def load_spec(path: str | os.PathLike[str] | None = None, store: str | None = No
 
     Relative paths in it become absolute, seen from the file's folder. Raises SpecError with one line that names the key.
     """
-    file = Path(path or environ.get("REVECTOR_CONFIG") or DEFAULT_CONFIG)
+    file = spec_file(path, environ)
     try:
         text = file.read_text(encoding="utf-8")
         raw = orjson.loads(text) if file.suffix == ".json" else tomllib.loads(text)
@@ -37,9 +37,25 @@ def load_spec(path: str | os.PathLike[str] | None = None, store: str | None = No
     except (OSError, ValueError, RecursionError) as error:
         raise SpecError(f"expected a readable spec at {str(file)!r}, found {error}") from None
     base = file.resolve().parent
-    if chosen := store or environ.get("REVECTOR_STORE"):
-        raw["store"] = absolute(chosen, Path.cwd())
+    if chosen := chosen_store(store, environ):
+        raw["store"] = chosen
     return parse_spec(raw, base, str(file))
+
+
+def spec_file(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where `load_spec` looks."""
+    return Path(path or environ.get("REVECTOR_CONFIG") or DEFAULT_CONFIG)
+
+
+def chosen_store(store: str | None = None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The store that goes before a spec's, absolute: of an argument, or of the environment. None: there is no other than the spec's.
+
+    Raises SpecError for what is no place of a store.
+    """
+    chosen = store or environ.get("REVECTOR_STORE")
+    if chosen:
+        check_store("store", chosen)
+    return absolute(chosen, Path.cwd()) if chosen else None
 
 
 def dump_spec(spec: Spec, name: str) -> bytes:

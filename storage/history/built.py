@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from storage.collection import folder
+from storage.collection import Collection
 from storage.history.catalog import Publication
 from storage.store.lance import Store
 
@@ -20,27 +20,34 @@ class Built:
     """What it was judged by."""
     passed: bool
     failed: list[str]
-    """Chunk ids that have no vector; the first so many as a run keeps."""
+    """Chunk ids that could not be embedded; the first so many as a run keeps."""
     thresholds: dict[str, Any]
     """The `gates` of the spec that it was held against."""
+    lacking: tuple[int, int, int] | None = None
+    """The checksum of the rows that have no vector, all of them excused; None if there were others, or nobody counted."""
+    tries: int = 1
+    """Runs, one after another, that left it so: what fails again and again is not tried for ever."""
 
 
 def keep_built(store: Store, built: Built) -> None:
     """Replace what is kept of the generation."""
     publication = built.publication
-    store.objects.put(_key(publication.collection, publication.generation), orjson.dumps(asdict(built)))
+    store.objects.put(_key(Collection(store, publication.collection), publication.generation), orjson.dumps(asdict(built)))
 
 
-def find_built(store: Store, collection: str, generation: str) -> Built | None:
+def find_built(collection: Collection, generation: str) -> Built | None:
     """What the newest run that finished the generation left; None if there was none."""
-    record = store.objects.get_json(_key(collection, generation))
-    return Built(**record | {"publication": Publication(**record["publication"])}) if record else None
+    record = collection.objects.get_json(_key(collection, generation))
+    if record is None:
+        return None
+    lacking = record.get("lacking")
+    return Built(**record | {"publication": Publication(**record["publication"]), "lacking": tuple(lacking) if lacking else None})
 
 
-def forget_built(store: Store, collection: str, generation: str) -> None:
+def forget_built(collection: Collection, generation: str) -> None:
     """Remove what is kept of a generation that is no more."""
-    store.objects.delete(_key(collection, generation))
+    collection.objects.delete(_key(collection, generation))
 
 
-def _key(collection: str, generation: str) -> str:
-    return f"{folder(collection)}/built/{generation}.json"
+def _key(collection: Collection, generation: str) -> str:
+    return collection.key(f"built/{generation}.json")

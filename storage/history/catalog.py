@@ -3,7 +3,7 @@
 Each row is one publication. A collection's current one is that with the highest epoch; the others are its history.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import write_fragments
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound
+from storage.collection import Collection
 from storage.history.declaration import declaration
 from storage.store.lance import Store
 from storage.store.s3 import store_failure
@@ -78,26 +79,31 @@ class Publication:
 SCHEMA = pa.schema([(field.name, _ARROW[field.type]) for field in fields(Publication)])  # type: ignore[index]
 
 
-def publications(store: Store, collection: str | None = None) -> list[Publication]:
-    """All publications, oldest first."""
+def all_publications(store: Store) -> list[Publication]:
+    """Of all collections, each oldest first."""
     catalog = _open(store)
     rows = [Publication(**row) for row in catalog.to_table().to_pylist()] if catalog else []
-    return sorted((row for row in rows if collection in (None, row.collection)), key=lambda row: (row.collection, row.epoch))
+    return sorted(rows, key=lambda row: (row.collection, row.epoch))
 
 
-def current(store: Store, collection: str) -> Publication | None:
+def publications(collection: Collection) -> list[Publication]:
+    """Of one collection, oldest first."""
+    return [row for row in all_publications(collection.store) if row.collection == collection.name]
+
+
+def current(collection: Collection) -> Publication | None:
     """What readers of `collection` get; None before the first publication."""
-    history = publications(store, collection)
+    history = publications(collection)
     return history[-1] if history else None
 
 
-def published(store: Store, collection: str) -> Publication:
+def published(collection: Collection) -> Publication:
     """`current`, or NotFound."""
-    found = current(store, collection)
-    if found is None:
-        known = ", ".join(sorted({row.collection for row in publications(store)}))
-        raise NotFound(f"expected a published collection {collection!r}, found {known or 'none'}: run `revector apply {collection}`")
-    return found
+    publication = current(collection)
+    if publication is None:
+        known = ", ".join(sorted({row.collection for row in all_publications(collection.store)}))
+        raise NotFound(f"expected a published collection {collection.name!r}, found {known or 'none'}: run `revector apply {collection}`")
+    return publication
 
 
 def publish(store: Store, new: Publication, again: Publication | None = None, check: Callable[[], None] = lambda: None) -> Publication:
@@ -127,21 +133,21 @@ def publish(store: Store, new: Publication, again: Publication | None = None, ch
     return new
 
 
-def give_up(store: Store, collection: str, epochs: Collection[int]) -> None:
+def give_up(collection: Collection, epochs: Set[int]) -> None:
     """Record that the tables of some publications are about to go. From here on nobody points to them again."""
     at = now()
 
     def mark(rows: list[Publication]) -> list[Publication]:
-        kept = {row for row in rows if row.collection == collection and not row.removed}
+        kept = {row for row in rows if row.collection == collection.name and not row.removed}
         going = {row for row in kept if row.epoch in epochs}
         if {row.tables for row in going} & {row.tables for row in kept - going}:
             raise Conflict(f"expected the publications of {collection} as they were, found that one was published again: run again")
         return [replace(row, removed=at) if row in going else row for row in rows]
 
-    _change(store, mark)
+    _change(collection.store, mark)
 
 
-def retire(store: Store, collection: str, generation: str) -> None:
+def retire(collection: Collection, generation: str) -> None:
     """Record that a whole generation is about to go. Raises Conflict if readers have it.
 
     Swaps the catalog in any case: who is about to publish the generation finds that out, and looks again.
@@ -149,13 +155,13 @@ def retire(store: Store, collection: str, generation: str) -> None:
     at = now()
 
     def mark(rows: list[Publication]) -> list[Publication]:
-        mine = [row for row in rows if row.collection == collection]
+        mine = [row for row in rows if row.collection == collection.name]
         if mine and max(mine, key=lambda row: row.epoch).generation == generation:
             raise Conflict(f"expected a generation that readers do not have, found {generation}, which was published meanwhile")
         going = {row for row in mine if row.generation == generation and not row.removed}
         return [replace(row, removed=at) if row in going else row for row in rows]
 
-    _change(store, mark, always=True)
+    _change(collection.store, mark, always=True)
 
 
 def _check_kept(row: Publication) -> None:
@@ -179,7 +185,7 @@ def _change(store: Store, change: Callable[[list[Publication]], list[Publication
         except CommitConflictError:
             continue
         except OSError as error:
-            if not set(changed) <= set(publications(store)):
+            if not set(changed) <= set(all_publications(store)):
                 found = store_failure(error) or error
                 raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {found}: run again") from error
         return
@@ -196,29 +202,29 @@ def repoint(store: Store, here: Publication, target: Publication, action: Action
         at=now(),
         who=whoami(),
         why=why,
-        against=declared_generation(store, here.collection),
+        against=declared_generation(Collection(store, here.collection)),
     )
     return publish(store, new, target)
 
 
-def declared_generation(store: Store, collection: str) -> str:
+def declared_generation(collection: Collection) -> str:
     """What the spec declared at the newest run; "" before the first."""
-    told = declaration(store.objects, collection)
-    return told.declared if told else ""
+    newest = declaration(collection)
+    return newest.declared if newest else ""
 
 
-def rollback(store: Store, collection: str, why: str = "") -> Publication:
+def rollback(collection: Collection, why: str = "") -> Publication:
     """Point back to what readers had before the current state was published or promoted. Nothing is rewritten.
 
     Again and again it goes further back; what was rolled back before the current state was published is not met again.
     Raises NotFound if there is nothing before.
     """
-    here = published(store, collection)
-    before = [row for row in publications(store, collection) if row.epoch < here.origin]
+    here = published(collection)
+    before = [row for row in publications(collection) if row.epoch < here.origin]
     if not before:
         raise NotFound(f"expected a publication of {collection} before epoch {here.origin}, found none")
     kept = [row for row in before if not row.removed]
-    return repoint(store, here, (kept or before)[-1], "rollback", why)
+    return repoint(collection.store, here, (kept or before)[-1], "rollback", why)
 
 
 def _open(store: Store) -> LanceDataset | None:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import orjson
 
-from storage.collection import folder
-from storage.store.objects import Objects
+from storage.collection import Collection
+
+LIVE = "live.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +19,12 @@ class Declaration:
     """The generations that it keeps current."""
 
 
-def declare(objects: Objects, collection: str, declaration: Declaration) -> None:
+def declare(collection: Collection, declaration: Declaration) -> None:
     """Replace what `declaration` gives."""
-    objects.put(_live_key(collection), orjson.dumps(declaration))
+    collection.objects.put(collection.key(LIVE), orjson.dumps(declaration))
 
 
-def declaration(objects: Objects, collection: str) -> Declaration | None:
+def declaration(collection: Collection) -> Declaration | None:
     """What the newest run was told; None before the first."""
-    record = objects.get_json(_live_key(collection))
+    record = collection.objects.get_json(collection.key(LIVE))
     return Declaration(record["declared"], tuple(record["live"])) if record else None
-
-
-def _live_key(collection: str) -> str:
-    return f"{folder(collection)}/live.json"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from pipelines.fingerprint import DIGEST_BYTES
 from pipelines.measures.gate import Gate
-from storage.collection import folder
-from storage.store.lance import Store
+from storage.collection import Collection
+from storage.tables.version import Version
 from storage.who import new_run_id, now, whoami
 
 
@@ -43,20 +43,29 @@ class Evaluation:
         return all(gate.passed for gate in self.gates)
 
 
-def keep_evaluation(
-    store: Store, generation: str, version: int, chunk_version: int, space: str, gates: Sequence[Gate], run_id: str | None = None
-) -> Evaluation:
-    """Keep what `gates` found of a version."""
-    collection = generation.partition(".")[0]
-    made = Evaluation(new_run_id(), collection, generation, version, chunk_version, space, tuple(gates), run_id, now(), whoami())
-    store.objects.put(f"{folder(collection)}/evaluations/{made.id}.json", orjson.dumps(asdict(made), option=orjson.OPT_SERIALIZE_NUMPY))
+def keep_evaluation(version: Version, gates: Sequence[Gate], run_id: str | None = None) -> Evaluation:
+    """Keep what `gates` found of a version. `run_id`: of the run that made it, or under which the judgement was submitted."""
+    collection, space = version.collection, str(version.space["id"])
+    made = Evaluation(
+        id=new_run_id(),
+        collection=collection.name,
+        generation=version.generation,
+        version=version.number,
+        chunk_version=version.chunk_version,
+        space=space,
+        gates=tuple(gates),
+        run_id=run_id,
+        at=now(),
+        who=whoami(),
+    )
+    collection.objects.put(collection.key(f"evaluations/{made.id}.json"), orjson.dumps(asdict(made), option=orjson.OPT_SERIALIZE_NUMPY))
     return made
 
 
-def evaluations(store: Store, collection: str) -> list[Evaluation]:
+def evaluations(collection: Collection) -> list[Evaluation]:
     """All that are kept of a collection, oldest first."""
-    place = f"{folder(collection)}/evaluations"
-    records = (store.objects.get_json(f"{place}/{name}") for name in store.objects.names(place))
+    place = collection.key("evaluations")
+    records = (collection.objects.get_json(f"{place}/{name}") for name in collection.objects.names(place))
     return sorted((_evaluation(record) for record in records if record), key=lambda made: (made.at, made.id))
 
 
@@ -65,22 +74,22 @@ def _evaluation(record: dict[str, Any]) -> Evaluation:
     return Evaluation(**record | {"gates": gates})
 
 
-def kept_queries(store: Store, collection: str, space: str) -> dict[bytes, NDArray[np.float32]]:
+def kept_queries(collection: Collection, space: str) -> dict[bytes, NDArray[np.float32]]:
     """The vectors of queries in a space, (d,) each, by the hash of prompt and query."""
-    data = store.objects.get(_queries_key(collection, space))
+    data = collection.objects.get(_queries_key(collection, space))
     if data is None:
         return {}
     with np.load(io.BytesIO(data)) as kept:
         return dict(zip((row.tobytes() for row in kept["hashes"]), kept["vectors"], strict=True))
 
 
-def keep_queries(store: Store, collection: str, space: str, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
+def keep_queries(collection: Collection, space: str, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
     """Replace what `kept_queries` gives."""
     hashes = np.frombuffer(b"".join(vectors), np.uint8).reshape(-1, DIGEST_BYTES)
     out = io.BytesIO()
     np.savez(out, hashes=hashes, vectors=np.stack([*vectors.values()]))
-    store.objects.put(_queries_key(collection, space), out.getvalue())
+    collection.objects.put(_queries_key(collection, space), out.getvalue())
 
 
-def _queries_key(collection: str, space: str) -> str:
-    return f"{folder(collection)}/queries/{space}.npz"
+def _queries_key(collection: Collection, space: str) -> str:
+    return collection.key(f"queries/{space}.npz")

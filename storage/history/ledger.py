@@ -10,8 +10,7 @@ from typing import Any
 
 import orjson
 
-from storage.collection import folder
-from storage.store.objects import Objects
+from storage.collection import Collection
 
 BROKEN_OFF = ("failed", "cancelled")
 """Of a run that ended before its work did: its `status`."""
@@ -21,35 +20,44 @@ BROKEN_OFF = ("failed", "cancelled")
 class Run:
     """The ledger of one run."""
 
-    objects: Objects
-    collection: str
+    collection: Collection
     run_id: str
 
     def key(self, name: str) -> str:
-        return f"{folder(self.collection)}/runs/{self.run_id}/{name}"
+        return self.collection.key(f"runs/{self.run_id}/{name}")
 
     def write(self, name: str, record: dict[str, Any]) -> None:
-        self.objects.put(self.key(name), orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY))
+        self.collection.objects.put(self.key(name), orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY))
 
     def read(self, name: str) -> dict[str, Any] | None:
-        record: dict[str, Any] | None = self.objects.get_json(self.key(name))
+        record: dict[str, Any] | None = self.collection.objects.get_json(self.key(name))
         return record
 
     def exists(self, name: str) -> bool:
-        return bool(self.objects.exists(self.key(name)))
+        return bool(self.collection.objects.exists(self.key(name)))
 
     def receipt(self, shard: int, record: dict[str, Any]) -> bool:
         """Keep a shard's receipt; the first wins. False if there is another already."""
-        return self.objects.put_if_absent(self.key(f"shards/{shard:06d}.json"), orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY))
+        return self.collection.objects.put_if_absent(
+            self.key(f"shards/{shard:06d}.json"), orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
+        )
+
+    def forget(self) -> None:
+        """Take the run off the record. Its result goes last, so that a removal which was cut off is gone on with."""
+        objects, folder = self.collection.objects, self.collection.key(f"runs/{self.run_id}")
+        for key in objects.walk(folder):
+            if key != self.key("result.json"):
+                objects.delete(key)
+        objects.remove(folder)
 
 
-def newest_run(objects: Objects, collection: str) -> Run | None:
+def newest_run(collection: Collection) -> Run | None:
     """The run that took the fence last: two that began within one second cannot be told apart by their ids."""
-    taken = objects.names(f"{folder(collection)}/fence")
-    record = objects.get_json(f"{folder(collection)}/fence/{taken[-1]}") if taken else None
-    return Run(objects, collection, record["run_id"]) if record else None
+    taken = collection.objects.names(collection.key("fence"))
+    record = collection.objects.get_json(collection.key(f"fence/{taken[-1]}")) if taken else None
+    return Run(collection, record["run_id"]) if record else None
 
 
-def runs(objects: Objects, collection: str) -> list[Run]:
-    """All runs of a collection, oldest first."""
-    return [Run(objects, collection, name) for name in objects.names(f"{folder(collection)}/runs")]
+def runs(collection: Collection) -> list[Run]:
+    """All that are on record, oldest first."""
+    return [Run(collection, name) for name in collection.objects.names(collection.key("runs"))]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipelines.errors import SpecError
-from storage.collection import folder
 from storage.history.heartbeat import HEARTBEAT_SECONDS
 from storage.history.ledger import Run
 from storage.who import Holder
@@ -53,9 +52,9 @@ class Watch:
 
 def holder(run: Run) -> Holder | None:
     """The process of a run; None if it never had the right to commit."""
-    key = f"{folder(run.collection)}/fence"
-    for name in reversed(run.objects.names(key)):
-        record = run.objects.get_json(f"{key}/{name}")
+    objects, key = run.collection.objects, run.collection.key("fence")
+    for name in reversed(objects.names(key)):
+        record = objects.get_json(f"{key}/{name}")
         if record and record["run_id"] == run.run_id:
             return Holder(record["run_id"], record["host"], record["pid"], record["started"])
     return None

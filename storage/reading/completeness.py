@@ -22,7 +22,11 @@ _ROWS = pa.schema([("row_hash", HASH), (ROW_ADDRESS, pa.uint64())])
 _CONTENTS = pa.schema([("content_hash", HASH)])
 
 
-def checksum(dataset: LanceDataset) -> tuple[int, int, int]:
+Checksum = tuple[int, int, int]
+"""Of a set of rows: how many, and the sums modulo 2^64 of both halves of their hashes."""
+
+
+def checksum(dataset: LanceDataset) -> Checksum:
     """Rows, and the sums modulo 2^64 of both halves of their hashes: two tables of the same rows have the same, in whatever order.
 
     Tables of other rows have another one but for a chance of 2^-128: row hashes are random numbers, unless somebody makes them up.
@@ -32,6 +36,17 @@ def checksum(dataset: LanceDataset) -> tuple[int, int, int]:
         count += len(rows)
         sums += halves(rows["row_hash"]).sum(axis=0, dtype=np.uint64)
     return count, int(sums[0]), int(sums[1])
+
+
+def remainder(rows: Checksum, others: Checksum) -> Checksum:
+    """The checksum of those of `rows` that are not among `others`, if all of these are among them."""
+    count, first, second = (one - other for one, other in zip(rows, others, strict=True))
+    return count, first % 2**64, second % 2**64
+
+
+def same_rows(one: LanceDataset, other: LanceDataset) -> bool:
+    """Whether two versions hold the same rows, in whichever order. Only of the same number of rows are the hashes looked at."""
+    return one.count_rows() == other.count_rows() and checksum(one) == checksum(other)
 
 
 def differences(chunks: LanceDataset, vectors: LanceDataset) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:

@@ -10,8 +10,9 @@ from lance import LanceDataset
 from pipelines.content.chunks import HASH
 from pipelines.content.diff import member
 from pipelines.spaces.space import Space
+from storage.collection import Collection
 from storage.history.catalog import publications
-from storage.store.lance import ROW_ADDRESS, Store, data_file, scan_batches, table_meta, take
+from storage.store.lance import ROW_ADDRESS, data_file, scan_batches, table_meta, take
 from storage.tables.generations import Generation, generations
 
 DONOR_SCHEMA = pa.schema([("content_hash", HASH), ("source", pa.int32()), ("donor", pa.uint64())])
@@ -34,9 +35,9 @@ class Donors:
 
     def rows(self, wanted: pa.Array | None) -> Iterator[pa.Table]:
         """Rows of DONOR_SCHEMA, those of better sources first. With `wanted`, only of these contents, until all are found."""
-        store, name = self._generation.store, self._generation.name
+        store, name = self._generation.collection.store, self._generation.name
         own = [(name, self._version)] if self._version is not None else []
-        for table, version in (*own, *_kept_versions(store, self._generation.collection, self._space)):
+        for table, version in (*own, *_kept_versions(self._generation.collection, self._space)):
             if wanted is not None and not len(wanted):
                 return
             dataset = store.open(table, version)
@@ -68,7 +69,7 @@ class Donors:
         for index, (table, version) in enumerate(self.sources):
             places = np.flatnonzero(source == index)
             if len(places):
-                dataset = self._generation.store.open(table, version)
+                dataset = self._generation.collection.store.open(table, version)
                 column = take(dataset, address[places], ["vector"])["vector"].combine_chunks()
                 stored = column.flatten().to_numpy(zero_copy_only=False).reshape(len(places), -1)
                 parts.append(stored if _space_of(dataset)["id"] == self._space.id else self._derived(stored))
@@ -84,16 +85,16 @@ class Donors:
         return cut.astype(self._space.dtype)
 
 
-def _kept_versions(store: Store, collection: str, space: Space) -> Iterator[tuple[str, int]]:
+def _kept_versions(collection: Collection, space: Space) -> Iterator[tuple[str, int]]:
     """The published versions of this space, oldest first, then the latest of every generation of it; then those that it derives from.
 
     Rows of a data file are only ever deleted: the oldest version that has the file has all that is left to find in it, so each file
     is looked at once, however many versions there are.
     """
-    latest = {generation.name: store.open(generation.name) for generation in generations(store, collection)}
+    latest = {generation.name: collection.store.open(generation.name) for generation in generations(collection)}
     same = {name for name, dataset in latest.items() if _space_of(dataset)["id"] == space.id}
     wider = {name for name, dataset in latest.items() if name not in same and space.derives_from(_space_of(dataset))}
-    published = dict.fromkeys((row.generation, row.version) for row in publications(store, collection) if not row.removed)
+    published = dict.fromkeys((row.generation, row.version) for row in publications(collection) if not row.removed)
     for names in (same, wider):
         yield from ((name, version) for name, version in published if name in names)
         yield from ((name, dataset.version) for name, dataset in latest.items() if name in names)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipelines.content.chunks import metadata_type
 from pipelines.errors import NotFound
 from pipelines.measures.bridge import Bridge
+from storage.collection import Collection
 from storage.history.bridges import read_bridge
 from storage.history.catalog import Publication, published
 from storage.reading.filters import Condition, filter_of
@@ -43,7 +44,7 @@ class Published:
 
         Raises NotFound if there is none.
         """
-        return read_bridge(self.store, self.publication.collection, space, self.publication.space)
+        return read_bridge(Collection(self.store, self.publication.collection), space, self.publication.space)
 
 
 def open_published(root: str, name: str) -> Published:
@@ -51,8 +52,8 @@ def open_published(root: str, name: str) -> Published:
     import lancedb  # takes seconds: only who opens a table pays for it
 
     store = Store(root)
-    publication = published(store, name)
-    table = lancedb.connect(root, storage_options=store.options).open_table(publication.generation)
+    publication = published(Collection(store, name))
+    table = lancedb.connect(store.root, storage_options=store.options).open_table(publication.generation)
     table.checkout(publication.version)
     return Published(table, space_of(store, publication), publication, store)
 

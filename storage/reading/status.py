@@ -8,32 +8,26 @@ import pyarrow as pa
 
 from pipelines.content.chunks import HASH
 from pipelines.content.diff import diff_rows
-from storage.collection import folder
+from storage.collection import Collection
 from storage.history.built import Built, find_built
 from storage.history.catalog import Publication, current, publications
 from storage.history.declaration import declaration
 from storage.history.evaluations import Evaluation, evaluations
 from storage.history.ledger import runs
-from storage.store.lance import Store, table_meta
+from storage.store.lance import table_meta
 from storage.store.spill import Spill, by_hash, matched
 from storage.tables.chunk_table import ChunkTable
 from storage.tables.generations import Generation, generations
 
 
-def collections(store: Store) -> list[str]:
-    """The names of all collections that the store knows."""
-    known = [name for name in store.objects.names("_revector") if "." not in name]  # others are no folders of a collection
-    return [name for name in known if store.objects.names(f"{folder(name)}/runs")]
-
-
-def collection_status(store: Store, name: str) -> dict[str, Any]:
+def collection_status(collection: Collection) -> dict[str, Any]:
     """Generations, versions, coverage, backlog, dead letters and the last run of one collection."""
-    publication = current(store, name)
-    known = [_generation(store, generation, publication) for generation in generations(store, name)]
+    publication = current(collection)
+    known = [_generation(generation, publication) for generation in generations(collection)]
     shown = next((entry for entry in known if publication and entry["name"] == publication.generation), known[-1] if known else {})
-    last = last_run(store, name)
+    last = last_run(collection)
     return {
-        "name": name,
+        "name": collection.name,
         "published": {
             "generation": publication.generation,
             "version": publication.version,
@@ -51,15 +45,16 @@ def collection_status(store: Store, name: str) -> dict[str, Any]:
     }
 
 
-def _generation(store: Store, generation: Generation, publication: Publication | None) -> dict[str, Any]:
-    dataset = store.open(generation.name)
+def _generation(generation: Generation, publication: Publication | None) -> dict[str, Any]:
+    collection = generation.collection
+    dataset = collection.store.open(generation.name)
     meta = table_meta(dataset)
-    table = ChunkTable(store, generation.collection, meta["chunking"])
+    table = ChunkTable(collection, meta["chunking"])
     chunk_version = table.version
-    built = find_built(store, generation.collection, generation.name)
+    built = find_built(collection, generation.name)
     finished = built is not None and (built.publication.version, built.publication.chunk_version) == (dataset.version, chunk_version)
-    told = declaration(store.objects, generation.collection)
-    state = _state(generation, publication, built, finished, kept=told is None or generation.name in told.live)
+    newest = declaration(collection)
+    state = _state(generation, publication, built, finished, kept=newest is None or generation.name in newest.live)
     settled = state == "superseded" or (finished and built is not None and not built.publication.dead_letters)
     backlog, stale = (0, 0) if settled else _lag(table.desired(chunk_version), generation.embedded(dataset.version))
     return {
@@ -104,20 +99,25 @@ def _hashes(rows: Iterator[pa.Table]) -> Spill:
     return spill
 
 
-def last_run(store: Store, name: str) -> dict[str, Any] | None:
+def last_run(collection: Collection) -> dict[str, Any] | None:
     """The record of the newest run, finished or not."""
-    for run in reversed(runs(store.objects, name)):
+    for run in reversed(runs(collection)):
         intent = run.read("intent.json") or {"run_id": run.run_id}
         result = run.read("result.json")
         return _short(intent, result)
     return None
 
 
-def history(store: Store, name: str) -> dict[str, Any]:
+def history(collection: Collection) -> dict[str, Any]:
     """Published versions, all runs with what they cost, and what versions were judged by; oldest first."""
-    listed = [_short(run.read("intent.json") or {"run_id": run.run_id}, run.read("result.json")) for run in runs(store.objects, name)]
-    judged = [_judged(each) for each in evaluations(store, name)]
-    return {"collection": name, "published": [asdict(row) for row in publications(store, name)], "runs": listed, "evaluations": judged}
+    listed = [_short(run.read("intent.json") or {"run_id": run.run_id}, run.read("result.json")) for run in runs(collection)]
+    judged = [_judged(each) for each in evaluations(collection)]
+    return {
+        "collection": collection.name,
+        "published": [asdict(row) for row in publications(collection)],
+        "runs": listed,
+        "evaluations": judged,
+    }
 
 
 def _judged(made: Evaluation) -> dict[str, Any]:
@@ -161,9 +161,9 @@ def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, A
     }
 
 
-def dead_letters(store: Store, name: str) -> list[dict[str, Any]]:
+def dead_letters(collection: Collection) -> list[dict[str, Any]]:
     """The letters of the newest run that ended, at most as many as a record keeps."""
-    for run in reversed(runs(store.objects, name)):
+    for run in reversed(runs(collection)):
         result = run.read("result.json")
         if result and "dead" in result:
             return list(result["dead"])

@@ -30,6 +30,10 @@ class Store:
     """Where everything is kept: a folder or an S3 prefix."""
 
     root: str
+    """Without a slash at its end."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.rstrip("/") or "/")
 
     @cached_property
     def objects(self) -> Objects:

@@ -14,7 +14,7 @@ and found nothing to commit itself. A list has the token of its run, and so has 
 The tokenizer that chunks were counted with is kept, too: they stay as they are when the model changes, and so do their ids.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 from pipelines.content.chunks import DESIRED_COLUMNS, DIFF_COLUMNS, HASH
 from pipelines.content.diff import FileRecord
 from pipelines.content.documents import DeadLetter, SourceFile
-from storage.collection import folder
+from storage.collection import Collection
 from storage.store.commit import commit_tokens
-from storage.store.lance import ROW_ADDRESS, Store, scan_batches
+from storage.store.lance import ROW_ADDRESS, scan_batches
 
 KEPT_LISTS = 3
 _LIST_SCHEMA = pa.schema(
@@ -53,23 +53,22 @@ DESIRED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), ("length
 class ChunkTable:
     """What a corpus says under one way to read and cut it."""
 
-    store: Store
-    collection: str
+    collection: Collection
     chunking: str
     """The fingerprint of how documents are cut, and of what is kept of them."""
 
     @property
     def name(self) -> str:
-        return f"{self.collection}.chunks.{self.chunking[:12]}"
+        return self.collection.table("chunks", self.chunking[:12])
 
     @property
     def version(self) -> int | None:
         """The latest version; None before there is a table."""
-        return int(self.store.open(self.name).version) if self.store.has(self.name) else None
+        return int(self.collection.store.open(self.name).version) if self.collection.store.has(self.name) else None
 
     def count(self, version: int | None) -> int:
         """Rows at `version`; 0 if that is None."""
-        return 0 if version is None else int(self.store.open(self.name, version).count_rows())
+        return 0 if version is None else int(self.collection.store.open(self.name, version).count_rows())
 
     def extent(self, version: int | None) -> tuple[int, int]:
         """Rows at `version`, and the least address that none of them has; zeros if that is None."""
@@ -80,26 +79,26 @@ class ChunkTable:
 
     def fragments(self, version: int | None) -> np.ndarray:
         """The numbers of the table's fragments, sorted: uint64."""
-        held = [] if version is None else self.store.open(self.name, version).get_fragments()
+        held = [] if version is None else self.collection.store.open(self.name, version).get_fragments()
         return np.array(sorted(fragment.fragment_id for fragment in held), dtype=np.uint64)
 
     def documents(self, version: int | None) -> Iterator[pa.Table]:
         """`doc_key`, `doc_hash`, `row_hash`, `file` and address of each row, some at a time. Nothing if `version` is None."""
         if version is not None:
-            yield from scan_batches(self.store.open(self.name, version), DIFF_COLUMNS)
+            yield from scan_batches(self.collection.store.open(self.name, version), DIFF_COLUMNS)
 
     def desired(self, version: int | None) -> Iterator[pa.Table]:
         """Rows of DESIRED_SCHEMA, some at a time: `length` is in code points. Nothing if `version` is None."""
         if version is not None:
-            for rows in scan_batches(self.store.open(self.name, version), DESIRED_COLUMNS):
+            for rows in scan_batches(self.collection.store.open(self.name, version), DESIRED_COLUMNS):
                 length = pc.subtract(rows["end"], rows["start"])
                 yield pa.table([rows["row_hash"], rows["content_hash"], length, rows[ROW_ADDRESS]], schema=DESIRED_SCHEMA)
 
-    def fragments_by_file(self, version: int, paths: Collection[str]) -> dict[str, list[int]]:
+    def fragments_by_file(self, version: int, paths: Iterable[str]) -> dict[str, list[int]]:
         """The fragments that have rows of each of `paths`."""
         wanted = pa.array(sorted(paths), pa.string())
         found: dict[str, list[int]] = {path: [] for path in paths}
-        for fragment in self.store.open(self.name, version).get_fragments():
+        for fragment in self.collection.store.open(self.name, version).get_fragments():
             held = pc.unique(fragment.to_table(columns=["file"])["file"])
             for path in held.filter(pc.is_in(held, value_set=wanted)).to_pylist():
                 found[path].append(fragment.fragment_id)
@@ -107,7 +106,7 @@ class ChunkTable:
 
     def document_hashes(self, version: int, paths: Sequence[str], fragments: Iterable[int]) -> pa.Table:
         """`doc_hash` and `file` of the rows of `paths`, which are in `fragments`."""
-        dataset = self.store.open(self.name, version)
+        dataset = self.collection.store.open(self.name, version)
         held = [dataset.get_fragment(number) for number in fragments]
         files = pa.array(paths, pa.string())
         parts = []
@@ -137,19 +136,19 @@ class ChunkTable:
     def _newest_list(self, version: int) -> tuple[int, pa.Table]:
         """The newest list that is not newer than `version`, and the version that it is of; an empty one of version 0 if there is none."""
         names = [name for name in self._lists() if int(name.removesuffix(".parquet")) <= version]
-        data = self.store.objects.get(f"{self._folder}/{names[-1]}") if names else None
+        data = self.collection.store.objects.get(f"{self._folder}/{names[-1]}") if names else None
         if data is None:
             return 0, _LIST_SCHEMA.with_metadata({_READING: b"", _TOKEN: b""}).empty_table()
         return int(names[-1].removesuffix(".parquet")), pq.read_table(pa.BufferReader(data))
 
     def _escaped(self, known: int, version: int, token: str) -> bool:
         """Whether a commit between the version `known` and `version` is of another run than the one of `token`."""
-        return known < version and not commit_tokens(self.store.open(self.name, version), known) <= {token}
+        return known < version and not commit_tokens(self.collection.store.open(self.name, version), known) <= {token}
 
     def _paths(self, version: int) -> list[str]:
         """The files that the rows at `version` are from."""
         paths: set[str] = set()
-        for rows in scan_batches(self.store.open(self.name, version), ["file"]):
+        for rows in scan_batches(self.collection.store.open(self.name, version), ["file"]):
             paths.update(pc.unique(rows["file"]).to_pylist())
         return sorted(paths)
 
@@ -158,42 +157,42 @@ class ChunkTable:
         schema = _LIST_SCHEMA.with_metadata({_READING: reading.encode(), _TOKEN: str(token).encode()})
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist([_row(record) for record in records], schema=schema), sink, compression="zstd")
-        self.store.objects.put(f"{self._folder}/{version:012d}.parquet", sink.getvalue().to_pybytes())
+        self.collection.store.objects.put(f"{self._folder}/{version:012d}.parquet", sink.getvalue().to_pybytes())
         for name in self._lists()[:-KEPT_LISTS]:
-            self.store.objects.delete(f"{self._folder}/{name}")
+            self.collection.store.objects.delete(f"{self._folder}/{name}")
 
     def carry_files(self, version: int, to: int) -> None:
         """Let the list of `version` be that of version `to`, too, which has the same rows. One that is in doubt stays behind."""
         known, listed = self._newest_list(version)
         if known and not self._escaped(known, version, listed.schema.metadata[_TOKEN].decode()):
-            data = self.store.objects.get(f"{self._folder}/{known:012d}.parquet")
+            data = self.collection.store.objects.get(f"{self._folder}/{known:012d}.parquet")
             if data is not None:
-                self.store.objects.put(f"{self._folder}/{to:012d}.parquet", data)
+                self.collection.store.objects.put(f"{self._folder}/{to:012d}.parquet", data)
 
     def forget_files(self) -> None:
         """Remove all file lists: those of a table that is no more would be taken for those of one that is made anew."""
-        self.store.objects.remove(self._folder)
+        self.collection.store.objects.remove(self._folder)
 
     @property
     def _folder(self) -> str:
-        return f"{folder(self.collection)}/files/{self.chunking[:12]}"
+        return self.collection.key(f"files/{self.chunking[:12]}")
 
     def _lists(self) -> list[str]:
-        return self.store.objects.names(self._folder)
+        return self.collection.store.objects.names(self._folder)
 
 
-def keep_tokenizer(store: Store, collection: str, identity: str, content: bytes) -> None:
+def keep_tokenizer(collection: Collection, identity: str, content: bytes) -> None:
     """Keep the `tokenizer.json` that chunks are counted with."""
-    store.objects.put_if_absent(_tokenizer_key(collection, identity), content)
+    collection.objects.put_if_absent(_tokenizer_key(collection, identity), content)
 
 
-def kept_tokenizer(store: Store, collection: str, identity: str) -> bytes | None:
+def kept_tokenizer(collection: Collection, identity: str) -> bytes | None:
     """The `tokenizer.json` of that identity, if it was kept."""
-    return store.objects.get(_tokenizer_key(collection, identity))
+    return collection.objects.get(_tokenizer_key(collection, identity))
 
 
-def _tokenizer_key(collection: str, identity: str) -> str:
-    return f"{folder(collection)}/tokenizers/{identity}.json"
+def _tokenizer_key(collection: Collection, identity: str) -> str:
+    return collection.key(f"tokenizers/{identity}.json")
 
 
 def _row(record: FileRecord) -> dict[str, Any]:

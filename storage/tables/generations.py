@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from pipelines.content.chunks import HASH
 from pipelines.errors import NotFound
-from storage.store.lance import ROW_ADDRESS, Store, scan_batches
+from storage.collection import Collection, own_part
+from storage.store.lance import ROW_ADDRESS, scan_batches
 
 EMBEDDED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), (ROW_ADDRESS, pa.uint64())])
 
@@ -16,38 +17,34 @@ EMBEDDED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), (ROW_AD
 class Generation:
     """The vectors of one collection under one chunking and space: one table."""
 
-    store: Store
+    collection: Collection
     name: str
     """Of the table, `<collection>.vectors.<...>`."""
 
     @property
-    def collection(self) -> str:
-        return self.name.partition(".")[0]
-
-    @property
     def version(self) -> int | None:
         """The latest version; None before there is a table."""
-        return int(self.store.open(self.name).version) if self.store.has(self.name) else None
+        return int(self.collection.store.open(self.name).version) if self.collection.store.has(self.name) else None
 
     def count(self, version: int | None) -> int:
         """Rows at `version`; 0 if that is None."""
-        return 0 if version is None else int(self.store.open(self.name, version).count_rows())
+        return 0 if version is None else int(self.collection.store.open(self.name, version).count_rows())
 
     def embedded(self, version: int | None) -> Iterator[pa.Table]:
         """Rows of EMBEDDED_SCHEMA, some at a time. Nothing if `version` is None."""
         if version is not None:
-            yield from scan_batches(self.store.open(self.name, version), EMBEDDED_SCHEMA.names[:2])
+            yield from scan_batches(self.collection.store.open(self.name, version), EMBEDDED_SCHEMA.names[:2])
 
 
-def generations(store: Store, collection: str) -> list[Generation]:
+def generations(collection: Collection) -> list[Generation]:
     """All generations of a collection that the store holds."""
-    return [Generation(store, name) for name in store.tables(f"{collection}.vectors.")]
+    return [Generation(collection, name) for name in collection.tables("vectors")]
 
 
-def named(collection: str, known: Iterable[str], name: str) -> str:
+def named(collection: Collection, known: Iterable[str], name: str) -> str:
     """The one of `known` generations called `name`: in full, or by a beginning of its last part. Raises NotFound."""
     names = sorted(known)
-    found = [each for each in names if name == each] or [each for each in names if name and each.rpartition(".")[2].startswith(name)]
+    found = [each for each in names if name == each] or [each for each in names if name and own_part(each).startswith(name)]
     if len(found) != 1:
         raise NotFound(f"expected one generation of {collection} ({', '.join(names) or 'it has none'}), found {len(found)} for {name!r}")
     return found[0]

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import numpy as np
 from lance import LanceDataset
 from lance.optimize import Compaction, CompactionTask
 
 from pipelines.errors import NotFound, StorageError
-from pipelines.fingerprint import DIGEST_BYTES
-from storage.store.lance import Store, scan_batches
+from storage.reading.completeness import same_rows
+from storage.store.lance import Store
 from storage.store.s3 import store_failure
 
 SMALL_ROWS = 131_072
@@ -104,24 +103,14 @@ def _batch_rows(fragments: Collection[Any]) -> int:
     return max(16, min(BATCH_ROWS, int(BATCH_BYTES // row_bytes)))
 
 
-def same_rows(store: Store, table: str, version: int, other: int) -> bool:
-    """Whether two versions hold the same rows, by their hashes, in whichever order. False if one of them is gone."""
+def unchanged(store: Store, table: str, version: int, other: int) -> bool:
+    """Whether two versions of a table hold the same rows, in whichever order. False if one of them is gone."""
     if version == other:
         return True
     try:
-        one, two = store.open(table, version), store.open(table, other)
+        return same_rows(store.open(table, version), store.open(table, other))
     except NotFound:
         return False
-    return bool(one.count_rows() == two.count_rows() and np.array_equal(_digest(one), _digest(two)))
-
-
-def _digest(dataset: LanceDataset) -> np.ndarray:
-    """The sum of all row hashes, 128 bits as two uint64: it does not depend on the order, and two sets of rows hardly share one."""
-    total = np.zeros(DIGEST_BYTES // 8, dtype=np.uint64)
-    for rows in scan_batches(dataset, ["row_hash"]):
-        hashes = b"".join(rows["row_hash"].to_pylist())
-        total += np.frombuffer(hashes, np.uint64).reshape(-1, len(total)).sum(axis=0, dtype=np.uint64)
-    return total
 
 
 def old_versions(dataset: LanceDataset, needed: Collection[int], young: timedelta) -> list[int]:

@@ -12,9 +12,10 @@ from itertools import pairwise
 
 from pipelines.errors import NotFound
 from pipelines.spec.declared import RetentionSpec
-from storage.collection import folder
+from storage.collection import Collection
 from storage.history.built import find_built
 from storage.history.catalog import Publication, publications
+from storage.history.fence import run_of, tokens
 from storage.history.ledger import BROKEN_OFF, Run, newest_run, runs
 from storage.store.lance import Store, table_meta
 from storage.tables.chunk_table import ChunkTable
@@ -22,6 +23,9 @@ from storage.tables.generations import generations
 
 KEPT_RECEIPTS = 5
 """Runs whose shard receipts stay: they are for whoever looks into what went wrong."""
+KEPT_RUNS = 1000
+"""Of a collection: what `history` shows, and what it cost."""
+KEPT_TOKENS = 100
 TAG = "published-"
 
 
@@ -39,23 +43,23 @@ def given_up(history: Sequence[Publication], retention: RetentionSpec, now: date
     return {row.epoch for row in kept if row.tables not in tables}
 
 
-def needed_versions(store: Store, collection: str) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
+def needed_versions(collection: Collection) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
     """By table: versions of publications that were not given up, and those of what runs have finished."""
     published, finished = defaultdict[str, set[int]](set), defaultdict[str, set[int]](set)
-    for row in publications(store, collection):
+    for row in publications(collection):
         if not row.removed:
             published[row.generation].add(row.version)
             published[row.chunk_table].add(row.chunk_version)
-    for generation in generations(store, collection):
-        if built := find_built(store, collection, generation.name):
+    for generation in generations(collection):
+        if built := find_built(collection, generation.name):
             finished[generation.name].add(built.publication.version)
             finished[built.publication.chunk_table].add(built.publication.chunk_version)
     return published, finished
 
 
-def tables_of(store: Store, collection: str) -> list[str]:
+def tables_of(collection: Collection) -> list[str]:
     """Chunk tables, then generations."""
-    return [*store.tables(f"{collection}.chunks."), *store.tables(f"{collection}.vectors.")]
+    return [*collection.tables("chunks"), *collection.tables("vectors")]
 
 
 def idle_tags(store: Store, table: str, needed: set[int], young: timedelta, now: datetime) -> list[str]:
@@ -90,40 +94,59 @@ def _versions_in(row: Publication, table: str) -> set[int]:
     return {version for name, version in ((row.generation, row.version), (row.chunk_table, row.chunk_version)) if name == table}
 
 
-def unused_chunk_tables(store: Store, collection: str) -> list[str]:
+def unused_chunk_tables(collection: Collection) -> list[str]:
     """Chunk tables that neither a generation nor a kept publication refers to."""
-    used = {table_meta(store.open(generation.name))["chunk_table"] for generation in generations(store, collection)}
-    used |= {row.chunk_table for row in publications(store, collection) if not row.removed}
-    return [table for table in store.tables(f"{collection}.chunks.") if table not in used]
+    used = {table_meta(collection.store.open(generation.name))["chunk_table"] for generation in generations(collection)}
+    used |= {row.chunk_table for row in publications(collection) if not row.removed}
+    return [table for table in collection.tables("chunks") if table not in used]
 
 
-def was_interrupted(store: Store, collection: str) -> bool:
+def was_interrupted(collection: Collection) -> bool:
     """Whether the last run was upkeep that did not come to its end."""
-    run = newest_run(store.objects, collection)
+    run = newest_run(collection)
     if run is None or "upkeep" not in (run.read("intent.json") or {}):
         return False
     ended = run.read("result.json")
     return ended is None or ended["status"] in BROKEN_OFF
 
 
-def remains(store: Store, collection: str) -> list[str]:
-    """Folders of tables whose removal was interrupted."""
-    kinds = (f"{collection}.chunks.", f"{collection}.vectors.")
-    return [name for name in store.folders(f"{collection}.") if name.startswith(kinds) and not store.has(name)]
-
-
-def idle_lists(store: Store, collection: str) -> list[ChunkTable]:
+def idle_lists(collection: Collection) -> list[ChunkTable]:
     """File lists of chunk tables that are no more."""
-    names = store.objects.names(f"{folder(collection)}/files")
-    tables = (ChunkTable(store, collection, name) for name in names)
-    return [table for table in tables if not store.has(table.name)]
+    names = collection.objects.names(collection.key("files"))
+    tables = (ChunkTable(collection, name) for name in names)
+    return [table for table in tables if not collection.store.has(table.name)]
 
 
-def old_receipts(store: Store, collection: str) -> Iterator[Run]:
+def old_receipts(collection: Collection) -> Iterator[Run]:
     """Runs whose shard receipts may go: ended, and not among the newest."""
-    ended = [run for run in runs(store.objects, collection) if store.objects.exists(run.key("result.json"))]
+    ended = [run for run in runs(collection) if run.exists("result.json")]
     for run in ended[:-KEPT_RECEIPTS]:
-        if store.objects.names(run.key("shards")):
+        if collection.objects.names(run.key("shards")):
+            yield run
+
+
+def idle_tokens(collection: Collection) -> Iterator[int]:
+    """Fencing tokens that nobody asks for any more, but for the newest: a run looks for the token after its own, so one stays until the
+    run before it, and its own, have ended for good. Oldest first, and to be removed in that order."""
+    on_record = tokens(collection)
+    ended_before = True
+    for token in on_record[:-KEPT_TOKENS]:
+        run = run_of(collection, token)
+        ended = run is None or run.exists("result.json")
+        if ended and ended_before:
+            yield token
+        ended_before = ended
+
+
+def old_runs(collection: Collection) -> Iterator[Run]:
+    """Runs whose record may go: ended, not among the newest, with no token on record, and none whose version is still kept."""
+    older = runs(collection)[:-KEPT_RUNS]
+    if not older:
+        return
+    kept = {row.run_id for row in publications(collection) if not row.removed}
+    kept |= {run.run_id for token in tokens(collection) if (run := run_of(collection, token))}
+    for run in older:
+        if run.run_id not in kept and run.exists("result.json"):
             yield run
 
 

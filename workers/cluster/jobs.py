@@ -32,7 +32,7 @@ SUBMIT_SECONDS = 120.0
 OURS = {"revector": "1"}
 """In the metadata of each job."""
 
-State = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
+JobState = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Job:
     """A job as the cluster knows it at this moment."""
 
     id: str
-    state: State
+    state: JobState
     exit_code: int | None
     """Of its driver; None before its end, and if the cluster does not know. The number of a signal, negative."""
     metadata: Mapping[str, str]
@@ -218,7 +218,7 @@ def _unset(*names: str) -> Iterator[None]:
 
 
 def _job(details: Any) -> Job:
-    state: State = details.status.value
+    state: JobState = details.status.value
     told = (details.driver_exit_code, details.metadata or {}, details.error_type, details.message or "")
     return Job(details.submission_id, state, *told)
 

@@ -90,7 +90,9 @@ def actor_options(workers: WorkersSpec, unfit: Collection[str] = ()) -> dict[str
     """Ray's options of an actor, which goes on none of the nodes `unfit` (node ids). No restarts, no retries: those are the pool's."""
     avoid = {NODE_ID: f"!in({','.join(sorted(unfit))})"} if unfit else {}
     selector = avoid | workers.label
-    options = {"num_cpus": 1, "num_gpus": workers.gpus_per_actor, "max_restarts": 0, "max_task_retries": 0}
+    options: dict[str, Any] = {"num_cpus": 1, "num_gpus": workers.gpus_per_actor, "max_restarts": 0, "max_task_retries": 0}
+    if not workers.gpus_per_actor:
+        options["scheduling_strategy"] = "SPREAD"  # else Ray fills half a node before it goes to the next one: cores elsewhere would idle
     return options | ({"label_selector": selector} if selector else {})
 
 
@@ -107,9 +109,23 @@ def places(ray: Any, workers: WorkersSpec, unfit: Collection[str] = ()) -> int:
     return sum(_places(node["Resources"], workers.gpus_per_actor) for node in _fitting(ray, workers, unfit))
 
 
-def cores(ray: Any, workers: WorkersSpec) -> int:
-    """CPUs of the nodes that actors may go to; at least 1."""
-    return max(1, int(sum(node["Resources"].get("CPU", 0) for node in _fitting(ray, workers, ()))))
+def cores_each(ray: Any, workers: WorkersSpec, actors: int) -> int:
+    """CPUs that each actor of this node has for itself, at least 1, when so many `actors` are spread over the cluster.
+
+    To be asked on the node: which one that will be, nobody knows before.
+    """
+    own = ray.get_runtime_context().get_node_id()
+    nodes = {node["NodeID"]: node["Resources"] for node in _fitting(ray, workers, ())}
+    room = {node_id: _places(has, workers.gpus_per_actor) for node_id, has in nodes.items()}
+    return max(1, int(nodes[own].get("CPU", 0)) // max(1, _spread(room, actors)[own])) if own in nodes else 1
+
+
+def _spread(room: Mapping[str, int], actors: int) -> Counter[str]:
+    """How many actors each node gets if they go round; none gets more than it has room for."""
+    held: Counter[str] = Counter()
+    for _ in range(min(actors, sum(room.values()))):
+        held[min((node for node in room if held[node] < room[node]), key=held.__getitem__)] += 1
+    return held
 
 
 def _fitting(ray: Any, workers: WorkersSpec, unfit: Collection[str]) -> Iterable[Mapping[str, Any]]:

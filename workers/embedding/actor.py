@@ -4,30 +4,33 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import WorkerError
 from pipelines.spaces.resolving import resolve_model
+from pipelines.spaces.space import Role
 from pipelines.spec.declared import ModelSpec
+from pipelines.spec.running import WorkersSpec
+from workers.cluster.nodes import cores_each
 from workers.embedding.actor_metrics import ActorMetrics
 from workers.embedding.embed_shard import Embedding, Receipt, Shard, embed_shard
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Items, encode
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 from workers.observing.workforce import Loaded
 
 
 class EmbedActor:
     """A model in a process of its own. Thin: all that it does is `embed_shard`, in threads that take turns at the model."""
 
-    def __init__(self, model: ModelSpec, space: str, options: dict[str, Any]) -> None:
-        """`options`: of `load_encoder`."""
+    def __init__(self, model: ModelSpec, space: str, workers: WorkersSpec, actors: int) -> None:
+        """`space`: the id of the one that the model must have here, too. `actors`: how many there are to be."""
         self._model = model
         self._space = space
-        self._options = options
+        self._workers = workers
+        self._actors = actors
         self._turn = threading.Lock()
         self._metrics = ActorMetrics()
         self._began = time.monotonic()
@@ -37,27 +40,29 @@ class EmbedActor:
         model = resolve_model(self._model)
         if model.space.id != self._space:
             raise WorkerError(f"expected a model of space {self._space} on every node, found {model.space.id}: do the weights differ?")
-        self._encoder = load_encoder(model, **self._options)
+        self._encoder = load_encoder(model, self._machine())
         return Loaded(self._encoder.how, socket.gethostname(), _gpus(), time.monotonic() - self._began)
+
+    def _machine(self) -> Machine:
+        """Its part of the node that Ray has put it on."""
+        import ray
+
+        workers = self._workers
+        if workers.gpus_per_actor:
+            return Machine("cuda", threads=1, precision=workers.precision, batch_tokens=workers.batch_tokens)
+        return Machine(threads=cores_each(ray, workers, self._actors), precision=workers.precision, batch_tokens=workers.batch_tokens)
 
     def run(self, embedding: Embedding, shard: Shard) -> Receipt:
         receipt = embed_shard(embedding, self._encoder, shard, self._turn)
         self._metrics.count(embedding.collection, self._space, receipt)
         return receipt
 
-    def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, items: Items, role: Role) -> NDArray[np.float32]:
         with self._turn:
-            return encode(self._encoder, kind, texts)
+            return encode(self._encoder, items, role).vectors
 
 
 def _gpus() -> tuple[str, ...]:
     """Names of those that the model may use."""
     torch = sys.modules.get("torch")
     return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())) if torch else ()
-
-
-def encode(encoder: Encoder, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
-    """The vectors of `texts`, (n, d); `kind`: "documents" or "queries"."""
-    if kind == "documents":
-        return encoder.encode(texts).vectors
-    return encoder.encode_queries(texts)

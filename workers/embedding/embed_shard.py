@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.content.chunks import metadata_type, row_schema
 from pipelines.content.sizes import slices
+from storage.collection import Collection
 from storage.reading.donors import Donors
 from storage.store.lance import ROW_ADDRESS, Store, take
 from workers.encoders.encoder import Encoder
@@ -34,7 +35,7 @@ class Embedding:
     @property
     def collection(self) -> str:
         """Whose generation it is: its name is no part of another's."""
-        return self.generation.partition(".")[0]
+        return Collection.of(self.store, self.generation).name
 
     def schema(self) -> pa.Schema:
         """Of the vectors table, without the metadata that describes the whole table."""
@@ -85,7 +86,7 @@ class Receipt:
 def embed_shard(embedding: Embedding, encoder: Encoder, shard: Shard, turn: AbstractContextManager[Any]) -> Receipt:
     """Do one shard: one forward pass a content, one row a chunk.
 
-    `turn` is held while the model works: in other threads the shard before is written and the next one read and tokenised meanwhile.
+    `turn` is held while the model works: in other threads the shard before is written and the next one read and prepared meanwhile.
     """
     clock = [time.perf_counter()]
     schema = embedding.schema()
@@ -93,10 +94,10 @@ def embed_shard(embedding: Embedding, encoder: Encoder, shard: Shard, turn: Abst
     rows = take(chunks, shard.addresses, row_schema(metadata_type(schema)).names)
     texts = rows["text"].to_pylist()
     clock.append(time.perf_counter())
-    tokenized = encoder.tokenize(texts)
+    prepared = encoder.prepare(texts, "document")
     clock.append(time.perf_counter())
     with turn:
-        encoded = encoder.forward(tokenized)
+        encoded = encoder.forward(prepared)
     writing = time.perf_counter()
     dtype = schema.field("vector").type.value_type.to_pandas_dtype()
     with np.errstate(over="ignore"):
@@ -113,7 +114,7 @@ def embed_shard(embedding: Embedding, encoder: Encoder, shard: Shard, turn: Abst
         fragments=fragments,
         rows=len(kept),
         contents=shard.contents,
-        tokens=encoded.tokens,
+        tokens=encoded.units,
         code_points=sum(map(len, texts)),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         spent=dict(zip(STEPS, (*np.diff(clock).tolist(), encoded.seconds, time.perf_counter() - writing), strict=True)),

@@ -1,44 +1,42 @@
-"""Vectors of a few texts, outside of a load: queries, and samples that are made again. The model is loaded only when it is needed."""
+"""Vectors of a few items, outside of a load: queries, and samples that are made again. The model is loaded only when it is needed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.spaces.space import STAND_IN, Model
-from pipelines.spec.declared import CollectionSpec
+from pipelines.spaces.space import STAND_IN, Model, Role
+from pipelines.spec.running import WorkersSpec
 from workers.cluster.connection import on_cluster, start_ray
-from workers.embedding.actor import encode
 from workers.embedding.pool import Pool
-from workers.encoders.encoder import Encoder
+from workers.encoders.encoder import Encoder, Items, encode
 from workers.encoders.loading import load_encoder
+from workers.encoders.machine import Machine
 from workers.observing.workforce import Workforce
 
-Encode = Callable[[str, Sequence[str]], NDArray[np.float32]]
+Encode = Callable[[Items, Role], NDArray[np.float32]]
 """What `encode` does once it has an encoder."""
 
 
 class HasModel(Protocol):
-    """What an Encoding needs to know: a Target is one."""
+    """Whose model it is: a Target's or a Version's. It is asked for when there is something to encode: it may not be at hand."""
 
     @property
     def model(self) -> Model: ...
 
-    @property
-    def spec(self) -> CollectionSpec: ...
-
 
 class Encoding:
-    """The model of a target, for a few texts at a time. A context: on leaving, what was started is ended.
+    """A model, for a few items at a time. A context: on leaving, what was started is ended.
 
     In this process, unless a cluster or GPUs are asked for: then on a Ray actor with the resources and labels of the spec.
     """
 
-    def __init__(self, target: HasModel, workforce: Workforce | None = None) -> None:
+    def __init__(self, of: HasModel, workers: WorkersSpec, workforce: Workforce | None = None) -> None:
         """`workforce`: to enter an actor in."""
-        self._target = target
+        self._of = of
+        self._workers = workers
         self._workforce = workforce
         self._closing = ExitStack()
         self._encoder: Encoder | None = None
@@ -54,41 +52,34 @@ class Encoding:
     def encoder(self) -> Encoder:
         """The model in this process, loaded once."""
         if self._encoder is None:
-            workers = self._target.spec.workers
-            self._encoder = load_encoder(self._target.model, batch_tokens=workers.batch_tokens, precision=workers.precision)
+            workers = self._workers
+            self._encoder = load_encoder(self._of.model, Machine(precision=workers.precision, batch_tokens=workers.batch_tokens))
         return self._encoder
 
     def keep(self, pool: Pool) -> None:
-        """Enter `pool`, and have texts encoded by it from now on. It is left when this is."""
+        """Enter `pool`, and have items encoded by it from now on. It is left when this is."""
         self._closing.enter_context(pool)
         self._run = pool.encode
 
-    def documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Their vectors with the document prompt, (n, d). Zeros for a text that the model cannot take."""
-        return self._encode("documents", texts)
-
-    def queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Their vectors with the query prompt, (n, d). Raises ModelError if one has none."""
-        return self._encode("queries", texts)
-
-    def _encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        if not texts:
-            return np.zeros((0, self._target.model.space.dimension), np.float32)
+    def encode(self, items: Items, role: Role) -> NDArray[np.float32]:
+        """Their vectors, (n, d). Zeros for a document that the model cannot take; of a query that it cannot take it raises ModelError."""
+        if not items:
+            return np.zeros((0, self._of.model.space.dimension), np.float32)
         if self._run is None:
             self._run = self._on_ray() if self._needs_actor() else self._here()
-        return self._run(kind, texts)
+        return self._run(items, role)
 
     def _needs_actor(self) -> bool:
-        workers = self._target.spec.workers
+        workers = self._workers
         if self._encoder is not None:
             return False
-        return self._target.model.spec.name != STAND_IN and (on_cluster() or workers.gpus_per_actor > 0 or bool(workers.label))
+        return self._of.model.spec.name != STAND_IN and (on_cluster() or workers.gpus_per_actor > 0 or bool(workers.label))
 
     def _here(self) -> Encode:
         encoder = self.encoder()
-        return lambda kind, texts: encode(encoder, kind, texts)
+        return lambda items, role: encode(encoder, items, role).vectors
 
     def _on_ray(self) -> Encode:
-        pool = Pool(start_ray(self._closing), self._target.model, self._target.spec.workers, 1, self._workforce)
+        pool = Pool(start_ray(self._closing), self._of.model, self._workers, 1, self._workforce)
         self.keep(pool)
         return pool.encode

@@ -7,7 +7,7 @@ What is not an input's fault, a lost node or a store that is away, is not counte
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from pipelines.errors import RevectorError, SpecError, WorkerError
 from pipelines.logs import warn
-from pipelines.spaces.space import Model
+from pipelines.spaces.space import Model, Role
 from pipelines.spec.running import WorkersSpec
-from workers.cluster.nodes import actor_options, cores, describe, is_alive, needs, node_of, places
+from workers.cluster.nodes import actor_options, describe, is_alive, needs, node_of, places
 from workers.embedding.actor import EmbedActor
 from workers.embedding.embed_shard import Embedding, Receipt, Shard
+from workers.encoders.encoder import Items
 from workers.observing.workforce import Stay, Workforce
 
 ATTEMPTS = 2
@@ -72,10 +73,7 @@ class Pool:
         self._ray = ray
         self._workers = workers
         self._most = most
-        device = "cuda" if workers.gpus_per_actor else "cpu"
-        threads = max(1, cores(ray, workers) // self._wanted()) if device == "cpu" else 1
-        options = {"device": device, "batch_tokens": workers.batch_tokens, "threads": threads, "precision": workers.precision}
-        self._arguments = (model.spec, model.space.id, options)
+        self._model = model
         self._workforce = workforce or Workforce()
         self._members: list[_Member] = []
         self._looked = 0.0
@@ -116,8 +114,8 @@ class Pool:
                 return
             yield from self._collect(numbers)
 
-    def encode(self, kind: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The vectors of a few texts, (n, d), from an actor that has the model; `kind`: "documents" or "queries". When no shard is left.
+    def encode(self, items: Items, role: Role) -> NDArray[np.float32]:
+        """The vectors of a few items, (n, d), from an actor that has the model. To be asked when no shard is left.
 
         An actor that dies over it is replaced. Raises the model's own error, or WorkerError.
         """
@@ -125,7 +123,7 @@ class Pool:
         while True:
             member = self._loaded()
             try:
-                vectors: NDArray[np.float32] = self._ray.get(member.actor.encode.remote(kind, texts), timeout=self._workers.deadline)
+                vectors: NDArray[np.float32] = self._ray.get(member.actor.encode.remote(items, role), timeout=self._workers.deadline)
             except errors.RayTaskError as error:
                 if isinstance(error.cause, RevectorError):
                     raise error.cause from error
@@ -307,7 +305,8 @@ class Pool:
     def _spawn(self) -> _Member:
         options = actor_options(self._workers, self._unfit)
         try:
-            actor = self._ray.remote(EmbedActor).options(max_concurrency=IN_FLIGHT, **options).remote(*self._arguments)
+            kind = self._ray.remote(EmbedActor).options(max_concurrency=IN_FLIGHT, **options)
+            actor = kind.remote(self._model.spec, self._model.space.id, self._workers, self._wanted())
         except ValueError as error:  # a label that Ray does not take, or one and a half GPUs
             raise SpecError(f"workers: expected what Ray takes, found {error}") from error
         stay = self._workforce.hire(self._workers.gpus_per_actor)

@@ -1,4 +1,7 @@
-"""What an encoder is: texts in, vectors of one space out."""
+"""What an encoder is: items in, vectors of one space out.
+
+A new one is a class with these members, and a loader in `workers.encoders.loading.LOADERS`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,33 +10,31 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.spaces.space import Model
+from pipelines.errors import ModelError
+from pipelines.spaces.space import Model, Role
+
+Items = Sequence[str]
+"""What vectors are made of. Texts: the only kind of content that there is yet."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenized:
-    """Texts, ready for the model."""
+class Prepared:
+    """Items, ready for the model. What else is in it, only the encoder that prepared them knows."""
 
-    ids: NDArray[np.int32]
-    """Token ids of all texts one after another, (sum of lengths,); empty for the stand-in."""
-    lengths: NDArray[np.int64]
-    """Tokens of each text, (n,): cut at the longest input, special tokens included."""
-    prompt: str
-    """What was put before every text."""
-    texts: Sequence[str] = ()
-    """The texts without the prompt, for what tokenises by itself; else empty."""
+    units: NDArray[np.int64]
+    """What each item costs the model, (n,): of a text its tokens, special ones included, cut at the longest input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The vectors of some texts."""
+    """The vectors of some items."""
 
     vectors: NDArray[np.float32]
-    """(n, dimension), in the order of the texts. Rows of failed texts are zero."""
-    tokens: int
-    """Through the model: special tokens included, padding not."""
+    """(n, dimension), in the order of the items. Rows of failed items are zero."""
+    units: int
+    """Through the model, those of failed items and padding not counted."""
     failed: dict[int, str]
-    """The index of a text that has no vector, and the reason. Never holds the text."""
+    """The index of an item that has no vector, and the reason. Never holds the item."""
     seconds: float
     """In the model."""
 
@@ -46,22 +47,19 @@ class Encoder(Protocol):
     how: str
     """How it runs, in a line for people: "packed, float32"."""
 
-    def tokenize(self, texts: Sequence[str]) -> Tokenized:
-        """What `forward` takes of documents, with the document prompt. May run in other threads beside `forward`."""
+    def prepare(self, items: Items, role: Role) -> Prepared:
+        """What `forward` takes. May run in other threads beside `forward`."""
         ...
 
-    def forward(self, tokenized: Tokenized) -> Encoded:
-        """The vectors of tokenised texts. A text that fails alone is in `failed`; any other trouble raises. One thread at a time."""
+    def forward(self, prepared: Prepared) -> Encoded:
+        """The vectors of what it prepared. An item that fails alone is in `failed`; any other trouble raises. One thread at a time."""
         ...
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        """`forward(tokenize(texts))`."""
-        ...
 
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The vectors of queries, (n, dimension), with the query prompt. Raises ModelError if one has none."""
-        ...
-
-    def encode_query(self, text: str) -> NDArray[np.float32]:
-        """The vector of a query, (dimension,)."""
-        ...
+def encode(encoder: Encoder, items: Items, role: Role) -> Encoded:
+    """The vectors of a few items, one step after the other. Raises ModelError if a query has none: nothing can be searched without."""
+    encoded = encoder.forward(encoder.prepare(items, role))
+    if role == "query" and encoded.failed:
+        place, reason = next(iter(encoded.failed.items()))
+        raise ModelError(f"expected a vector of query {place + 1}, found none ({reason}): ask in other words")
+    return encoded

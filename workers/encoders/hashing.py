@@ -4,15 +4,25 @@ import hashlib
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.spaces.space import Model, Space
-from workers.encoders.encoder import Encoded, Tokenized
+from pipelines.spaces.space import Model, Role, Space
+from workers.encoders.encoder import Encoded, Items, Prepared
 
 HASH_BLOCK_BYTES = 1 << 17
 """Random bytes that the stand-in makes at a time: they stay in the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Texts(Prepared):
+    """Texts as they are: the stand-in takes them whole."""
+
+    prompt: str
+    """To be put before each."""
+    texts: Sequence[str]
 
 
 class HashEncoder:
@@ -26,29 +36,20 @@ class HashEncoder:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def tokenize(self, texts: Sequence[str]) -> Tokenized:
+    def prepare(self, items: Items, role: Role) -> Prepared:
         """Tokens are counted by spaces."""
-        lengths = np.fromiter((text.count(" ") + 1 for text in texts), np.int64, len(texts))
-        return Tokenized(np.empty(0, np.int32), lengths, self.model.space.prompt, texts)
+        units = np.fromiter((text.count(" ") + 1 for text in items), np.int64, len(items))
+        return Texts(units, self.model.prompt(role), items)
 
-    def forward(self, tokenized: Tokenized) -> Encoded:
+    def forward(self, prepared: Prepared) -> Encoded:
+        assert isinstance(prepared, Texts)
         started = time.perf_counter()
-        space, texts = self.model.space, tokenized.texts
+        space, texts = self.model.space, prepared.texts
         vectors = np.empty((len(texts), space.dimension), np.float32)
         rows = max(1, HASH_BLOCK_BYTES // (2 * space.dimension))
         for start in range(0, len(texts), rows):
-            vectors[start : start + rows] = _hash_vectors([tokenized.prompt + text for text in texts[start : start + rows]], space)
-        return Encoded(vectors, int(tokenized.lengths.sum()), {}, time.perf_counter() - started)
-
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        return self.forward(self.tokenize(texts))
-
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return _hash_vectors([self.model.query_prompt + text for text in texts], self.model.space)
-
-    def encode_query(self, text: str) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = self.encode_queries([text])[0]
-        return vector
+            vectors[start : start + rows] = _hash_vectors([prepared.prompt + text for text in texts[start : start + rows]], space)
+        return Encoded(vectors, int(prepared.units.sum()), {}, time.perf_counter() - started)
 
 
 def _hash_vectors(texts: Sequence[str], space: Space) -> NDArray[np.float32]:

@@ -1,26 +1,36 @@
-"""Text in, vectors out: a sentence-transformers model, and the stand-in. Knows nothing of Ray, tables or shards.
+"""Loads the encoder of a model. The extension point for kinds of encoders is LOADERS.
 
 torch and sentence-transformers are imported when a real model is loaded, not before.
 """
 
+from collections.abc import Callable
+
 from pipelines.spaces.space import STAND_IN, Model
-from pipelines.spec.running import Precision
 from workers.encoders.encoder import Encoder
 from workers.encoders.hashing import HashEncoder
+from workers.encoders.machine import PROCESSOR, Machine
+
+Loader = Callable[[Model, Machine], Encoder | None]
+"""Loads a model onto a machine; None: it is not of the kind that this one loads. Raises ModelError."""
 
 
-def load_encoder(
-    model: Model, *, device: str = "cpu", batch_tokens: int | None = None, threads: int | None = None, precision: Precision = "auto"
-) -> Encoder:
-    """Load `model` onto `device` (torch's name for it), from its folder and without a network.
+def load_encoder(model: Model, machine: Machine = PROCESSOR) -> Encoder:
+    """Load `model` onto the device of `machine`, from its folder and without a network.
 
-    `batch_tokens` bounds a forward pass, padding counted (None: what suits the device); `threads` are torch's on a processor (None:
-    torch decides). `precision` is that of the matrix products: "auto" takes bfloat16 where the device has it natively and the model's
-    vectors stay the same within tolerance. Nothing else changes a vector by more than rounding in float32. Raises ModelError if the
-    folder does not hold what `model` says.
+    Raises ModelError if the folder does not hold what `model` says.
     """
-    if model.spec.name == STAND_IN:
-        return HashEncoder(model)
+    return next(encoder for loader in LOADERS if (encoder := loader(model, machine)) is not None)
+
+
+def _stand_in(model: Model, _: Machine) -> Encoder | None:
+    return HashEncoder(model) if model.spec.name == STAND_IN else None
+
+
+def _sentence_transformers(model: Model, machine: Machine) -> Encoder:
     from workers.encoders.text.sentence import SentenceEncoder
 
-    return SentenceEncoder(model, device, batch_tokens, threads, precision)
+    return SentenceEncoder(model, machine)
+
+
+LOADERS: tuple[Loader, ...] = (_stand_in, _sentence_transformers)
+"""In the order in which they are asked. The last one takes every model."""

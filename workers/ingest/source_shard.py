@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.content.chunks import HASH, Spans, chunk_rows, chunk_schema, hash_documents
-from pipelines.content.documents import Corpus, DeadLetter, DocumentBatch, SourceShard, gathered
+from pipelines.content.documents import DeadLetter, DocumentBatch, SourceShard, gathered
 from pipelines.content.settling import file_numbers, halves
+from pipelines.content.source import Source
 from storage.tables.chunk_table import ChunkTable
 
 GROUP_ROWS = 8192
@@ -29,7 +30,7 @@ ROWS = pa.schema(
 class Ingest:
     """What all shards of a run have in common."""
 
-    corpus: Corpus
+    corpus: Source
     chunker: Spans
     table: ChunkTable
     version: int | None
@@ -69,7 +70,7 @@ def ingest_shard(ingest: Ingest, shard: SourceShard) -> Ingested:
     if ingest.stage:
         first = next(batches, None)  # nothing changed: nothing is opened for writing
         if first is not None:
-            fragments = ingest.table.store.stage(ingest.table.name, chunk_schema(ingest.metadata), chain([first], batches))
+            fragments = ingest.table.collection.store.stage(ingest.table.name, chunk_schema(ingest.metadata), chain([first], batches))
     else:
         for _ in batches:
             pass

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.measures.quality import Drift, overlap
+from pipelines.spaces.known import known_models
 from pipelines.spec.declared import CollectionSpec, Spec
+from storage.collection import Collection
 from storage.reading.neighbourhoods import Hit, compare_neighbourhoods
+from storage.reading.versions import find_version
 from storage.sources.labelled import load_labelled
 from storage.store.lance import Store, table_meta, take
+from storage.tables.version import Version
 from workers.embedding.encoding import Encoding
 from workers.judging.ranking import Ranking, held_labels, rank
-from workers.judging.shape import Shape, drift_between, shape
-from workers.planning.known_models import Subject, find_subject, known_models
+from workers.reports.shape import Shape, drift_between, shape
 
 CHANGED = 5
 """Queries that are told in full."""
@@ -40,7 +43,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Answer:
     """One result of a query."""
 
     chunk_id: str
@@ -59,8 +62,8 @@ class Changed:
     """A labelled query, or the beginning of a chunk's text."""
     overlap: float
     """Of the nearest 10 documents or contents."""
-    a: list[Found]
-    b: list[Found]
+    a: list[Answer]
+    b: list[Answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +101,10 @@ def compare(spec: Spec, name: str | None, a: str, b: str) -> Comparison:
 
     Raises NotFound if there is no such thing, ModelError if there are labelled queries and a model is not at hand.
     """
-    collection, declared = spec.collection(name)
+    name, declared = spec.collection(name)
+    collection = Collection(Store(spec.store), name)
     known = tuple(known_models((declared.model, *declared.candidates)))
-    first, second = (find_subject(Store(spec.store), declared, collection, each, known) for each in (a, b))
+    first, second = (find_version(collection, generation, known) for generation in (a, b))
     pairs = compare_neighbourhoods(first.vectors, second.vectors)
     queries, rankings = _rankings(declared, first, second)
     if rankings is None:
@@ -108,9 +112,9 @@ def compare(spec: Spec, name: str | None, a: str, b: str) -> Comparison:
         answers = _Answers(texts, [pair.first for pair in pairs.each], [pair.second for pair in pairs.each])
     else:
         answers = _Answers(queries, rankings[0].found, rankings[1].found)
-    sides = [_side(each, ranking) for each, ranking in zip((first, second), rankings or (None, None), strict=True)]
+    sides = [_side(version, ranking) for version, ranking in zip((first, second), rankings or (None, None), strict=True)]
     return Comparison(
-        collection=collection,
+        collection=name,
         a=sides[0],
         b=sides[1],
         overlap=pairs.mean,
@@ -122,56 +126,56 @@ def compare(spec: Spec, name: str | None, a: str, b: str) -> Comparison:
     )
 
 
-def _rankings(declared: CollectionSpec, first: Subject, second: Subject) -> tuple[list[str], tuple[Ranking, Ranking] | None]:
+def _rankings(declared: CollectionSpec, first: Version, second: Version) -> tuple[list[str], tuple[Ranking, Ranking] | None]:
     """The labelled queries, and how both versions answer them, by the documents that both hold; None if there are none."""
     labelled = load_labelled(declared.gates.queries) if declared.gates.queries else []
-    held = [held_labels(each, labelled) for each in (first, second)]
-    labels = {place: common for place, found in held[0].items() if (common := found & held[1].get(place, frozenset()))}
+    ours, theirs = held_labels(first, labelled), held_labels(second, labelled)
+    labels = {place: common for place, documents in ours.items() if (common := documents & theirs.get(place, frozenset()))}
     if not labels:
         return [], None
     rankings = []
-    for subject in (first, second):
-        with Encoding(subject) as encoding:
-            rankings.append(rank(subject, labelled, labels, encoding))
-    return [each.query for each in labelled], (rankings[0], rankings[1])
+    for version in (first, second):
+        with Encoding(version, declared.workers) as encoding:
+            rankings.append(rank(version, labelled, labels, encoding))
+    return [query.query for query in labelled], (rankings[0], rankings[1])
 
 
-def _side(subject: Subject, ranking: Ranking | None) -> Side:
+def _side(version: Version, ranking: Ranking | None) -> Side:
     return Side(
-        generation=subject.generation,
-        version=subject.version,
-        chunk_version=subject.chunk_version,
-        model=str(table_meta(subject.vectors)["model"]["name"]),
-        space=str(subject.space["id"]),
-        dimension=int(subject.space["dimension"]),
-        shape=shape(subject),
+        generation=version.generation,
+        version=version.number,
+        chunk_version=version.chunk_version,
+        model=str(table_meta(version.vectors)["model"]["name"]),
+        space=str(version.space["id"]),
+        dimension=int(version.space["dimension"]),
+        shape=shape(version),
         ndcg=ranking.mean("ndcg") if ranking else None,
         recall=ranking.mean("recall") if ranking else None,
     )
 
 
-def _most_changed(first: Subject, second: Subject, answers: _Answers) -> list[Changed]:
+def _most_changed(first: Version, second: Version, answers: _Answers) -> list[Changed]:
     """The queries with the least overlap, those that are the same left out."""
     shares = [overlap([hit.key for hit in a], [hit.key for hit in b]) for a, b in zip(answers.a, answers.b, strict=True)]
     order = sorted((share, place) for place, share in enumerate(shares) if share is not None and share < 1)
     return [
-        Changed(answers.queries[place], share, _found(first, answers.a[place]), _found(second, answers.b[place]))
+        Changed(answers.queries[place], share, _answers(first, answers.a[place]), _answers(second, answers.b[place]))
         for share, place in order[:CHANGED]
     ]
 
 
-def _found(subject: Subject, hits: Sequence[Hit]) -> list[Found]:
+def _answers(version: Version, hits: Sequence[Hit]) -> list[Answer]:
     if not hits:
         return []
-    rows = take(subject.vectors, _addresses([hit.address for hit in hits]), ["chunk_id", "doc_id", "text"]).to_pylist()
-    return [Found(row["chunk_id"], row["doc_id"], round(hit.score, 6), row["text"][:TEXT]) for row, hit in zip(rows, hits, strict=True)]
+    rows = take(version.vectors, _addresses([hit.address for hit in hits]), ["chunk_id", "doc_id", "text"]).to_pylist()
+    return [Answer(row["chunk_id"], row["doc_id"], round(hit.score, 6), row["text"][:TEXT]) for row, hit in zip(rows, hits, strict=True)]
 
 
-def _texts(subject: Subject, places: Sequence[int]) -> list[str]:
+def _texts(version: Version, places: Sequence[int]) -> list[str]:
     """The beginnings of the texts at some addresses."""
     if not places:
         return []
-    return [text[:TEXT] for text in take(subject.vectors, _addresses(places), ["text"])["text"].to_pylist()]
+    return [text[:TEXT] for text in take(version.vectors, _addresses(places), ["text"])["text"].to_pylist()]
 
 
 def _addresses(places: Sequence[int]) -> np.ndarray:

@@ -13,8 +13,8 @@ from storage.history.evaluations import keep_queries, kept_queries
 from storage.reading.neighbourhoods import DEPTH, Hit, hits, locate
 from storage.reading.neighbours import searched
 from storage.sources.labelled import Labelled
+from storage.tables.version import Version
 from workers.embedding.encoding import Encoding
-from workers.planning.known_models import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,31 +31,31 @@ class Ranking:
         return float(np.mean([quality[measure] for quality in self.quality.values()]))
 
 
-def query_vectors(subject: Subject, queries: Sequence[str], encoding: Encoding) -> NDArray[np.float32]:
-    """Their vectors in the subject's space, (n, d). Those that were made before are kept in the store; `encoding` makes the others.
+def query_vectors(version: Version, queries: Sequence[str], encoding: Encoding) -> NDArray[np.float32]:
+    """Their vectors in the version's space, (n, d). Those that were made before are kept in the store; `encoding` makes the others.
 
     Raises ModelError if the model is not at hand.
     """
-    prompt, space = subject.model.query_prompt, str(subject.space["id"])
+    prompt, space = version.model.query_prompt, str(version.space["id"])
     keys = [bytes(key) for key in digests(pa.array([prompt] * len(queries)), pa.array(queries)).to_pylist()]
-    kept = kept_queries(subject.store, subject.collection, space)
+    kept = kept_queries(version.collection, space)
     missing = {key: query for key, query in zip(keys, queries, strict=True) if key not in kept}
     if missing:
-        kept |= dict(zip(missing, encoding.queries(list(missing.values())), strict=True))
-        keep_queries(subject.store, subject.collection, space, {key: kept[key] for key in keys})
+        kept |= dict(zip(missing, encoding.encode(list(missing.values()), "query"), strict=True))
+        keep_queries(version.collection, space, {key: kept[key] for key in keys})
     return np.stack([kept[key] for key in keys])
 
 
-def held_labels(subject: Subject, labelled: Sequence[Labelled]) -> dict[int, frozenset[str]]:
+def held_labels(version: Version, labelled: Sequence[Labelled]) -> dict[int, frozenset[str]]:
     """The relevant documents that the version holds, for each query that has some, by its place."""
-    held = locate(subject.vectors, "doc_id", {document for each in labelled for document in each.relevant}).keys()
-    return {place: found for place, each in enumerate(labelled) if (found := each.relevant & held)}
+    held = locate(version.vectors, "doc_id", {document for query in labelled for document in query.relevant}).keys()
+    return {place: relevant for place, query in enumerate(labelled) if (relevant := query.relevant & held)}
 
 
-def rank(subject: Subject, labelled: Sequence[Labelled], labels: Mapping[int, frozenset[str]], encoding: Encoding) -> Ranking:
+def rank(version: Version, labelled: Sequence[Labelled], labels: Mapping[int, frozenset[str]], encoding: Encoding) -> Ranking:
     """Search for each query as a reader does, and hold the documents that are found against `labels`."""
-    vectors = query_vectors(subject, [each.query for each in labelled], encoding)
-    found = [each[:TOP] for each in hits(subject.vectors, searched(subject.vectors, vectors, DEPTH), "doc_id")]
-    documents = {str(place): [str(hit.key) for hit in found[place]] for place in labels}
+    vectors = query_vectors(version, [query.query for query in labelled], encoding)
+    nearest = [documents[:TOP] for documents in hits(version.vectors, searched(version.vectors, vectors, DEPTH), "doc_id")]
+    documents = {str(place): [str(hit.key) for hit in nearest[place]] for place in labels}
     quality = rank_quality({str(place): relevant for place, relevant in labels.items()}, documents)
-    return Ranking(found, {place: quality[str(place)] for place in labels})
+    return Ranking(nearest, {place: quality[str(place)] for place in labels})

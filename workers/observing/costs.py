@@ -9,7 +9,7 @@ HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class MachineTime:
     """Machine time that nobody else could use."""
 
     cpu_seconds: float = 0.0
@@ -17,12 +17,12 @@ class Held:
     gpu_seconds: float = 0.0
     """Of one GPU."""
 
-    def __add__(self, other: "Held") -> "Held":
-        return Held(self.cpu_seconds + other.cpu_seconds, self.gpu_seconds + other.gpu_seconds)
+    def __add__(self, other: "MachineTime") -> "MachineTime":
+        return MachineTime(self.cpu_seconds + other.cpu_seconds, self.gpu_seconds + other.gpu_seconds)
 
-    def times(self, factor: float) -> "Held":
+    def times(self, factor: float) -> "MachineTime":
         """So many times as much."""
-        return Held(self.cpu_seconds * factor, self.gpu_seconds * factor)
+        return MachineTime(self.cpu_seconds * factor, self.gpu_seconds * factor)
 
     def amount(self, prices: PricesSpec) -> float:
         """In the currency of `prices`."""
@@ -39,7 +39,7 @@ class Cost:
     currency: str
 
 
-def cost(held: Mapping[str, Held], prices: PricesSpec) -> Cost | None:
+def cost(held: Mapping[str, MachineTime], prices: PricesSpec) -> Cost | None:
     """Of what each stage held. None without prices: nobody knows, which is not for nothing."""
     if not known(prices):
         return None
@@ -50,8 +50,3 @@ def cost(held: Mapping[str, Held], prices: PricesSpec) -> Cost | None:
 def known(prices: PricesSpec) -> bool:
     """Whether the spec has prices."""
     return bool(prices.cpu_hour or prices.gpu_hour)
-
-
-def total(held: Mapping[str, Held]) -> Held:
-    """Of all stages."""
-    return sum(held.values(), Held())

@@ -6,8 +6,8 @@ from typing import Any
 
 from pipelines.measures.gate import Gate
 from storage.history.catalog import Publication
+from workers.observing.account import Account
 from workers.observing.report import Result
-from workers.runs.session import Session
 
 Measure = tuple[str, dict[str, str], float]
 """Name, labels beside collection and command, value."""
@@ -75,32 +75,32 @@ def of_outcome(began: float, now: float, outcome: str, error: BaseException | No
         yield "revector_run_error", {"error": type(error).__name__}, 1
 
 
-def of_session(session: Session, progressed: float, going_on: bool) -> Iterator[Measure]:
+def of_account(account: Account, progressed: float, going_on: bool) -> Iterator[Measure]:
     """Of a run that has begun. `progressed`: when it last did."""
     yield "revector_progress_timestamp_seconds", {}, progressed
-    if session.change:
-        yield "revector_run_change", {"change": session.change}, 1
-    if moment := session.moment:
+    if account.change:
+        yield "revector_run_change", {"change": account.change}, 1
+    if moment := account.moment:
         if going_on:
             yield "revector_run_stage", {"stage": moment.stage}, 1
         yield "revector_progress_documents", {}, moment.documents
         yield "revector_progress_chunks", {}, moment.chunks
         yield "revector_progress_chunks_total", {}, moment.chunks if moment.total is None else moment.total
-    if session.speed:
-        yield "revector_tokens_per_second", {}, session.speed
-    tallies = list(session.tallies)
+    if account.speed:
+        yield "revector_tokens_per_second", {}, account.speed
+    tallies = list(account.tallies)
     yield "revector_forward_passes", {}, sum(tally.contents for tally in tallies)
     yield "revector_tokens", {}, sum(tally.tokens for tally in tallies)
     yield "revector_chunks_embedded", {}, sum(tally.embedded for tally in tallies)
     yield "revector_chunks_reused", {}, sum(tally.reused for tally in tallies)
-    workforce = session.workforce
+    workforce = account.workforce
     yield "revector_actors", {}, workforce.alive
     yield "revector_actors_replaced", {}, workforce.replaced
     yield "revector_shards_in_flight", {}, workforce.in_flight
     yield "revector_shards_requeued", {}, workforce.requeued
-    for stage, seconds in session.profile.so_far().items():
+    for stage, seconds in account.profile.so_far().items():
         yield "revector_stage_seconds", {"stage": stage}, seconds
-    if cost := session.cost():
+    if cost := account.cost():
         for stage, amount in cost.stages.items():
             yield "revector_cost", {"stage": stage, "currency": cost.currency}, amount
 

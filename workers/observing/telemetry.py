@@ -21,8 +21,8 @@ from pipelines.errors import Conflict
 from pipelines.logs import bound, log, warn
 from pipelines.spec.running import ScheduleSpec
 from storage.history.catalog import Publication
-from workers.observing.metrics import Measures, of_outcome, of_publication, of_result, of_session
-from workers.runs.session import Session
+from workers.observing.account import Account
+from workers.observing.metrics import Measures, of_account, of_outcome, of_publication, of_result
 
 METRICS = "REVECTOR_METRICS"
 """A folder, or the http(s):// address of a Pushgateway."""
@@ -45,7 +45,7 @@ class Observer:
         self._schedule = schedule
         self._sink = _sink(self._labels)
         self._began = time.time()
-        self._session: Session | None = None
+        self._account: Account | None = None
         self._moment: Any = None
         self._progressed = self._began
         self._published: Publication | None = None
@@ -55,9 +55,9 @@ class Observer:
         self._told = False
 
     @contextmanager
-    def follow(self, session: Session) -> Iterator[None]:
-        """Export every few seconds, while within it, how `session` stands."""
-        self._session = session
+    def follow(self, account: Account) -> Iterator[None]:
+        """Export every few seconds, while within it, how the run of `account` stands."""
+        self._account = account
         stop = threading.Event()
         thread = threading.Thread(target=self._repeat, args=(stop,), name="metrics", daemon=True)
         if self._sink:
@@ -83,7 +83,7 @@ class Observer:
         if error is not None:
             self._outcome, self._error = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed", error
         log("run ended", status=self._outcome, seconds=time.time() - self._began, **({"error": type(error).__name__} if error else {}))
-        if self._sink and (self._session or not isinstance(error, Conflict)):
+        if self._sink and (self._account or not isinstance(error, Conflict)):
             self._export()
             if error is None and self._outcome not in STOPPED:
                 self._write("success", self._success())
@@ -100,10 +100,10 @@ class Observer:
     def _now(self) -> Iterator[Any]:
         now = time.time()
         yield from of_outcome(self._began, now, self._outcome, self._error)
-        if self._session:
-            if self._session.moment != self._moment:
-                self._moment, self._progressed = self._session.moment, now
-            yield from of_session(self._session, self._progressed, self._outcome == "running")
+        if self._account:
+            if self._account.moment != self._moment:
+                self._moment, self._progressed = self._account.moment, now
+            yield from of_account(self._account, self._progressed, self._outcome == "running")
         if self._published:
             yield from of_publication(self._published)
         if self._result:

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from pipelines.logs import log
-from workers.observing.costs import Held
+from workers.observing.costs import MachineTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class Workforce:
         """Actors that have the model."""
         return sum(stay.loaded is not None and stay.until is None for stay in list(self.stays))
 
-    def held(self) -> Held:
+    def held(self) -> MachineTime:
         """By all actors so far: each has a core for itself, and its part of the GPUs."""
-        return sum((Held(stay.seconds, stay.seconds * stay.gpus) for stay in list(self.stays)), Held())
+        return sum((MachineTime(stay.seconds, stay.seconds * stay.gpus) for stay in list(self.stays)), MachineTime())
 
     def nodes(self) -> list[NodeUse]:
         """What the run had of each node, in the order in which it came there."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from storage.history.ledger import runs
 from workers.embedding.work import CODE_POINTS_A_TOKEN
-from workers.observing.costs import Held
+from workers.observing.costs import MachineTime
 from workers.planning.target import Target
 
 CALIBRATION_RUNS = 20
@@ -19,13 +19,13 @@ class Calibration:
     tokens_per_second: float | None
     """Of a whole run."""
     code_points_a_token: float
-    held: dict[str, Held] | None = None
+    held: dict[str, MachineTime] | None = None
     """What each stage of that run held, for a token; None if it did not tell."""
 
 
 def calibrate(target: Target) -> Calibration:
     """From the largest of the newest runs of this space: small ones measure the start-up."""
-    newest = itertools.islice(reversed(runs(target.store.objects, target.collection)), CALIBRATION_RUNS)
+    newest = itertools.islice(reversed(runs(target.collection)), CALIBRATION_RUNS)
     records = [record for run in newest if (record := run.read("result.json")) and "generations" in record]
     filled = [(each, record) for record in records for each in record["generations"] if each["space"] == target.model.space.id]
     largest, record = max(filled, key=lambda pair: int(pair[0]["embed"]["tokens"]), default=(None, {}))
@@ -34,7 +34,7 @@ def calibrate(target: Target) -> Calibration:
     return Calibration(largest["tokens_per_second"], largest["code_points_a_token"], _held(record))
 
 
-def _held(record: dict[str, Any]) -> dict[str, Held] | None:
+def _held(record: dict[str, Any]) -> dict[str, MachineTime] | None:
     """By a run, for each token that went through a model in it."""
     told, tokens = record["profile"].get("held"), record["embed"]["tokens"]
-    return {stage: Held(**held).times(1 / tokens) for stage, held in told.items()} if told else None
+    return {stage: MachineTime(**held).times(1 / tokens) for stage, held in told.items()} if told else None

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 from pipelines.content.chunks import metadata_type
 from pipelines.errors import ModelError, RevectorError
+from pipelines.spaces.known import model_of
 from pipelines.spec.declared import ModelSpec
 from storage.history.catalog import Publication
 from storage.history.promotion import decided_against
-from storage.sources.opening import open_corpus
+from storage.sources.opening import open_source
 from storage.store.lance import table_meta
 from workers.observing.report import Role
-from workers.planning.known_models import model_of
 from workers.planning.target import Target, restored_chunker, tokenizer_of
 
 
@@ -87,11 +87,11 @@ def _served(target: Target, here: Publication) -> Target:
     if here.chunk_table == target.chunk_table.name:
         return replace(target, model=model, candidates=())
     dataset = target.store.open(here.chunk_table)
-    chunker = restored_chunker(target.store, target.collection, table_meta(dataset)["chunker"], tokenizer_of(model))
+    chunker = restored_chunker(target.collection, table_meta(dataset)["chunker"], tokenizer_of(model))
     fields = metadata_type(dataset.schema)
     source = target.spec.source.model_copy(update={"metadata": tuple(field.name for field in fields) if fields else ()})
     spec = target.spec.model_copy(update={"source": source})
-    corpus = open_corpus(source, spec.limits)
+    corpus = open_source(source, spec.limits)
     served = replace(target, spec=spec, model=model, chunker=chunker, corpus=corpus, candidates=()) if chunker else None
     if served is None or served.chunk_table.name != here.chunk_table:
         raise ModelError(f"expected the way in which {here.chunk_table} was cut, found another")

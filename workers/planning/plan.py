@@ -13,12 +13,12 @@ from workers.embedding.work import find_work
 from workers.ingest.corpus_pass import CorpusPass, CorpusSummary
 from workers.ingest.source_shard import Ingest, Ingested
 from workers.ingest.tasks import run_inline
-from workers.observing.costs import Cost, Held, cost
+from workers.observing.costs import Cost, MachineTime, cost
 from workers.observing.report import Plan, PlannedGeneration, Progress, Report, silent
 from workers.planning.calibration import Calibration, calibrate
 from workers.planning.changes import classify_change
 from workers.planning.live import Live
-from workers.planning.standing import State, TableState, look, pinned
+from workers.planning.state import State, TableState, pinned, read_state
 from workers.planning.target import Target
 
 SHARD_BYTES = 16 << 20
@@ -49,46 +49,53 @@ def _metadata(state: TableState) -> pa.StructType | None:
 
 def make_plan(target: Target, report: Report = silent) -> Plan:
     """What `apply` would do now."""
-    state = look(target)
+    state = read_state(target)
     passes = {name: _dry_pass(table, report) for name, table in state.tables.items()}
-    measured = [calibrate(each) for each in state.live.targets]
-    pairs = zip(state.live.targets, measured, strict=True)
-    planned = [_plan_generation(state, each, passes[each.chunk_table.name], calibration) for each, calibration in pairs]
+    targets, subject = state.live.targets, state.live.subject
+    measured = [calibrate(one) for one in targets]
+    planned = [_plan_generation(state, one, passes[one.chunk_table.name], speed) for one, speed in zip(targets, measured, strict=True)]
     summaries = {name: corpus.summary() for name, corpus in passes.items()}
-    at_rest = all(state.at_rest(each) for each in state.live.targets)
-    pending = not at_rest or any(summary.changed for summary in summaries.values()) or any(each.pending for each in planned)
-    subject = state.live.subject
+    at_rest = all(state.at_rest(one) for one in targets)
+    pending = not at_rest or any(summary.changed for summary in summaries.values()) or any(generation.pending for generation in planned)
     change = classify_change(state, pending)
-    seconds = [each.seconds for each in planned]
+    documents, chunks, files = counts(summaries[subject.chunk_table.name])
     return Plan(
-        target.collection,
-        subject.generation.name,
-        subject.model.space.id,
-        change.kind,
-        change.reason,
-        *counts(summaries[subject.chunk_table.name]),
-        {name: sum(each.embed[name] for each in planned) for name in ("contents", "chunks", "tokens")},
-        {"chunks": sum(each.reuse["chunks"] for each in planned)},
-        count_inputs(passes[subject.chunk_table.name].dead),
-        None if None in seconds else sum(each for each in seconds if each is not None),
-        pinned(state),
-        pending,
-        change.identity,
-        planned,
-        [*notes(state), *_stopped(state)],
-        _estimate(planned, measured, subject.spec.prices),
+        collection=target.collection.name,
+        generation=subject.generation.name,
+        space=subject.model.space.id,
+        change=change.kind,
+        reason=change.reason,
+        documents=documents,
+        chunks=chunks,
+        files=files,
+        embed={unit: sum(generation.embed[unit] for generation in planned) for unit in ("contents", "chunks", "tokens")},
+        reuse={"chunks": sum(generation.reuse["chunks"] for generation in planned)},
+        dead_letters=count_inputs(passes[subject.chunk_table.name].dead),
+        seconds=_together([generation.seconds for generation in planned]),
+        pinned=pinned(state),
+        pending=pending,
+        identity=change.identity,
+        generations=planned,
+        notes=[*notes(state), *_stopped(state)],
+        cost=_estimate(planned, measured, subject.spec.prices),
     )
+
+
+def _together(seconds: list[float | None]) -> float | None:
+    """None if one is not known: the sum of the others would be taken for that of all."""
+    known = [one for one in seconds if one is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def _estimate(planned: list[PlannedGeneration], measured: list["Calibration"], prices: PricesSpec) -> Cost | None:
     """What earlier runs held for as many tokens, by the prices of today."""
-    held: dict[str, Held] = {}
+    held: dict[str, MachineTime] = {}
     for each, calibration in zip(planned, measured, strict=True):
         tokens = each.embed["tokens"]
         if tokens and calibration.held is None:
             return None
         for stage, used in (calibration.held or {}).items():
-            held[stage] = held.get(stage, Held()) + used.times(tokens)
+            held[stage] = held.get(stage, MachineTime()) + used.times(tokens)
     return cost(held, prices)
 
 

@@ -8,14 +8,15 @@ from typing import Any
 from pipelines.chunking.chunker import Chunker
 from pipelines.chunking.making import VERSION, make_chunker, restore_chunker
 from pipelines.chunking.tokens import ModelTokenizer, Tokenizer, WordTokenizer
-from pipelines.content.documents import Corpus
+from pipelines.content.source import Source
 from pipelines.errors import SpecError
 from pipelines.fingerprint import fingerprint
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spaces.space import Model
 from pipelines.spec.declared import CollectionSpec, ModelSpec, Spec
+from storage.collection import Collection
 from storage.history.catalog import publications
-from storage.sources.opening import open_corpus
+from storage.sources.opening import open_source
 from storage.store.lance import Store, table_meta
 from storage.tables.chunk_table import ChunkTable, kept_tokenizer
 from storage.tables.generations import Generation
@@ -25,14 +26,17 @@ from storage.tables.generations import Generation
 class Target:
     """One generation of a collection, resolved."""
 
-    store: Store
-    collection: str
+    collection: Collection
     spec: CollectionSpec
     model: Model
     chunker: Chunker
-    corpus: Corpus
+    corpus: Source
     candidates: tuple[Model, ...] = ()
     """Of the collection: models of generations that are kept beside the spec's main one."""
+
+    @property
+    def store(self) -> Store:
+        return self.collection.store
 
     @property
     def reading(self) -> str:
@@ -47,11 +51,11 @@ class Target:
 
     @property
     def chunk_table(self) -> ChunkTable:
-        return ChunkTable(self.store, self.collection, self.chunking)
+        return ChunkTable(self.collection, self.chunking)
 
     @property
     def generation(self) -> Generation:
-        return Generation(self.store, _generation_name(self.collection, self.chunking, self.model))
+        return _generation(self.collection, self.chunking, self.model)
 
     def chunks_meta(self) -> dict[str, Any]:
         """What the chunk table records of itself."""
@@ -71,16 +75,16 @@ class Target:
 
 def resolve_target(spec: Spec, name: str | None) -> Target:
     """The generation that the spec declares. Raises SpecError, ModelError, SourceError."""
-    collection, declared = spec.collection(name)
-    store = Store(spec.store)
-    with naming(collection):
+    name, declared = spec.collection(name)
+    collection = Collection(Store(spec.store), name)
+    with naming(name):
         model = resolve_model(declared.model)
         candidates = tuple(_candidate(number, each) for number, each in enumerate(declared.candidates))
         tokenizer = tokenizer_of(model)
-        chunker = _kept_chunker(store, collection, declared, model, tokenizer) or _new_chunker(declared, model, tokenizer)
+        chunker = _kept_chunker(collection, declared, model, tokenizer) or _new_chunker(declared, model, tokenizer)
         for candidate in candidates:
             _check_window(chunker, candidate)
-        return Target(store, collection, declared, model, chunker, open_corpus(declared.source, declared.limits), candidates)
+        return Target(collection, declared, model, chunker, open_source(declared.source, declared.limits), candidates)
 
 
 def _candidate(number: int, spec: ModelSpec) -> Model:
@@ -104,20 +108,20 @@ def _new_chunker(declared: CollectionSpec, model: Model, tokenizer: Tokenizer) -
     return make_chunker(declared.chunking, tokenizer, window, _prompt_tokens(model, tokenizer))
 
 
-def _kept_chunker(store: Store, collection: str, declared: CollectionSpec, model: Model, tokenizer: Tokenizer) -> Chunker | None:
+def _kept_chunker(collection: Collection, declared: CollectionSpec, model: Model, tokenizer: Tokenizer) -> Chunker | None:
     """The chunker of published chunks that were declared alike: their borders and ids stay when the model changes.
 
     Of several the newest that has vectors of this model, else the newest. None if there are none, or a chunk with what `model` adds might
     not fit its window.
     """
-    fitting = []
-    for table in dict.fromkeys(row.chunk_table for row in reversed(publications(store, collection))):
+    store, fitting = collection.store, []
+    for table in dict.fromkeys(row.chunk_table for row in reversed(publications(collection))):
         meta = table_meta(store.open(table)) if store.has(table) else {}
         if meta.get("declared") == declared.chunking.model_dump(mode="json"):
-            chunker = restored_chunker(store, collection, meta["chunker"], tokenizer)
+            chunker = restored_chunker(collection, meta["chunker"], tokenizer)
             if chunker and _fits(chunker, model, tokenizer):
                 fitting.append(chunker)
-    embedded = (each for each in fitting if store.has(_generation_name(collection, _chunking(each, declared), model)))
+    embedded = (chunker for chunker in fitting if _generation(collection, _chunking(chunker, declared), model).version is not None)
     return next(embedded, next(iter(fitting), None))
 
 
@@ -125,17 +129,18 @@ def _chunking(chunker: Chunker, declared: CollectionSpec) -> str:
     return fingerprint({"chunker": chunker.identity, "metadata": list(declared.source.metadata)})
 
 
-def _generation_name(collection: str, chunking: str, model: Model) -> str:
-    return f"{collection}.vectors.{fingerprint({'chunking': chunking, 'space': model.space.id})[:12]}"
+def _generation(collection: Collection, chunking: str, model: Model) -> Generation:
+    identity = fingerprint({"chunking": chunking, "space": model.space.id})
+    return Generation(collection, collection.table("vectors", identity[:12]))
 
 
-def restored_chunker(store: Store, collection: str, identity: dict[str, Any], tokenizer: Tokenizer) -> Chunker | None:
+def restored_chunker(collection: Collection, identity: dict[str, Any], tokenizer: Tokenizer) -> Chunker | None:
     """The chunker of that identity, with the model's `tokenizer` or the one that was kept; None if it cannot be had."""
     if identity["version"] != VERSION:
         return None
     if identity.get("tokenizer") in (None, tokenizer.identity):
         return restore_chunker(identity, tokenizer)
-    content = kept_tokenizer(store, collection, identity["tokenizer"]) if isinstance(tokenizer, ModelTokenizer) else None
+    content = kept_tokenizer(collection, identity["tokenizer"]) if isinstance(tokenizer, ModelTokenizer) else None
     return restore_chunker(identity, ModelTokenizer(content)) if content else None
 
 

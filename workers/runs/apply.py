@@ -11,17 +11,20 @@ from storage.history.built import Built, keep_built
 from storage.history.catalog import Publication, publish
 from storage.history.declaration import Declaration, declaration, declare
 from storage.history.evaluations import keep_evaluation
+from storage.reading.versions import version_of
 from storage.tables.index import update_index
 from storage.who import now, whoami
 from workers.embedding.encoding import Encoding
+from workers.judging.case import Case
 from workers.judging.gates import judge
+from workers.judging.hard_gates import ROWS
 from workers.observing.account import Tally
 from workers.observing.report import BuiltGeneration, Plan, Report, Result, Status, silent
 from workers.observing.telemetry import Observer, observe
 from workers.planning.calibration import calibrate
 from workers.planning.changes import classify_change
 from workers.planning.plan import counts, notes
-from workers.planning.standing import State, check_saved, look, pinned, thresholds
+from workers.planning.state import State, check_saved, pinned, read_state, thresholds
 from workers.planning.target import Target
 from workers.runs.filling import Filling
 from workers.runs.ingesting import CurrentChunks, ingest_corpus
@@ -35,21 +38,21 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent, ru
 
     Raises Conflict while another run has the collection, PlanStale if `saved` no longer holds.
     """
-    with observe("apply", target.collection, target.spec.schedule) as observer:
+    with observe("apply", target.collection.name, target.spec.schedule) as observer:
         result = _apply(target, saved, report, run_id, observer)
         return observer.ended(result, result.status)
 
 
 def _apply(target: Target, saved: Plan | None, report: Report, run_id: str | None, observer: Observer) -> Result:
-    state = look(target)
+    state = read_state(target)
     observer.published(state.current)
     if saved is not None:
         check_saved(saved, state)
     if state.settled:
         _declare(state)
         return nothing_to_do(state)
-    with open_session(target.store, target.collection, report, run_id, target.spec.prices) as session, observer.follow(session):
-        state = look(target)
+    with open_session(target.collection, report, run_id, target.spec.prices) as session, observer.follow(session.account):
+        state = read_state(target, state)
         if saved is not None:
             check_saved(saved, state)  # again, now that nobody else can change it
         return _Application(session, state, observer).perform()
@@ -57,11 +60,10 @@ def _apply(target: Target, saved: Plan | None, report: Report, run_id: str | Non
 
 def _declare(state: State) -> None:
     """Keep what the spec says now: a person who promotes or rolls back decides against that."""
-    subject = state.live.subject
-    objects = subject.store.objects
-    told = Declaration(state.declared, tuple(target.generation.name for target in state.live.targets))
-    if declaration(objects, subject.collection) != told:
-        declare(objects, subject.collection, told)
+    collection = state.live.subject.collection
+    newest = Declaration(state.declared, tuple(target.generation.name for target in state.live.targets))
+    if declaration(collection) != newest:
+        declare(collection, newest)
 
 
 class _Application:
@@ -84,7 +86,7 @@ class _Application:
         for name, table in self._state.tables.items():
             self._tables[name] = ingest_corpus(self._session, table)
         for target in self._state.live.wider:
-            with Encoding(target, self._session.workforce) as encoding:
+            with Encoding(target, target.spec.workers, self._session.account.workforce) as encoding:
                 self._fill(target, encoding)
         return self._finish([self._bring_up(target) for target in self._state.live.targets])
 
@@ -104,7 +106,7 @@ class _Application:
     def _bring_up(self, target: Target) -> BuiltGeneration:
         """Fill, index, judge, and publish if that is its part. What is as it was is left alone."""
         state = self._state
-        with Encoding(target, self._session.workforce) as encoding:
+        with Encoding(target, target.spec.workers, self._session.account.workforce) as encoding:
             version, tally = self._filled.get(target.generation.name) or self._fill(target, encoding)
             built = self._built(target, version, tally, encoding)
         if state.live.role(target) == "main":
@@ -114,7 +116,7 @@ class _Application:
     def _fill(self, target: Target, encoding: Encoding) -> tuple[int, Tally]:
         """Fill and index. Gives the version of the vectors, and what it took."""
         state, name = self._state, target.generation.name
-        table, tally = self._tables[target.chunk_table.name], self._session.begin_generation()
+        table, tally = self._tables[target.chunk_table.name], self._session.account.begin_generation()
         version = state.vectors[name]
         if version is None or table.version != state.table(target).version or not state.complete(target):
             began = time.monotonic()
@@ -131,34 +133,44 @@ class _Application:
         publication = _publication(self._session, target, version, table.version, dead)
         built = state.built[name]
         if built is not None and built.passed and state.at_rest(target) and _same(built.publication, publication):
-            return built
-        return self._judge(target, publication, built, tally, encoding)
+            return self._keep(replace(built, tries=built.tries + 1)) if tally.failed else built
+        case = self._case(target, publication, built, encoding)
+        return self._judge(target, publication, replace(case, failed=frozenset(tally.failed)))
 
-    def _judge(self, target: Target, publication: Publication, before: Built | None, tally: Tally, encoding: Encoding) -> Built:
+    def _case(self, target: Target, publication: Publication, before: Built | None, encoding: Encoding) -> Case:
+        known = (target.model, *target.candidates)
+        return Case(
+            version=version_of(target.store, publication, known),
+            spec=target.spec,
+            encoding=encoding,
+            served=version_of(target.store, self._current, known) if self._current else None,
+            since=before.publication.version if before and before.passed and not self._never_compared(target, before) else None,
+            dead=publication.dead_letters,
+        )
+
+    def _judge(self, target: Target, publication: Publication, case: Case) -> Built:
         """Hold the version against its gates, and keep what came of it."""
         session = self._session
-        session.tell("gates")
-        since = before.publication.version if before and before.passed and not self._never_compared(target, before) else None
-        with session.profile.stage("gates"):
-            gates = judge(
-                target,
-                publication.version,
-                publication.chunk_version,
-                encoding=encoding,
-                published=self._current,
-                since=since,
-                failed=tally.failed,
-                dead=publication.dead_letters,
-            )
+        session.account.tell("gates")
+        with session.account.profile.stage("gates"):
+            gates = judge(case)
         for gate in gates:
             log("gate", gate=gate.name, of=gate.kind, passed=gate.passed, value=gate.value, threshold=gate.threshold)
-        failed = sorted(tally.failed)[:DEAD_LETTERS_KEPT]
-        told = [asdict(gate) for gate in gates]
-        built = Built(publication, told, all(gate.passed for gate in gates), failed, thresholds(target))
-        session.fence.check()
-        keep_built(target.store, built)
-        versions = (publication.version, publication.chunk_version)
-        keep_evaluation(target.store, publication.generation, *versions, publication.space, gates, session.run.run_id)
+        built = Built(
+            publication=publication,
+            gates=[asdict(gate) for gate in gates],
+            passed=all(gate.passed for gate in gates),
+            failed=sorted(case.failed)[:DEAD_LETTERS_KEPT],
+            thresholds=thresholds(target),
+            lacking=case.lacking if next(gate.passed for gate in gates if gate.name == ROWS) else None,
+        )
+        self._keep(built)
+        keep_evaluation(case.version, gates, session.run.run_id)
+        return built
+
+    def _keep(self, built: Built) -> Built:
+        self._session.fence.check()
+        keep_built(self._session.collection.store, built)
         return built
 
     def _never_compared(self, target: Target, before: Built) -> bool:
@@ -178,9 +190,9 @@ class _Application:
             return "partial" if publication.dead_letters else "nothing"
         action = "publish" if target.generation.name == self._state.declared else "update"
         session = self._session
-        session.tell("publish")
+        session.account.tell("publish")
         session.fence.check()
-        with session.profile.stage("publish"):
+        with session.account.profile.stage("publish"):
             epoch = self._current.epoch + 1 if self._current else 1
             self._current = publish(target.store, replace(publication, epoch=epoch, action=action, at=now()))
         self._observer.published(self._current)
@@ -199,12 +211,12 @@ class _Application:
         table = self._tables[subject.chunk_table.name]
         main = next(each for each in generations if each.role == "main")
         documents, chunks, _ = counts(table.corpus.summary())
-        spent = session.spent()
+        spent = session.account.spent()
         tokens = sum(each.embed["tokens"] for each in generations)
         dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._failed.items())]
         quiet = all(state.at_rest(target) and self._as_it_was(target, generations) for target in state.live.targets)
         result = Result(
-            collection=subject.collection,
+            collection=subject.collection.name,
             generation=subject.generation.name,
             space=subject.model.space.id,
             change="none" if quiet else self._change.kind,
@@ -252,9 +264,9 @@ def _fill(session: Session, target: Target, tally: Tally, encoding: Encoding, ch
 
 
 def _index(session: Session, target: Target, version: int) -> int:
-    session.tell("index")
+    session.account.tell("index")
     session.fence.check()
-    with session.profile.stage("index"):
+    with session.account.profile.stage("index"):
         made = int(update_index(target.store.open(target.generation.name, version)).version)
     log("indexed", table=target.generation.name, version=made, renewed=made != version)
     return made
@@ -262,7 +274,7 @@ def _index(session: Session, target: Target, version: int) -> int:
 
 def _publication(session: Session, target: Target, version: int, chunk_version: int, dead: int) -> Publication:
     return Publication(
-        collection=target.collection,
+        collection=target.collection.name,
         epoch=0,
         action="publish",
         generation=target.generation.name,

@@ -61,7 +61,7 @@ class Filling:
 
     def perform(self, calibration: Calibration) -> int:
         """Do it. Gives the last version of the vectors table."""
-        tally, profile = self._tally, self._session.profile
+        tally, profile = self._tally, self._session.account.profile
         with profile.stage("compare"):
             work = self._find()
         tally.total = work.rows
@@ -70,19 +70,19 @@ class Filling:
         with profile.stage("reuse"):
             for count in self._reuse(work):
                 tally.reused += count
-                self._session.tell("reuse")
+                self._session.account.tell("reuse")
         if work.embed.rows:
             with profile.stage("embed"):
-                self._embed(Cutter(work, calibration.code_points_a_token, self._session.shard_numbers), calibration)
-            if self._session.embedding_since:
-                profile.split("embed", "start the model", self._session.embedding_since - self._embed_began)
+                self._embed(Cutter(work, calibration.code_points_a_token, self._session.account.shard_numbers), calibration)
+            if self._session.account.embedding_since:
+                profile.split("embed", "start the model", self._session.account.embedding_since - self._embed_began)
         if work.copies.rows or self._reasons:
             # Rows of contents that have a vector by now, and those of contents that cannot have one.
             with profile.stage("copies"):
                 rest = self._find()
                 for count in self._reuse(rest):
                     tally.embedded += count
-                    self._session.tell("embed")
+                    self._session.account.tell("embed")
                 self._bury(rest)
         if len(work.stale):
             self.version = self._session.commit(self._name, self.version, Change(work.stale, []))
@@ -102,7 +102,7 @@ class Filling:
         self._commit()
 
     def _embed(self, cutter: Cutter, calibration: Calibration) -> None:
-        self._session.tell("embed")
+        self._session.account.tell("embed")
         self._embed_began = time.monotonic()
         small = cutter.tokens <= max(ACTOR_TOKENS, HERE_SECONDS * (calibration.tokens_per_second or 0))
         for outcome in self._here(cutter) if small and self._may_run_here() else self._on_ray(cutter):
@@ -116,7 +116,7 @@ class Filling:
         """Whether nothing asks for an actor: no cluster, no GPU, and no run before this one that ended badly, maybe by an input."""
         target, run = self._target, self._session.run
         workers = target.spec.workers
-        earlier = [each for each in runs(target.store.objects, target.collection) if each.run_id != run.run_id]
+        earlier = [each for each in runs(target.collection) if each.run_id != run.run_id]
         before = next((each for each in reversed(earlier) if "upkeep" not in (each.read("intent.json") or {})), None)
         last = before.read("result.json") if before else {"status": "nothing"}
         well = last is not None and last["status"] not in BROKEN_OFF
@@ -125,7 +125,7 @@ class Filling:
     def _here(self, cutter: Cutter) -> Iterator[Receipt | Lost]:
         """A little work in this process: starting Ray and an actor would take longer. What goes wrong here is for the pool to sort out."""
         encoder = self._encoding.encoder()
-        self._session.profile.how = encoder.how
+        self._session.account.profile.how = encoder.how
         while shard := cutter.cut(self._shard_tokens):
             try:
                 receipt = embed_shard(self._embedding, encoder, shard, nullcontext())
@@ -139,10 +139,10 @@ class Filling:
         target = self._target
         most = cutter.tokens // ACTOR_TOKENS + 1
         session = self._session
-        pool = Pool(start_ray(session.closing), target.model, target.spec.workers, most, session.workforce)
+        pool = Pool(start_ray(session.closing), target.model, target.spec.workers, most, session.account.workforce)
         self._encoding.keep(pool)
         yield from pool.run(self._embedding, lambda: cutter.cut(self._shard_tokens), cutter.numbers)
-        session.profile.how = pool.how
+        session.account.profile.how = pool.how
 
     def _accept(self, receipt: Receipt) -> None:
         """Keep the receipt, count it, and commit it soon. Of two receipts of one shard the first wins."""
@@ -161,18 +161,18 @@ class Filling:
             return
         elapsed = sum(receipt.spent.values())
         self._shard_tokens = min(max(receipt.tokens / elapsed * SHARD_SECONDS, FIRST_SHARD_TOKENS), LARGEST_SHARD_TOKENS)
-        if self._session.embedding_since is None:
-            self._session.embedding_since = time.monotonic() - elapsed
+        if self._session.account.embedding_since is None:
+            self._session.account.embedding_since = time.monotonic() - elapsed
         tally = self._tally
         tally.contents += receipt.contents
         tally.embedded += receipt.rows
         tally.tokens += receipt.tokens
         tally.code_points += receipt.code_points
-        self._session.profile.note(receipt.worker, receipt.tokens, receipt.spent)
+        self._session.account.profile.note(receipt.worker, receipt.tokens, receipt.spent)
         log("shard done", **{name: record[name] for name in ("shard", "worker", "contents", "tokens", "failed")}, seconds=elapsed)
         self._failed(receipt.failed)
         self._stage(receipt.fragments)
-        self._session.tell("embed")
+        self._session.account.tell("embed")
 
     def _failed(self, reasons: dict[int, str]) -> None:
         if reasons:

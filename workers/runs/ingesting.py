@@ -11,9 +11,9 @@ from workers.cluster.connection import start_ray
 from workers.ingest.corpus_pass import CorpusPass, Step
 from workers.ingest.source_shard import Ingested
 from workers.ingest.tasks import ingest_on_ray, run_inline
-from workers.observing.costs import Held
+from workers.observing.costs import MachineTime
 from workers.planning.plan import begin_pass
-from workers.planning.standing import TableState
+from workers.planning.state import TableState
 from workers.planning.target import Target
 from workers.runs.session import Session
 
@@ -42,9 +42,9 @@ def ingest_corpus(session: Session, state: TableState) -> CurrentChunks:
 
     def told() -> Iterator[Ingested]:
         for found in done:
-            session.documents += len(found.seen)
-            session.tasks += Held(found.seconds if large else 0.0)
-            session.tell("read")
+            session.account.documents += len(found.seen)
+            session.account.tasks += MachineTime(found.seconds if large else 0.0)
+            session.account.tell("read")
             yield found
 
     def write(version: int, step: Step) -> int:
@@ -52,10 +52,10 @@ def ingest_corpus(session: Session, state: TableState) -> CurrentChunks:
         table.write_files(version, target.reading, step.records, session.fence.token)
         return session.commit(table.name, version, step.change)
 
-    with session.profile.stage("read"):
+    with session.account.profile.stage("read"):
         for step in corpus.inserts(shards, told()):
             version = write(version, step)
-    with session.profile.stage("settle"):
+    with session.account.profile.stage("settle"):
         last = corpus.settle(version)
         if not last.change.empty:
             version = write(version, last)
@@ -72,5 +72,5 @@ def _create_chunk_table(target: Target, corpus: CorpusPass) -> int:
     target.chunk_table.forget_files()  # of a table of that name that was dropped
     tokenizer = getattr(target.chunker, "tokenizer", None)
     if isinstance(tokenizer, ModelTokenizer):
-        keep_tokenizer(target.store, target.collection, tokenizer.identity, tokenizer.content)
+        keep_tokenizer(target.collection, tokenizer.identity, tokenizer.content)
     return int(target.store.create(target.chunk_table.name, chunk_schema(corpus.ingest.metadata), target.chunks_meta()).version)

@@ -5,7 +5,7 @@ from storage.history.built import Built
 from workers.observing.account import Tally
 from workers.observing.report import BuiltGeneration, Result, Role, Status
 from workers.planning.plan import begin_pass, counts, notes
-from workers.planning.standing import State
+from workers.planning.state import State
 from workers.planning.target import Target
 
 DEAD_LETTERS_KEPT = 10_000
@@ -14,11 +14,14 @@ NOTHING = {"contents": 0, "chunks": 0, "tokens": 0}
 
 
 def nothing_to_do(state: State) -> Result:
+    """Of an apply that began no run. What could not be embedded, and still cannot, is told each time."""
     target = state.live.subject
     corpus, _ = begin_pass(state.table(target), stage=False)
     documents, chunks, _ = counts(corpus.summary())
+    built = state.built[target.generation.name]
+    dead = built.publication.dead_letters if built else 0
     return Result(
-        collection=target.collection,
+        collection=target.collection.name,
         generation=target.generation.name,
         space=target.model.space.id,
         change="none",
@@ -27,12 +30,12 @@ def nothing_to_do(state: State) -> Result:
         embed=NOTHING,
         reuse={"chunks": 0},
         run_id=None,
-        status="nothing",
+        status="partial" if dead else "nothing",
         version=state.vectors[target.generation.name],
-        dead_letters=0,
+        dead_letters=dead,
         seconds={"total": 0.0, "model": 0.0},
         tokens_per_second=0.0,
-        gates=_gates(state.built[target.generation.name]),
+        gates=_gates(built),
         notes=notes(state),
     )
 
@@ -54,4 +57,5 @@ def built_generation(target: Target, role: Role, status: Status, built: Built, t
         tokens_per_second=tally.tokens / tally.seconds if tally.seconds else 0.0,
         code_points_a_token=tally.code_points / tally.tokens if tally.tokens else None,
         gates=_gates(built),
+        lacking=built.lacking,
     )

@@ -10,25 +10,24 @@ from datetime import timedelta
 
 from pipelines.errors import RevectorError, SpecError
 from pipelines.spec.declared import RetentionSpec
+from storage.collection import Collection
 from storage.history.catalog import Publication, current, publications, published
-from storage.store.lance import Store
 from storage.tables.generations import generations, named
-from storage.upkeep.maintenance import same_rows
+from storage.upkeep.maintenance import unchanged
 from workers.observing.report import Report, silent
 from workers.observing.telemetry import observe
 from workers.planning.live import live_generations
-from workers.planning.standing import State, look
+from workers.planning.state import State, read_state
 from workers.planning.target import Target
 from workers.runs.session import Session, open_session
-from workers.upkeep.steps import Chores, Upkeep
+from workers.upkeep.steps import Steps, Upkeep
 
 YOUNG = timedelta(hours=1)
 """Versions that nothing refers to stay so long: a plan, a status or an evaluation may be reading them, and none of them takes the fence."""
 
 
 def maintain(
-    store: Store,
-    collection: str,
+    collection: Collection,
     retention: RetentionSpec,
     chunk_table: str | None,
     report: Report = silent,
@@ -39,11 +38,11 @@ def maintain(
     `chunk_table`: the one that the spec declares, which stays whatever refers to it; None if that cannot be told: then all stay.
     Raises Conflict while another run has the collection.
     """
-    with observe("maintain", collection) as observer:
-        work = Chores(store, collection, retention, YOUNG, chunk_table)
+    with observe("maintain", collection.name) as observer:
+        work = Steps(collection, retention, YOUNG, chunk_table)
         if not work.due():
-            return observer.ended(Upkeep(collection, "nothing"), "nothing")
-        with _held(store, collection, "maintain", report, run_id) as session, observer.follow(session):
+            return observer.ended(Upkeep(collection.name, "nothing"), "nothing")
+        with _held(collection, "maintain", report, run_id) as session, observer.follow(session.account):
             work.begin(session)
             work.tend()
             work.move()
@@ -61,14 +60,14 @@ def erase(target: Target, report: Report = silent, run_id: str | None = None) ->
     Raises RevectorError if the corpus has changed since it was applied or readers do not have the newest state, StorageError if anything
     else is found in the store in the end.
     """
-    store, collection = target.store, target.collection
-    with _held(store, collection, "erase", report, run_id) as session:
-        state = look(target)
-        _check_newest(state, published(store, collection))
-        work = Chores(store, collection, RetentionSpec(publications=1, days=0), timedelta(0), target.chunk_table.name, worn=0.0)
+    collection = target.collection
+    with _held(collection, "erase", report, run_id) as session:
+        state = read_state(target)
+        _check_newest(state, published(collection))
+        work = Steps(collection, RetentionSpec(publications=1, days=0), timedelta(0), target.chunk_table.name, worn=0.0)
         work.begin(session)
         live = {each.generation.name for each in state.live.targets}
-        for generation in generations(store, collection):
+        for generation in generations(collection):
             if generation.name not in live:
                 work.drop(generation.name)
         work.give_up()  # before anything is written anew: what an earlier publication pins is not
@@ -84,24 +83,24 @@ def drop(target: Target, name: str, force: bool = False, report: Report = silent
 
     Raises SpecError if readers have it, or if the spec declares it and `force` is not set: the next run would build it again.
     """
-    store, collection = target.store, target.collection
-    table = named(collection, [generation.name for generation in generations(store, collection)], name)
-    _check_unread(store, collection, table)
-    if not force and table in {each.generation.name for each in live_generations(target, publications(store, collection)).targets}:
+    collection = target.collection
+    table = named(collection, [generation.name for generation in generations(collection)], name)
+    _check_unread(collection, table)
+    if not force and table in {each.generation.name for each in live_generations(target, publications(collection)).targets}:
         raise SpecError(
             f"expected a generation that the spec no longer declares, found {table}, which the next apply would build again: --force"
         )
-    with _held(store, collection, "drop", report) as session:
-        _check_unread(store, collection, table)  # again, now that no run can publish it
-        work = Chores(store, collection, RetentionSpec(), YOUNG, target.chunk_table.name)
+    with _held(collection, "drop", report) as session:
+        _check_unread(collection, table)  # again, now that no run can publish it
+        work = Steps(collection, RetentionSpec(), YOUNG, target.chunk_table.name)
         work.begin(session)
         work.drop(table)
         work.remove_tables()
         return work.end("dropped")
 
 
-def _check_unread(store: Store, collection: str, table: str) -> None:
-    here = current(store, collection)
+def _check_unread(collection: Collection, table: str) -> None:
+    here = current(collection)
     if here is not None and here.generation == table:
         raise SpecError(f"expected a generation that readers do not have, found {table}, which is published: promote another one first")
 
@@ -119,7 +118,7 @@ def _check_newest(state: State, here: Publication) -> None:
         if not state.finished(target):
             raise RevectorError(f"expected {target.generation.name} as a run finished it, found it unfinished: {remedy}")
     newest = state.vectors.get(here.generation)
-    if newest is None or not same_rows(state.live.subject.store, here.generation, here.version, newest):
+    if newest is None or not unchanged(state.live.subject.store, here.generation, here.version, newest):
         raise RevectorError(
             f"expected readers on the newest version of a live generation, found version {here.version} of {here.generation} "
             f"(newest {newest}): promote or apply what they shall have, then erase"
@@ -127,8 +126,8 @@ def _check_newest(state: State, here: Publication) -> None:
 
 
 @contextmanager
-def _held(store: Store, collection: str, kind: str, report: Report, run_id: str | None = None) -> Iterator[Session]:
+def _held(collection: Collection, kind: str, report: Report, run_id: str | None = None) -> Iterator[Session]:
     """A run of upkeep. Raises Conflict while another run has the collection."""
-    with open_session(store, collection, report, run_id) as session:
+    with open_session(collection, report, run_id) as session:
         session.begin(upkeep=kind)
         yield session

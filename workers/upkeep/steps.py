@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pipelines.spec.declared import RetentionSpec
+from storage.collection import Collection, is_generation, own_part
 from storage.history.built import find_built, forget_built, keep_built
 from storage.history.catalog import Publication, current, give_up, publications, publish, published, retire
-from storage.store.lance import Store
+from storage.history.fence import forget
 from storage.tables.chunk_table import ChunkTable
 from storage.tables.generations import generations
 from storage.tables.index import index_is_due, renew_index
@@ -22,16 +23,17 @@ from storage.upkeep.maintenance import (
     remove_all_else,
     remove_table,
     remove_versions,
-    same_rows,
+    unchanged,
 )
 from storage.upkeep.retention import (
     given_up,
     idle_lists,
     idle_tags,
+    idle_tokens,
     missing_tags,
     needed_versions,
     old_receipts,
-    remains,
+    old_runs,
     rewritable,
     tables_of,
     tag_again,
@@ -73,14 +75,15 @@ class Upkeep:
     seconds: dict[str, float] = field(default_factory=lambda: {"total": 0.0})
 
 
-class Chores:
+class Steps:
     """The steps of upkeep, in an order in which a crash after any of them loses nothing."""
 
     def __init__(
-        self, store: Store, collection: str, retention: RetentionSpec, young: timedelta, chunk_table: str | None, worn: float = WORN
+        self, collection: Collection, retention: RetentionSpec, young: timedelta, chunk_table: str | None, worn: float = WORN
     ) -> None:
-        self._store = store
+        """`young`: how long what nothing refers to stays. `chunk_table`: stays whatever refers to it; None: all do."""
         self._collection = collection
+        self._store = collection.store
         self._retention = retention
         self._young = young
         self._chunk_table = chunk_table
@@ -96,48 +99,50 @@ class Chores:
 
     def due(self) -> bool:
         """Whether there is anything to do. Touches nothing."""
-        store, collection = self._store, self._collection
-        needed, finished = needed_versions(store, collection)
-        tables = tables_of(store, collection)
+        collection = self._collection
+        needed, finished = needed_versions(collection)
+        tables = tables_of(collection)
         return bool(
             given_up(self._history(), self._retention, self._at)
-            or was_interrupted(store, collection)
+            or was_interrupted(collection)
             or self._unused()
-            or remains(store, collection)
-            or idle_lists(store, collection)
-            or next(old_receipts(store, collection), None)
+            or collection.remains()
+            or idle_lists(collection)
+            or next(old_receipts(collection), None)
+            or next(idle_tokens(collection), None)
+            or next(old_runs(collection), None)
             or any(self._to_tend(table) or self._to_clean(table, needed[table], finished[table]) for table in tables)
         )
 
     def begin(self, session: Session) -> None:
         self._session = session
-        self._before = {table: int(self._store.open(table).version) for table in tables_of(self._store, self._collection)}
+        self._before = {table: int(self._store.open(table).version) for table in tables_of(self._collection)}
 
     def tend(self) -> None:
         """Compact, and bring the indexes up to date."""
-        self._session.tell("compact")
-        for table in filter(self._to_tend, tables_of(self._store, self._collection)):
+        self._session.account.tell("compact")
+        for table in filter(self._to_tend, tables_of(self._collection)):
             dataset = self._store.open(table)
             before = _shape(dataset)  # now: a commit moves the handle along
             self._session.fence.check()
-            if _is_generation(table):
+            if is_generation(table):
                 dataset = renew_index(dataset)
             dataset = compact(dataset, self._session.fence.check, self._worn)
-            if not _is_generation(table):
-                _chunk_table(self._store, self._collection, table).carry_files(before[0], int(dataset.version))
+            if not is_generation(table):
+                ChunkTable(self._collection, own_part(table)).carry_files(before[0], int(dataset.version))
             self._tables.append(TableUpkeep(table, *zip(before, _shape(dataset), strict=True)))
 
     def move(self) -> None:
         """Let what was finished, and what readers have, be the same rows in their new versions."""
-        for generation in generations(self._store, self._collection):
-            if built := find_built(self._store, self._collection, generation.name):
+        for generation in generations(self._collection):
+            if built := find_built(self._collection, generation.name):
                 moved = self._moved(built.publication)
                 if moved != built.publication:
                     self._session.fence.check()
                     keep_built(self._store, replace(built, publication=moved))
-        here = current(self._store, self._collection)
+        here = current(self._collection)
         if here is not None and (moved := self._moved(here)) != here:
-            self._session.tell("publish")
+            self._session.account.tell("publish")
             self._session.fence.check()
             new = replace(
                 moved,
@@ -157,11 +162,11 @@ class Chores:
 
     def clean(self, all_else: bool = False) -> None:
         """Give up publications, and remove what only they needed. `all_else`: and every file that no version refers to."""
-        self._session.tell("clean up")
+        self._session.account.tell("clean up")
         store = self._store
         self.give_up()
-        needed, finished = needed_versions(store, self._collection)
-        for table in tables_of(store, self._collection):
+        needed, finished = needed_versions(self._collection)
+        for table in tables_of(self._collection):
             for version in missing_tags(store, table, needed[table]):
                 tag_again(store, table, version)
             tags = store.open(table).tags
@@ -173,15 +178,19 @@ class Chores:
             if all_else:
                 self._freed += remove_all_else(dataset)
         self.remove_tables()
-        for run in old_receipts(store, self._collection):
+        for run in old_receipts(self._collection):
             store.objects.remove(run.key("shards"))
+        for token in idle_tokens(self._collection):
+            forget(self._collection, token)
+        for run in old_runs(self._collection):
+            run.forget()
 
     def drop(self, generation: str) -> None:
         """Remove a generation. Its publications are given up first, so that none is pointed to while it goes."""
         self._session.fence.check()
-        forget_built(self._store, self._collection, generation)
+        forget_built(self._collection, generation)
         going = {row.epoch for row in self._history() if row.generation == generation and not row.removed}
-        retire(self._store, self._collection, generation)
+        retire(self._collection, generation)
         self._given_up = sorted({*self._given_up, *going})
         self._remove(generation)
 
@@ -189,46 +198,46 @@ class Chores:
         """Remove chunk tables that nothing needs, and what is left of tables that were removed."""
         for table in self._unused():
             self._remove(table)
-        for table in remains(self._store, self._collection):
+        for table in self._collection.remains():
             self._freed += remove_table(self._store, table)
-        for chunks in idle_lists(self._store, self._collection):
+        for chunks in idle_lists(self._collection):
             chunks.forget_files()
 
     def check(self) -> None:
         """Raises StorageError unless the tables' folders hold what is kept, and nothing else."""
-        self._session.tell("check")
-        tables = tables_of(self._store, self._collection)
+        self._session.account.tell("check")
+        tables = tables_of(self._collection)
         self._checked = sum(check_erased(self._store, table) for table in tables)
-        here = published(self._store, self._collection)
+        here = published(self._collection)
         self._store.open(here.generation, here.version)
 
     def end(self, status: Literal["maintained", "erased", "dropped"]) -> Upkeep:
         """The record of it."""
         session = self._session
-        seconds = {"total": time.monotonic() - session.began}
+        seconds = {"total": time.monotonic() - session.account.began}
         done = Upkeep(
-            self._collection,
-            status,
-            session.run.run_id,
-            self._tables,
-            self._published,
-            self._given_up,
-            self._removed,
-            self._freed,
-            self._checked,
-            seconds,
+            collection=self._collection.name,
+            status=status,
+            run_id=session.run.run_id,
+            tables=self._tables,
+            published=self._published,
+            given_up=self._given_up,
+            removed=self._removed,
+            freed=self._freed,
+            checked=self._checked,
+            seconds=seconds,
         )
         session.run.write("result.json", {**asdict(done), "at": now()})
         return done
 
     def _history(self) -> list[Publication]:
-        return publications(self._store, self._collection)
+        return publications(self._collection)
 
     def _to_tend(self, table: str) -> bool:
         dataset = self._store.open(table)
         if not rewritable(self._history(), table, int(dataset.version)):
             return False
-        return compaction_is_due(dataset, self._worn) or (_is_generation(table) and index_is_due(dataset))
+        return compaction_is_due(dataset, self._worn) or (is_generation(table) and index_is_due(dataset))
 
     def _to_clean(self, table: str, needed: set[int], finished: set[int]) -> bool:
         store = self._store
@@ -247,34 +256,26 @@ class Chores:
         if not self._store.has(table):
             return version
         latest = int(self._store.open(table).version)
-        same = version == self._before[table] or same_rows(self._store, table, version, latest)
+        same = version == self._before[table] or unchanged(self._store, table, version, latest)
         return latest if same else version
 
     def _unused(self) -> list[str]:
         if self._chunk_table is None:
             return []
-        return [table for table in unused_chunk_tables(self._store, self._collection) if table != self._chunk_table]
+        return [table for table in unused_chunk_tables(self._collection) if table != self._chunk_table]
 
     def _give_up(self, epochs: set[int]) -> None:
         if epochs:
             self._session.fence.check()
-            give_up(self._store, self._collection, epochs)
+            give_up(self._collection, epochs)
             self._given_up = sorted({*self._given_up, *epochs})
 
     def _remove(self, table: str) -> None:
         self._session.fence.check()
         self._freed += remove_table(self._store, table)
         self._removed.append(table)
-        if not _is_generation(table):
-            _chunk_table(self._store, self._collection, table).forget_files()
-
-
-def _chunk_table(store: Store, collection: str, table: str) -> ChunkTable:
-    return ChunkTable(store, collection, table.rpartition(".")[2])
-
-
-def _is_generation(table: str) -> bool:
-    return table.split(".")[1] == "vectors"
+        if not is_generation(table):
+            ChunkTable(self._collection, own_part(table)).forget_files()
 
 
 def _shape(dataset: Any) -> tuple[int, int, int]:

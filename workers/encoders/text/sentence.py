@@ -1,19 +1,17 @@
 """A sentence-transformers model: tokenised once, batched by tokens, packed where its architecture allows it."""
 
 import time
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.errors import ModelError
-from pipelines.spaces.space import Model
-from pipelines.spec.running import Precision
+from pipelines.spaces.space import Model, Role
 from workers.encoders.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
-from workers.encoders.encoder import Encoded, Tokenized
-from workers.encoders.text.stack import Layout, Stack, load_stack
+from workers.encoders.encoder import Encoded, Items, Prepared
+from workers.encoders.machine import Machine
+from workers.encoders.text.stack import BatchLayout, Stack, Tokenized, load_stack
 
 SMALLEST_NORM = 1e-6
 """A vector shorter than this has no direction that float32 arithmetic can be trusted with."""
@@ -25,44 +23,31 @@ CPU_BATCH_TOKENS, CPU_PADDED_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 1024, 32768
 class SentenceEncoder:
     """A sentence-transformers model. Norms, pooling and normalisation are in float32, whatever the precision of the products."""
 
-    def __init__(self, model: Model, device: str, batch_tokens: int | None, threads: int | None, precision: Precision) -> None:
-        self._threads = threads
+    def __init__(self, model: Model, machine: Machine) -> None:
+        self._threads = machine.threads
         self._use_threads()
         self.model = model
-        self._stack: Stack = load_stack(model, device, precision)
-        self._batch_tokens = batch_tokens or _batch_tokens(self._stack)
+        self._stack: Stack = load_stack(model, machine)
+        self._batch_tokens = machine.batch_tokens or _batch_tokens(self._stack)
         self.how = self._stack.how
 
-    def tokenize(self, texts: Sequence[str]) -> Tokenized:
-        return self._stack.tokenize(texts, self.model.space.prompt)
-
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        return self.forward(self.tokenize(texts))
-
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        encoded = self.forward(self._stack.tokenize(texts, self.model.query_prompt))
-        if encoded.failed:
-            place, reason = next(iter(encoded.failed.items()))
-            raise ModelError(f"expected a vector of query {place + 1}, found none ({reason}): ask in other words")
-        return encoded.vectors
-
-    def encode_query(self, text: str) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = self.encode_queries([text])[0]
-        return vector
+    def prepare(self, items: Items, role: Role) -> Prepared:
+        return self._stack.tokenize(items, self.model.prompt(role))
 
     def _use_threads(self) -> None:
         """OpenMP keeps their number for each calling thread."""
         if self._threads is not None:
             torch.set_num_threads(self._threads)
 
-    def forward(self, tokenized: Tokenized) -> Encoded:
+    def forward(self, prepared: Prepared) -> Encoded:
+        assert isinstance(prepared, Tokenized)
         self._use_threads()
-        lengths = tokenized.lengths
+        lengths = prepared.units
         failed = dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), "no tokens")
         done: list[tuple[NDArray[np.intp], torch.Tensor]] = []
         started = time.perf_counter()
         for batch in self._batches(lengths):
-            for part, outcome in encode_with_halving(batch, partial(self._stack.vectors, tokenized), is_out_of_memory):
+            for part, outcome in encode_with_halving(batch, partial(self._stack.vectors, prepared), is_out_of_memory):
                 if isinstance(outcome, Exception):
                     failed |= dict.fromkeys(part.tolist(), "out of memory")
                 else:
@@ -78,7 +63,7 @@ class SentenceEncoder:
 
     def _batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.intp]]:
         """Of the texts that have tokens."""
-        fill = packed_batches if self._stack.layout is Layout.PACKED else token_budget_batches
+        fill = packed_batches if self._stack.layout is BatchLayout.PACKED else token_budget_batches
         present = np.flatnonzero(lengths)
         return [present[batch] for batch in fill(lengths[present], self._batch_tokens)]
 
@@ -93,7 +78,7 @@ class SentenceEncoder:
 def _batch_tokens(stack: Stack) -> int:
     if stack.device.type != "cpu":
         return GPU_BATCH_TOKENS
-    return CPU_BATCH_TOKENS if stack.layout is Layout.PACKED else CPU_PADDED_BATCH_TOKENS
+    return CPU_BATCH_TOKENS if stack.layout is BatchLayout.PACKED else CPU_PADDED_BATCH_TOKENS
 
 
 def _without_direction(vectors: NDArray[np.float32]) -> dict[int, str]:

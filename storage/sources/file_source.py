@@ -1,0 +1,168 @@
+"""Documents in files: Parquet, JSON lines, CSV, plain text, Markdown and HTML."""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
+from pipelines.errors import SourceError, SourceMissing
+from pipelines.formats import csv, jsonl, parquet, rows, suffixes, text
+from pipelines.formats.limits import Budget, Unreadable
+from pipelines.formats.rows import Layout
+from pipelines.spec.declared import Format, LimitsSpec, SourceSpec
+from storage.sources import listing
+from storage.sources.layouts import check_tabular, check_textual, layout_of
+from storage.sources.listing import FileSystem
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A `Source` of files, tabular and textual ones mixed as they come."""
+
+    filesystem: FileSystem
+    base: str
+    """The folder that the files' paths are relative to."""
+    pattern: str
+    """A glob or a name below `base`; "" for all files of known suffixes."""
+    spec: SourceSpec
+    limits: LimitsSpec
+
+    @classmethod
+    def at(cls, filesystem: FileSystem, path: str, spec: SourceSpec, limits: LimitsSpec) -> "FileSource":
+        """The documents in a file, folder or glob of `filesystem`."""
+        return cls(filesystem, *listing.locate(filesystem, path), spec, limits)
+
+    def files(self) -> list[SourceFile]:
+        """All files, sorted by path. Raises SourceMissing if there is no such place, SpecError if the source does not fit the files."""
+        try:
+            files = listing.list_files(self.filesystem, self.base, self.pattern)
+        except FileNotFoundError as error:
+            raise SourceMissing(f"expected documents at {self.spec.uri}, found none: check source.uri") from error
+        except OSError as error:
+            raise SourceError(f"expected documents at {self.spec.uri}, found {type(error).__name__}: check source.uri") from error
+        if self.spec.format is None and self.pattern:
+            listing.check_suffixes(files)
+        known = [file for file in files if suffixes.format_of(file.path, self.spec.format)]
+        self._check_spec(known)
+        return known
+
+    def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
+        """Read off the first file that can be read and has the columns; strings if none does."""
+        names = self.spec.metadata
+        if not names:
+            return None
+        for file in files:
+            try:
+                with _reading():
+                    types = self._types(file)
+            except Unreadable:
+                continue
+            if types.keys() >= set(names):
+                return rows.metadata_struct(names, types)
+        return rows.metadata_struct(names, dict.fromkeys(names, pa.string()))
+
+    def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
+        """Parquet is cut at row groups and uncompressed JSON lines at bytes; other files stay whole."""
+        return listing.pack((piece for file in files for piece in self._pieces(file, target_bytes)), target_bytes)
+
+    def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
+        """Stream the documents of a shard, at most 8192 and about 16 MB at a time. Raises OSError if the store as a whole fails."""
+        layout = layout_of(self.spec, metadata, self.limits)
+        for piece in shard.pieces:
+            try:
+                with _reading():
+                    yield from self._read(piece, layout)
+            except Unreadable as error:
+                yield rows.only_letters(piece.file, layout, [DeadLetter("file", piece.file.path, "", str(error))])
+
+    def _path(self, file: SourceFile) -> str:
+        return f"{self.base}/{file.path}"
+
+    def _format(self, file: SourceFile) -> Format:
+        found = suffixes.format_of(file.path, self.spec.format)
+        if found is None:
+            raise SourceError(f"{file.path}: expected a file of this corpus, found a name of no known format")
+        return found
+
+    def _check_spec(self, files: Iterable[SourceFile]) -> None:
+        for format_ in sorted({self._format(file) for file in files}):
+            if format_ in text.TEXTUAL:
+                check_textual(format_, self.spec)
+            else:
+                check_tabular(format_, self.spec)
+
+    def _types(self, file: SourceFile) -> dict[str, pa.DataType]:
+        """The columns of a file and their types."""
+        format_ = self._format(file)
+        if format_ in text.TEXTUAL:
+            return dict.fromkeys(text.METADATA, pa.string())
+        if format_ == "parquet":
+            with self.filesystem.open(self._path(file), "rb") as raw:
+                return parquet.parquet_types(raw)
+        with self._open(file) as stream:
+            if format_ == "jsonl":
+                return jsonl.json_types(stream, self.limits.document_bytes)
+            return dict.fromkeys(csv.csv_header(stream), pa.string())
+
+    def _open(self, file: SourceFile) -> io.BufferedReader:
+        return listing.open_stream(self.filesystem, self._path(file), Budget(self.limits, file.size))
+
+    def _pieces(self, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
+        format_ = self._format(file)
+        if file.size > target_bytes and format_ == "parquet":
+            yield from self._row_group_pieces(file, target_bytes)
+        elif file.size > target_bytes and format_ == "jsonl" and not suffixes.compression(file.path):
+            yield from listing.byte_pieces(file, target_bytes)
+        else:
+            yield Piece(file), file.size
+
+    def _row_group_pieces(self, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
+        try:
+            with _reading(), self.filesystem.open(self._path(file), "rb") as raw:
+                footer = pq.read_metadata(raw)
+        except Unreadable:
+            # Whoever reads the piece reports it.
+            yield Piece(file), file.size
+        else:
+            yield from parquet.row_group_pieces(file, footer, target_bytes)
+
+    def _read(self, piece: Piece, layout: Layout) -> Iterator[DocumentBatch]:
+        file, format_ = piece.file, self._format(piece.file)
+        if format_ == "parquet":
+            with self.filesystem.open(self._path(file), "rb") as raw:
+                yield from parquet.read_parquet(raw, piece, layout)
+        elif format_ == "jsonl":
+            yield from jsonl.read_jsonl(lambda: self._open(file), piece, layout)
+        else:
+            with self._open(file) as stream:
+                if format_ == "csv":
+                    yield from csv.read_csv(stream, piece, layout, self._block_bytes(file))
+                else:
+                    yield text.read_textual(stream, file, format_, layout)
+
+    def _block_bytes(self, file: SourceFile) -> int:
+        """In which a record of a CSV file must lie whole."""
+        most = self.limits.document_bytes
+        return most if suffixes.compression(file.path) else max(1, min(file.size + 1, most))
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Raises Unreadable for what is wrong with one file. What is wrong with the store passes."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Unreadable("expected the file that was listed, found none") from None
+    except PermissionError:
+        raise Unreadable("expected a file that may be read, found permission denied") from None
+    except (pa.ArrowException, UnicodeDecodeError, OverflowError, MemoryError) as error:
+        raise Unreadable(f"incomplete: expected a whole and valid file, found it broken ({type(error).__name__})") from None
+    except OSError as error:
+        # Arrow's decoders raise a bare OSError; those of disks and networks have a number or a class of their own.
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        raise Unreadable("incomplete: expected a whole and valid file, found it broken or cut off") from None

@@ -1,0 +1,111 @@
+"""Hard gates: the rows of the chunk table and no others, vectors that can be compared, and that the model makes again of the same texts."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipelines.fingerprint import digests
+from pipelines.measures.gate import NAMED_ROWS, Gate, unmeasured
+from pipelines.measures.quality import unit
+from storage.reading.completeness import Health, chunk_ids, differences, draw, examine, usual_length
+from storage.reading.neighbours import to_numpy
+from storage.store.lance import SCAN_ROWS
+from workers.judging.case import Case
+
+ROWS = "rows"
+"""Names the gate without which nothing is known of what a version lacks."""
+RECOMPUTED = 200
+"""Rows whose vectors are made again: one wrong in twenty is missed with a chance of .00004."""
+RECOMPUTED_SHARE = 10
+"""Of the rows of an update at most one in so many."""
+UNIT_BAND = 1.01
+"""The factor by which the length of a normalised vector may differ from 1: float16 rounds to within .0005."""
+LENGTH_BAND = 10.0
+"""The same for others, from their median."""
+
+
+def rows(case: Case) -> Iterator[Gate]:
+    """The rows of the chunk table, each once, and no others."""
+    chunks, vectors = case.version.chunks, case.version.vectors
+    missing = surplus = 0
+    named: list[str] = []
+    if case.lacking not in ((0, 0, 0), case.excused):
+        for lacking, extra in differences(chunks, vectors):
+            for ids in _lacking(case, lacking):
+                missing += len(ids)
+                named += ids[: NAMED_ROWS - len(named)]
+            surplus += len(extra)
+            named += chunk_ids(vectors, extra[: NAMED_ROWS - len(named)])
+    detail = f"{missing:,} chunks have no vector, {surplus:,} vectors have no chunk or are there twice"
+    if not missing and not surplus:
+        excused = f" but for {case.lacking[0]:,} dead letters" if case.lacking[0] else ""
+        detail = f"{vectors.count_rows():,} rows, those of the chunk table{excused}"
+    yield _hard(ROWS, missing + surplus, 0, missing + surplus == 0, detail, named)
+
+
+def _lacking(case: Case, addresses: NDArray[np.uint64]) -> Iterator[list[str]]:
+    """Chunk ids that have no vector and are no dead letters, some at a time."""
+    for start in range(0, len(addresses), SCAN_ROWS):
+        ids = chunk_ids(case.version.chunks, addresses[start : start + SCAN_ROWS])
+        yield [chunk_id for chunk_id in ids if chunk_id not in case.failed]
+
+
+def vectors(case: Case) -> Iterator[Gate]:
+    """Numbers, and lengths, of the new rows."""
+    table, normal = case.version.vectors, case.version.space["normalize"]
+    usual = 1.0 if normal else usual_length(table)
+    health = examine(table, case.new, usual, UNIT_BAND if normal else LENGTH_BAND, NAMED_ROWS)
+    seen = f"of {health.rows:,} {case.scope}"
+    band = "within .01 of 1" if normal else f"within a factor of {LENGTH_BAND:.0f} of the median, {usual:.3g}"
+    broken = f"{health.broken:,} {seen} are zero, infinite or no number"
+    yield _hard("finite", health.broken, 0, not health.broken, broken, _ids(case, health.broken_rows))
+    yield _hard("norms", health.out_of_band, 0, not health.out_of_band, _norms(health, seen, band), _ids(case, health.band_rows))
+
+
+def _norms(health: Health, seen: str, band: str) -> str:
+    return f"{health.out_of_band:,} {seen} have a length that is not {band}; the worst is off by a factor of {1 + health.worst:.3f}"
+
+
+def _ids(case: Case, addresses: list[int]) -> list[str]:
+    return chunk_ids(case.version.vectors, np.array(addresses, np.uint64))
+
+
+def recomputed(case: Case) -> Iterator[Gate]:
+    """Committed vectors against those that the model makes of the same texts now."""
+    least = case.spec.gates.min_cosine
+    if not case.new_rows:
+        yield unmeasured("recomputed", "hard", least, f"not measured: no row is new since version {case.since}, which passed")
+        return
+    count = RECOMPUTED if case.passed is None else min(RECOMPUTED, max(1, case.new_rows // RECOMPUTED_SHARE))
+    sample = draw(case.new, count, ["chunk_id", "text", "content_hash", "vector"], seed=case.version.number)
+    cosines = _again(case, sample)
+    order = np.argsort(cosines, kind="stable")
+    wrong = order[: int((cosines < least).sum())]
+    detail = f"{len(wrong):,} of {len(sample):,} {case.scope} have a cosine below {least:g} to what the model makes of their texts"
+    named = sample["chunk_id"].take(pa.array(wrong[:NAMED_ROWS])).to_pylist()
+    yield _hard("recomputed", float(cosines.min()), least, not len(wrong), detail, named)
+
+
+def _again(case: Case, sample: pa.Table) -> NDArray[np.float32]:
+    """The cosine of each stored vector to one that is made again; -1 where a row's text is not the one that it is known by."""
+    texts = sample["text"].combine_chunks()
+    stored = unit(to_numpy(sample["vector"].combine_chunks()))
+    made = unit(case.encoding.encode(texts.to_pylist(), "document"))
+    genuine = np.asarray(pc.equal(digests(texts), sample["content_hash"].combine_chunks()), dtype=bool)
+    cosines: NDArray[np.float32] = np.nan_to_num((stored * made).sum(axis=1), nan=-1.0)
+    return np.where(genuine, cosines, np.float32(-1))
+
+
+def letters(case: Case) -> Iterator[Gate]:
+    """Dead letters, as a share of what there is to embed."""
+    most, total = case.spec.gates.max_failed, case.version.chunks.count_rows() + case.dead
+    share = case.dead / total if total else 0.0
+    detail = f"{case.dead:,} dead letters of {total:,}: {share:.2%}, at most {most:.2%} (gates.max_failed)"
+    yield _hard("dead letters", share, most, share <= most, detail, sorted(case.failed)[:NAMED_ROWS])
+
+
+def _hard(name: str, value: float, threshold: float, passed: bool, detail: str, named: Sequence[str]) -> Gate:
+    return Gate(name, "hard", float(value), threshold, bool(passed), detail, tuple(named))

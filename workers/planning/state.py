@@ -1,0 +1,201 @@
+"""What is there before a run: the corpus as listed, the tables as they are, what earlier runs finished, and what readers have."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.content.diff import FileRecord, FilesDiff, diff_files
+from pipelines.content.documents import SourceFile
+from pipelines.errors import PlanStale, SourceMissing
+from pipelines.fingerprint import fingerprint
+from storage.history.built import Built, find_built
+from storage.history.catalog import Publication, publications
+from storage.sources.labelled import load_labelled
+from workers.observing.report import Plan
+from workers.planning.live import Live, live_generations
+from workers.planning.target import Target, naming
+
+TRIES = 3
+"""Runs that try to embed what fails, while nothing changes: what made it fail may pass, but no run is begun for it for ever."""
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A chunk table before a run, and the corpus as listed."""
+
+    target: Target
+    """A generation over it: how it is read and cut."""
+    files: FilesDiff
+    listed: list[SourceFile]
+    known: dict[str, FileRecord]
+    version: int | None
+    missing: bool
+    """There is no corpus any more: what is stored stands for it."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there before a run."""
+
+    live: Live
+    tables: dict[str, TableState]
+    """By name: those of all live generations."""
+    vectors: dict[str, int | None]
+    """The latest version of each live generation, by name."""
+    built: dict[str, Built | None]
+    """What earlier runs finished of them."""
+    history: list[Publication]
+    """Of the collection, oldest first."""
+    declared: str
+    """The generation that the spec declares, whatever a person chose since."""
+
+    @property
+    def current(self) -> Publication | None:
+        """What readers have."""
+        return self.history[-1] if self.history else None
+
+    @property
+    def epoch(self) -> int:
+        """Of the current publication; 0 before the first."""
+        return self.history[-1].epoch if self.history else 0
+
+    def table(self, target: Target) -> TableState:
+        return self.tables[target.chunk_table.name]
+
+    def announced(self, target: Target) -> Publication | None:
+        """The newest publication but for rollbacks, if readers have the generation, and it is of exactly these tables and query prompt.
+
+        Then readers have had, or have, all there is: a rollback since then stands until there is something new.
+        """
+        name = target.generation.name
+        if self.current is None or self.current.generation != name:
+            return None
+        last = next(
+            (row for row in reversed(self.history) if row.generation == name and row.action != "rollback" and not row.removed), None
+        )
+        return last if last and _same_state(last, self._tables(target)) and same_queries(last, target) else None
+
+    def finished(self, target: Target) -> bool:
+        """Whether a run has brought it to its end as it is now, published or not."""
+        built = self.built[target.generation.name]
+        return built is not None and _is_finished(built, *self._tables(target)) and same_queries(built.publication, target)
+
+    def at_rest(self, target: Target) -> bool:
+        """Whether nothing of the generation is open, if the corpus did not change."""
+        if target in self.live.candidates:
+            built = self.built[target.generation.name]
+            return self.finished(target) and built is not None and built.thresholds == thresholds(target)
+        return self.finished(target) and self.announced(target) is not None
+
+    @property
+    def settled(self) -> bool:
+        """Nothing to read, nothing to embed, nothing to try again: known without opening a table."""
+        return all(table.files.empty for table in self.tables.values()) and all(
+            self.at_rest(target) and self.complete(target) for target in self.live.targets
+        )
+
+    def complete(self, target: Target) -> bool:
+        """Whether every row of the chunk table has its vector, or has been tried so often in vain that it is left alone as it is."""
+        built = self.built[target.generation.name]
+        return self.finished(target) and built is not None and (not built.failed or built.tries >= TRIES)
+
+    def _tables(self, target: Target) -> tuple[int | None, int | None]:
+        return self.vectors[target.generation.name], self.table(target).version
+
+
+def thresholds(target: Target) -> dict[str, Any]:
+    """What its versions are held against, as JSON literals."""
+    return target.spec.gates.model_dump(mode="json")
+
+
+def _same_state(row: Publication, tables: tuple[int | None, int | None]) -> bool:
+    return (row.version, row.chunk_version) == tables
+
+
+def same_queries(row: Publication, target: Target) -> bool:
+    """Whether queries are encoded as `row` says."""
+    return row.model_spec().get("query_prompt") == target.model.spec.query_prompt
+
+
+def read_state(target: Target, before: State | None = None) -> State:
+    """List the corpus and ask for the versions, of the generation that a spec declares and all that live beside it.
+
+    `before`: read a moment ago. Its listing serves again if all chunk tables are as they were then, so that a run lists the corpus once.
+    Where another run came between, the corpus is listed anew: that run may have seen a newer one.
+
+    Raises SourceError, and SpecError for labelled queries that cannot be read: not after hours of embedding.
+    """
+    if target.spec.gates.queries:
+        with naming(target.collection.name):
+            load_labelled(target.spec.gates.queries)
+    history = publications(target.collection)
+    live = live_generations(target, history)
+    vectors = {one.generation.name: one.generation.version for one in live.targets}
+    built = {name: find_built(target.collection, name) for name in vectors}
+    versions = {one.chunk_table.name: one.chunk_table.version for one in live.targets}
+    latest = [(one.generation.name, versions[one.chunk_table.name]) for one in live.targets]
+    building = any(not _is_finished(built[name], vectors[name], chunks) for name, chunks in latest)
+    known = {one.chunk_table.name: one.chunk_table.read_files(versions[one.chunk_table.name], one.reading) for one in live.targets}
+    listings = _still_listed(before, versions, known)
+    tables: dict[str, TableState] = {}
+    for one in reversed(live.targets):
+        name = one.chunk_table.name
+        tables[name] = _read_table(one, versions[name], known[name], building, listings)
+    return State(live, tables, vectors, built, history, target.generation.name)
+
+
+def _is_finished(built: Built | None, version: int | None, chunk_version: int | None) -> bool:
+    return built is not None and _same_state(built.publication, (version, chunk_version))
+
+
+Listings = dict[str, list[SourceFile]]
+"""What was listed, by the URI of the source."""
+
+
+def _still_listed(before: State | None, versions: dict[str, int | None], known: dict[str, dict[str, FileRecord]]) -> Listings:
+    """The listings of `before`, if no chunk table has moved since then."""
+    earlier = before.tables if before else {}
+    if earlier.keys() != known.keys() or any(
+        (earlier[name].version, earlier[name].known) != (versions[name], known[name]) for name in known
+    ):
+        return {}
+    return {table.target.spec.source.uri: table.listed for table in earlier.values() if not table.missing}
+
+
+def _read_table(target: Target, version: int | None, known: dict[str, FileRecord], building: bool, listings: Listings) -> TableState:
+    """`building`: a generation is not finished. For that, what is stored will do, if the corpus is gone. `listings`: so far, added to."""
+    uri, missing = target.spec.source.uri, False
+    try:
+        with naming(target.collection.name):
+            listings[uri] = listed = listings[uri] if uri in listings else target.corpus.files()
+    except SourceMissing:
+        missing = building and bool(known) and not any(record.retry for record in known.values())
+        if not missing:
+            raise
+        listed = sorted(record.file for record in known.values())
+    return TableState(target, diff_files(listed, known), listed, known, version, missing)
+
+
+def check_saved(saved: Plan, state: State) -> None:
+    """Raises PlanStale if the corpus, the store or the spec is not as it was when `saved` was made."""
+    now = pinned(state)
+    differing = [name for name in now if saved.pinned.get(name) != now[name]]
+    if differing:
+        raise PlanStale(f"expected the state that the plan was made for, found another {', '.join(differing)}: plan again")
+
+
+def pinned(state: State) -> dict[str, Any]:
+    """What a plan holds for, in JSON literals."""
+    tables = state.tables
+    return {
+        "listing": {name: _listing(table.listed) for name, table in tables.items()},
+        "chunk table version": {name: table.version for name, table in tables.items()},
+        "vectors version": state.vectors,
+        "generation": state.live.subject.generation.name,
+        "published epoch": state.epoch,
+        "query prompt": [each.model.spec.query_prompt for each in state.live.targets],
+        "reading": {name: table.target.reading for name, table in tables.items()},
+    }
+
+
+def _listing(files: list[SourceFile]) -> str:
+    return fingerprint({"files": [[file.path, file.size, file.etag] for file in files]})

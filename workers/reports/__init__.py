@@ -1,0 +1,1 @@
+"""What people look at to know what the vectors of a version say."""
