@@ -62,6 +62,7 @@ VARIABLES = {
     "REVECTOR_METRICS": "Where runs leave metrics for Prometheus: a folder (node exporter's textfile collector), or `http://` and the "
     "address of a Pushgateway.",
     "REVECTOR_PROGRESS": "`json`: progress and log as JSON lines on stderr, for a program that reads them.",
+    "REVECTOR_RESULT": "`line`: with `--json`, the result is one line among others: an object of `kind` result, and `result`.",
     "REVECTOR_COMMIT": "For the record of a run: the git commit that an image was built from. Without it, that of the working copy.",
     "REVECTOR_IMAGE": "For the record of a run: the container image.",
     "REVECTOR_WHERE": "Set by revector itself on a job that it sends to a cluster: which job it is.",
