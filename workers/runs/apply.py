@@ -114,7 +114,7 @@ class _Application:
         return built_generation(target, state.live.role(target), self._publish(target, built), built, tally)
 
     def _fill(self, target: Target, encoding: Encoding) -> tuple[int, Tally]:
-        """Fill and index. Gives the version of the vectors, and what it took."""
+        """Fill and index, unless no row of the chunk table is without a vector. Gives the version of the vectors, and what it took."""
         state, name = self._state, target.generation.name
         table, tally = self._tables[target.chunk_table.name], self._session.account.begin_generation()
         version = state.vectors[name]
@@ -205,14 +205,14 @@ class _Application:
         return _same(announced, publication) or (only_letters and announced.epoch != self._state.epoch)
 
     def _finish(self, generations: list[BuiltGeneration]) -> Result:
-        """Leave the record."""
+        """Sum up all generations, and keep that as the record of the run: the list of its dead letters is cut, their count is not."""
         state, session = self._state, self._session
         subject = state.live.subject
         table = self._tables[subject.chunk_table.name]
-        main = next(each for each in generations if each.role == "main")
+        main = next(generation for generation in generations if generation.role == "main")
         documents, chunks, _ = counts(table.corpus.summary())
         spent = session.account.spent()
-        tokens = sum(each.embed["tokens"] for each in generations)
+        tokens = sum(generation.embed["tokens"] for generation in generations)
         dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._failed.items())]
         quiet = all(state.at_rest(target) and self._as_it_was(target, generations) for target in state.live.targets)
         result = Result(
@@ -222,8 +222,8 @@ class _Application:
             change="none" if quiet else self._change.kind,
             documents=documents,
             chunks=chunks,
-            embed={name: sum(each.embed[name] for each in generations) for name in NOTHING},
-            reuse={"chunks": sum(each.reuse["chunks"] for each in generations)},
+            embed={name: sum(generation.embed[name] for generation in generations) for name in NOTHING},
+            reuse={"chunks": sum(generation.reuse["chunks"] for generation in generations)},
             run_id=session.run.run_id,
             status=main.status,
             version=main.version,
@@ -240,7 +240,7 @@ class _Application:
         return result
 
     def _as_it_was(self, target: Target, generations: list[BuiltGeneration]) -> bool:
-        version = next(each.version for each in generations if each.generation == target.generation.name)
+        version = next(built.version for built in generations if built.generation == target.generation.name)
         unchanged = self._tables[target.chunk_table.name].version == self._state.table(target).version
         return unchanged and version == self._state.vectors[target.generation.name]
 
@@ -255,7 +255,7 @@ def _said(row: Publication) -> tuple[int, int, Any, int]:
 
 
 def _fill(session: Session, target: Target, tally: Tally, encoding: Encoding, chunk_version: int) -> int:
-    """Bring the vectors up to the chunk table. Gives the version of the vectors."""
+    """Fill the generation, which is made if it is not there, up to `chunk_version`. Gives the version of the vectors."""
     space = target.model.space
     metadata = metadata_type(target.store.open(target.chunk_table.name, chunk_version).schema)
     schema = vector_schema(metadata, space.dimension, space.dtype)

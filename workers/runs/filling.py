@@ -28,7 +28,7 @@ from workers.runs.session import Session
 COMMIT_SECONDS = 8.0
 """Between commits at least. A crash costs what was staged since, and the shards in progress."""
 SHARD_SECONDS = 5.0
-"""That a shard should take."""
+"""That a shard should take: the next one is cut by the speed of the last."""
 FIRST_SHARD_TOKENS = 16_384
 LARGEST_SHARD_TOKENS = 2_000_000
 ACTOR_TOKENS = 30_000
@@ -60,13 +60,16 @@ class Filling:
         self._committed_at = self._embed_began = time.monotonic()
 
     def perform(self, calibration: Calibration) -> int:
-        """Do it. Gives the last version of the vectors table."""
+        """Gives the last version of the vectors table, which is the one that it began with if nothing was to be done.
+
+        Raises WorkerError when no worker can go on; what is committed by then stays.
+        """
         tally, profile = self._tally, self._session.account.profile
         with profile.stage("compare"):
             work = self._find()
         tally.total = work.rows
-        found = {"forward_passes": work.embed.rows, "chunks": work.rows, "reused": work.reuse.rows, "removed": len(work.stale)}
-        log("work found", generation=self._name, **found)
+        counts = {"forward_passes": work.embed.rows, "chunks": work.rows, "reused": work.reuse.rows, "removed": len(work.stale)}
+        log("work found", generation=self._name, **counts)
         with profile.stage("reuse"):
             for count in self._reuse(work):
                 tally.reused += count
@@ -94,7 +97,7 @@ class Filling:
         return find_work(target.generation, self.version, target.model.space, desired, fragments)
 
     def _reuse(self, work: Work) -> Iterator[int]:
-        """Copy stored vectors, some rows at a time."""
+        """Copy stored vectors, some rows at a time: yields how many. All of them are committed in the end."""
         for part in work.reuse.parts():
             for fragments, count in reuse_rows(self._embedding, work.donors, part.sort_by(ROW_ADDRESS)):
                 self._stage(fragments)
@@ -116,8 +119,8 @@ class Filling:
         """Whether nothing asks for an actor: no cluster, no GPU, and no run before this one that ended badly, maybe by an input."""
         target, run = self._target, self._session.run
         workers = target.spec.workers
-        earlier = [each for each in runs(target.collection) if each.run_id != run.run_id]
-        before = next((each for each in reversed(earlier) if "upkeep" not in (each.read("intent.json") or {})), None)
+        earlier = [other for other in runs(target.collection) if other.run_id != run.run_id]
+        before = next((other for other in reversed(earlier) if "upkeep" not in (other.read("intent.json") or {})), None)
         last = before.read("result.json") if before else {"status": "nothing"}
         well = last is not None and last["status"] not in BROKEN_OFF
         return well and not on_cluster() and not workers.gpus_per_actor and not workers.label
@@ -195,7 +198,7 @@ class Filling:
             self._commit()
 
     def _commit(self) -> None:
-        """One atomic commit of all that is staged."""
+        """Commit all that is staged at once, or nothing if nothing is. The time to the next commit begins here."""
         if self._staged:
             self.version = self._session.commit(self._name, self.version, Change(np.zeros(0, dtype=np.uint64), self._staged))
         self._staged = []

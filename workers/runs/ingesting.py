@@ -30,7 +30,7 @@ class CurrentChunks:
 
 
 def ingest_corpus(session: Session, state: TableState) -> CurrentChunks:
-    """Bring a chunk table up to the corpus."""
+    """Bring a chunk table up to the corpus, in as many commits as it takes. What is large is read by Ray's tasks, else in this process."""
     target, table = state.target, state.target.chunk_table
     corpus, shards = begin_pass(state, stage=True)
     version = state.version
@@ -40,12 +40,12 @@ def ingest_corpus(session: Session, state: TableState) -> CurrentChunks:
     label = target.spec.workers.label
     done = ingest_on_ray(start_ray(session.closing), corpus.ingest, shards, label) if large else run_inline(corpus.ingest, shards)
 
-    def told() -> Iterator[Ingested]:
-        for found in done:
-            session.account.documents += len(found.seen)
-            session.account.tasks += MachineTime(found.seconds if large else 0.0)
+    def counted() -> Iterator[Ingested]:
+        for ingested in done:
+            session.account.documents += len(ingested.seen)
+            session.account.tasks += MachineTime(ingested.seconds if large else 0.0)
             session.account.tell("read")
-            yield found
+            yield ingested
 
     def write(version: int, step: Step) -> int:
         session.fence.check()
@@ -53,7 +53,7 @@ def ingest_corpus(session: Session, state: TableState) -> CurrentChunks:
         return session.commit(table.name, version, step.change)
 
     with session.account.profile.stage("read"):
-        for step in corpus.inserts(shards, told()):
+        for step in corpus.inserts(shards, counted()):
             version = write(version, step)
     with session.account.profile.stage("settle"):
         last = corpus.settle(version)

@@ -14,7 +14,7 @@ NOTHING = {"contents": 0, "chunks": 0, "tokens": 0}
 
 
 def nothing_to_do(state: State) -> Result:
-    """Of an apply that began no run. What could not be embedded, and still cannot, is told each time."""
+    """The result of an apply that began no run. What could not be embedded, and still cannot, is counted in each of them."""
     target = state.live.subject
     corpus, _ = begin_pass(state.table(target), stage=False)
     documents, chunks, _ = counts(corpus.summary())

@@ -24,7 +24,7 @@ from workers.observing.report import Report
 
 @dataclass(frozen=True)
 class Session:
-    """One run of one collection."""
+    """One run of one collection, from its fence to its end."""
 
     run: Run
     fence: Fence
