@@ -27,7 +27,7 @@ def calibrate(target: Target) -> Calibration:
     """From the largest of the newest runs of this space: small ones measure the start-up."""
     newest = itertools.islice(reversed(runs(target.collection)), CALIBRATION_RUNS)
     records = [record for run in newest if (record := run.read("result.json")) and "generations" in record]
-    filled = [(each, record) for record in records for each in record["generations"] if each["space"] == target.model.space.id]
+    filled = [(made, record) for record in records for made in record["generations"] if made["space"] == target.model.space.id]
     largest, record = max(filled, key=lambda pair: int(pair[0]["embed"]["tokens"]), default=(None, {}))
     if largest is None or not largest["embed"]["tokens"]:
         return Calibration(None, CODE_POINTS_A_TOKEN)
@@ -35,6 +35,6 @@ def calibrate(target: Target) -> Calibration:
 
 
 def _held(record: dict[str, Any]) -> dict[str, MachineTime] | None:
-    """By a run, for each token that went through a model in it."""
-    told, tokens = record["profile"].get("held"), record["embed"]["tokens"]
-    return {stage: MachineTime(**held).times(1 / tokens) for stage, held in told.items()} if told else None
+    """What each stage of a run held for one token through a model; None if its record does not say."""
+    stages, tokens = record["profile"].get("held"), record["embed"]["tokens"]
+    return {stage: MachineTime(**held).times(1 / tokens) for stage, held in stages.items()} if stages else None

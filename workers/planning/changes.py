@@ -17,7 +17,7 @@ Identity = dict[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class ChangeFound:
-    """What kind of change it is."""
+    """What a run would change of what readers have."""
 
     kind: Change
     reason: str
@@ -42,18 +42,18 @@ def _in_place(state: State, published: Publication) -> ChangeFound:
     if not same_queries(published, target):
         prompts = [published.model_spec().get("query_prompt"), target.model.spec.query_prompt]
         return _change("metadata", "queries are encoded in another way", {"query_prompt": prompts})
-    open_ones = [each for each in state.live.candidates if not state.at_rest(each)]
+    open_ones = [candidate for candidate in state.live.candidates if not state.at_rest(candidate)]
     quiet = all(table.files.empty for table in state.tables.values()) and state.at_rest(target)
     if quiet and open_ones:
-        names = ", ".join(each.model.spec.name for each in open_ones)
-        if all(state.finished(each) for each in open_ones):
+        names = ", ".join(candidate.model.spec.name for candidate in open_ones)
+        if all(state.finished(candidate) for candidate in open_ones):
             return ChangeFound("metadata", f"candidates to judge by other thresholds: {names}", {})
         return ChangeFound("model", f"candidates to build: {names}", {})
     return ChangeFound("data", "the corpus or the backlog", {})
 
 
 def _of_generation(target: Target, published: Publication) -> ChangeFound:
-    """Everything that differs; the kind is that of the deepest."""
+    """Everything that differs between two generations; the kind is that of the deepest: model before chunking before metadata."""
     meta, own = table_meta(target.store.open(published.generation)), target.generation_meta()
     before = metadata_type(target.store.open(published.chunk_table).schema) or []
     names = [[field.name for field in before], list(target.spec.source.metadata)]

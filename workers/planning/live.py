@@ -37,8 +37,9 @@ class Live:
     def wider(self) -> list[Target]:
         """Candidates that the subject can be cut from. They are filled before it."""
         space = self.subject.model.space
-        found = [each for each in self.candidates if space.derives_from(each.model.space.to_dict()) and each.model.space.id != space.id]
-        return sorted(found, key=lambda each: -each.model.space.dimension)
+        others = (target for target in self.candidates if target.model.space.id != space.id)
+        wider = [target for target in others if space.derives_from(target.model.space.to_dict())]
+        return sorted(wider, key=lambda target: -target.model.space.dimension)
 
     @property
     def filled(self) -> list[Target]:
@@ -47,7 +48,7 @@ class Live:
         return [*wider, *(target for target in self.targets if target not in wider)]
 
     def role(self, target: Target) -> Role:
-        """What `target` is among them."""
+        """What the run does with `target`, one of `targets`: see Role."""
         return "candidate" if target in self.candidates else "served" if target == self.predecessor else "main"
 
 

@@ -48,7 +48,7 @@ def _metadata(state: TableState) -> pa.StructType | None:
 
 
 def make_plan(target: Target, report: Report = silent) -> Plan:
-    """What `apply` would do now."""
+    """What `apply` would do now, by a pass over what changed. Touches nothing. Raises what `read_state` and reading the corpus raise."""
     state = read_state(target)
     passes = {name: _dry_pass(table, report) for name, table in state.tables.items()}
     targets, subject = state.live.targets, state.live.subject
@@ -90,8 +90,8 @@ def _together(seconds: list[float | None]) -> float | None:
 def _estimate(planned: list[PlannedGeneration], measured: list["Calibration"], prices: PricesSpec) -> Cost | None:
     """What earlier runs held for as many tokens, by the prices of today."""
     held: dict[str, MachineTime] = {}
-    for each, calibration in zip(planned, measured, strict=True):
-        tokens = each.embed["tokens"]
+    for generation, calibration in zip(planned, measured, strict=True):
+        tokens = generation.embed["tokens"]
         if tokens and calibration.held is None:
             return None
         for stage, used in (calibration.held or {}).items():
@@ -131,8 +131,9 @@ def _plan_generation(state: State, target: Target, corpus: CorpusPass, calibrati
 
 def _derived(live: Live, target: Target) -> bool:
     """Whether a generation that is filled before this one gives it all its vectors."""
-    before = itertools.takewhile(lambda each: each != target, live.filled)
-    return any(target.model.space.derives_from(each.model.space.to_dict()) for each in before if each.chunk_table == target.chunk_table)
+    before = itertools.takewhile(lambda other: other != target, live.filled)
+    alike = (other for other in before if other.chunk_table == target.chunk_table)
+    return any(target.model.space.derives_from(other.model.space.to_dict()) for other in alike)
 
 
 def notes(state: State) -> list[str]:
@@ -156,10 +157,10 @@ def _stopped(state: State) -> list[str]:
 def reported(done: Iterable[Ingested], report: Report) -> Iterator[Ingested]:
     """Pass shards through and tell of the documents in them."""
     documents = 0
-    for found in done:
-        documents += len(found.seen)
+    for ingested in done:
+        documents += len(ingested.seen)
         report(Progress("read", documents=documents))
-        yield found
+        yield ingested
 
 
 def counts(summary: CorpusSummary) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:

@@ -50,7 +50,7 @@ class State:
 
     @property
     def current(self) -> Publication | None:
-        """What readers have."""
+        """What readers have; None before the first publication."""
         return self.history[-1] if self.history else None
 
     @property
@@ -192,7 +192,7 @@ def pinned(state: State) -> dict[str, Any]:
         "vectors version": state.vectors,
         "generation": state.live.subject.generation.name,
         "published epoch": state.epoch,
-        "query prompt": [each.model.spec.query_prompt for each in state.live.targets],
+        "query prompt": [target.model.spec.query_prompt for target in state.live.targets],
         "reading": {name: table.target.reading for name, table in tables.items()},
     }
 

@@ -79,7 +79,7 @@ def resolve_target(spec: Spec, name: str | None) -> Target:
     collection = Collection(Store(spec.store), name)
     with naming(name):
         model = resolve_model(declared.model)
-        candidates = tuple(_candidate(number, each) for number, each in enumerate(declared.candidates))
+        candidates = tuple(_candidate(number, candidate) for number, candidate in enumerate(declared.candidates))
         tokenizer = tokenizer_of(model)
         chunker = _kept_chunker(collection, declared, model, tokenizer) or _new_chunker(declared, model, tokenizer)
         for candidate in candidates:
@@ -145,7 +145,7 @@ def restored_chunker(collection: Collection, identity: dict[str, Any], tokenizer
 
 
 def tokenizer_of(model: Model) -> Tokenizer:
-    """Words for the stand-in."""
+    """The model's own; words for the stand-in, which has none."""
     return ModelTokenizer.at(model.tokenizer_file) if model.tokenizer_file else WordTokenizer()
 
 
