@@ -66,7 +66,7 @@ def erase(target: Target, report: Report = silent, run_id: str | None = None) ->
         _check_newest(state, published(collection))
         work = Steps(collection, RetentionSpec(publications=1, days=0), timedelta(0), target.chunk_table.name, worn=0.0)
         work.begin(session)
-        live = {each.generation.name for each in state.live.targets}
+        live = {kept.generation.name for kept in state.live.targets}
         for generation in generations(collection):
             if generation.name not in live:
                 work.drop(generation.name)
@@ -86,7 +86,7 @@ def drop(target: Target, name: str, force: bool = False, report: Report = silent
     collection = target.collection
     table = named(collection, [generation.name for generation in generations(collection)], name)
     _check_unread(collection, table)
-    if not force and table in {each.generation.name for each in live_generations(target, publications(collection)).targets}:
+    if not force and table in {kept.generation.name for kept in live_generations(target, publications(collection)).targets}:
         raise SpecError(
             f"expected a generation that the spec no longer declares, found {table}, which the next apply would build again: --force"
         )

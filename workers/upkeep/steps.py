@@ -56,7 +56,7 @@ class TableUpkeep:
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What upkeep did."""
+    """What `maintain`, its `--erase`, or `drop` did."""
 
     collection: str
     status: Literal["maintained", "erased", "dropped", "nothing"]
@@ -119,7 +119,7 @@ class Steps:
         self._before = {table: int(self._store.open(table).version) for table in tables_of(self._collection)}
 
     def tend(self) -> None:
-        """Compact, and bring the indexes up to date."""
+        """Write tables anew that have many small or worn fragments, and bring the indexes up to date. The rows stay the same."""
         self._session.account.tell("compact")
         for table in filter(self._to_tend, tables_of(self._collection)):
             dataset = self._store.open(table)
@@ -157,7 +157,7 @@ class Steps:
             self._published = publish(self._store, new).epoch
 
     def give_up(self) -> None:
-        """Record which publications need not stay."""
+        """Record which publications need not stay: those that are beyond the retention by now."""
         self._give_up(given_up(self._history(), self._retention, datetime.now(UTC)))
 
     def clean(self, all_else: bool = False) -> None:
@@ -212,7 +212,7 @@ class Steps:
         self._store.open(here.generation, here.version)
 
     def end(self, status: Literal["maintained", "erased", "dropped"]) -> Upkeep:
-        """The record of it."""
+        """Gives what was done, and keeps it as the record of the run."""
         session = self._session
         seconds = {"total": time.monotonic() - session.account.began}
         done = Upkeep(
