@@ -44,7 +44,7 @@ class EmbedActor:
         return Loaded(self._encoder.how, socket.gethostname(), _gpus(), time.monotonic() - self._began)
 
     def _machine(self) -> Machine:
-        """Its part of the node that Ray has put it on."""
+        """A GPU, or this actor's share of the cores of the node that Ray has put it on."""
         import ray
 
         workers = self._workers
@@ -63,6 +63,6 @@ class EmbedActor:
 
 
 def _gpus() -> tuple[str, ...]:
-    """Names of those that the model may use."""
+    """By name: those that Ray lets this process see; none where torch was not loaded."""
     torch = sys.modules.get("torch")
     return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())) if torch else ()

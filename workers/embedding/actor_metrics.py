@@ -26,7 +26,7 @@ class ActorMetrics:
         self._gpu = Gauge("revector_actor_gpu_bytes", "The most GPU memory that the model and its batches have had.", LABELS)
 
     def count(self, collection: str, space: str, receipt: "Receipt") -> None:
-        """A shard is done."""
+        """Add what the receipt of a shard says, under its collection and the id of its space."""
         labels = {"collection": collection, "space": space}
         self._shards.inc(1, labels)
         for counter, value in ((self._contents, receipt.contents), (self._failed, len(receipt.failed)), (self._tokens, receipt.tokens)):

@@ -38,7 +38,7 @@ class Embedding:
         return Collection.of(self.store, self.generation).name
 
     def schema(self) -> pa.Schema:
-        """Of the vectors table, without the metadata that describes the whole table."""
+        """That of the vectors table, without the metadata that describes the whole table."""
         schema: pa.Schema = self.store.open(self.generation).schema
         return schema.remove_metadata()
 
@@ -56,7 +56,7 @@ class Shard:
         return len(self.addresses)
 
     def halves(self, numbers: Iterator[int]) -> list["Shard"]:
-        """Two shards of half the contents each."""
+        """Two shards of half the contents each, under numbers of their own: receipts are kept by number."""
         return [Shard(next(numbers), part) for part in np.array_split(self.addresses, 2)]
 
 
@@ -68,7 +68,7 @@ class Receipt:
     fragments: list[str]
     """Staged rows."""
     rows: int
-    """In them."""
+    """In the fragments."""
     contents: int
     """Forward passes: one a row, and those that failed."""
     tokens: int
@@ -84,7 +84,7 @@ class Receipt:
 
 
 def embed_shard(embedding: Embedding, encoder: Encoder, shard: Shard, turn: AbstractContextManager[Any]) -> Receipt:
-    """Do one shard: one forward pass a content, one row a chunk.
+    """Read the texts of a shard, run the model and stage the rows: one forward pass and one row a content.
 
     `turn` is held while the model works: in other threads the shard before is written and the next one read and prepared meanwhile.
     """

@@ -50,7 +50,7 @@ class Encoding:
         self._closing.close()
 
     def encoder(self) -> Encoder:
-        """The model in this process, loaded once."""
+        """The model in this process, loaded at the first call. Raises ModelError if that cannot be."""
         if self._encoder is None:
             workers = self._workers
             self._encoder = load_encoder(self._of.model, Machine(precision=workers.precision, batch_tokens=workers.batch_tokens))

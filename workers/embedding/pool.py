@@ -155,8 +155,8 @@ class Pool:
     def _wanted(self) -> int:
         """Actors that there should be: as many as the spec says, placed or not, or as many as the cluster has places for."""
         workers = self._workers
-        found = workers.actors or places(self._ray, workers)
-        return max(1, min(self._most, found if workers.actors or workers.gpus_per_actor else min(found, LARGEST_LOCAL_POOL)))
+        wanted = workers.actors or places(self._ray, workers)
+        return max(1, min(self._most, wanted if workers.actors or workers.gpus_per_actor else min(wanted, LARGEST_LOCAL_POOL)))
 
     def _feed(self, embedding: Embedding, next_shard: Callable[[], Shard | None]) -> None:
         """Give every actor that has room a shard, the idle ones first. One that failed before is given alone, to blame no other."""
@@ -192,7 +192,8 @@ class Pool:
         for call in done:
             if call in members[call].calls:  # else its actor was replaced a moment ago
                 yield from self._finish(members[call], call, numbers)
-        for member in [each for each in self._members if each.calls and looked > each.deadline]:
+        late = [member for member in self._members if member.calls and looked > member.deadline]
+        for member in late:
             yield from self._overdue(member, numbers)
 
     def _finish(self, member: _Member, call: Any, numbers: Iterator[int]) -> Iterator[Receipt | Lost]:
@@ -214,7 +215,7 @@ class Pool:
                 yield result
 
     def _settle(self, member: _Member, call: Any) -> Shard | None:
-        """Take a call off that is over: now the next one counts."""
+        """Take a call off that is over: the deadline is that of the next one from now on."""
         member.deadline = time.monotonic() + self._workers.deadline
         return member.calls.pop(call)
 
@@ -250,14 +251,14 @@ class Pool:
 
     def _refused(self, member: _Member, reason: str, error: Any) -> None:
         """The model could not be loaded. Where that happens again, or says itself why, no actor goes any more; the others work on."""
-        told = error.cause if isinstance(getattr(error, "cause", None), RevectorError) else None
+        own_error = error.cause if isinstance(getattr(error, "cause", None), RevectorError) else None
         node = member.stay.node = node_of(member.actor)
         if node and is_alive(self._ray, node):
-            self._refusals[node] += LOADS if told else 1
+            self._refusals[node] += LOADS if own_error else 1
             self._refusal = reason
             if not self._may_load(member):
                 tried = f"expected workers that load the model, found {reason} on every node that has a place ({len(self._unfit)})"
-                raise told or WorkerError(f"{tried}: is the model too large for them?") from error
+                raise own_error or WorkerError(f"{tried}: is the model too large for them?") from error
         else:
             self._count_failure(reason, error)
         self._replace(member, reason)
@@ -269,7 +270,7 @@ class Pool:
 
     @property
     def _unfit(self) -> set[str]:
-        """Nodes that no actor should go to."""
+        """Ids of nodes on which the model could not be loaded so often that no actor goes there any more."""
         return {node for node, refusals in self._refusals.items() if refusals >= LOADS}
 
     def _failed(
@@ -291,7 +292,7 @@ class Pool:
                 yield Lost(shard, reason)
 
     def _put_back(self, shard: Shard, parts: list[Shard], reason: str) -> None:
-        """Queue `parts`, which are `shard`."""
+        """Queue a shard again, whole or in halves (`parts`): as suspects, each of which is given to an actor alone."""
         self._suspects += parts
         self._workforce.requeued += 1
         event = "shard put back" if parts == [shard] else "shard halved"
