@@ -94,11 +94,11 @@ class CorpusPass:
         self._pieces = Counter(piece.file for shard in shards for piece in shard.pieces)
         fragments: list[str] = []
         rows = 0
-        for shard, found in zip(shards, done, strict=True):
-            self._note(found)
-            self._record(shard, found)
-            fragments += found.fragments
-            rows += found.fresh
+        for shard, ingested in zip(shards, done, strict=True):
+            self._note(ingested)
+            self._record(shard, ingested)
+            fragments += ingested.fragments
+            rows += ingested.fresh
             if rows >= STEP_ROWS and fragments:
                 yield self._insert(fragments)
                 fragments, rows = [], 0
@@ -138,7 +138,7 @@ class CorpusPass:
             yield settle(both, new, seen, self._standing, self._keep_last), new, address
 
     def end(self) -> None:
-        """All is committed."""
+        """Forget the files that are gone. Only once all is committed: until then a crash must leave them in the list, marked."""
         for path in self._files.gone:
             self._records.pop(path, None)
 
@@ -159,7 +159,7 @@ class CorpusPass:
         return [letter for path in sorted(self._records) for letter in self._records[path].dead]
 
     def summary(self) -> CorpusSummary:
-        """To be asked when all is settled."""
+        """Counts over the whole corpus, files that were not read included. Complete only after `settle`."""
         untouched = sum(self._records[record.file.path].documents for record in self._files.kept)
         return CorpusSummary(
             documents_added=int(self._states[Fate.ADDED]),
@@ -185,16 +185,16 @@ class CorpusPass:
             Change(deleted, fragments), [replace(record, retry=True) if path in self._doubt else record for path, record in records]
         )
 
-    def _note(self, found: Ingested) -> None:
+    def _note(self, ingested: Ingested) -> None:
         """Keep what was seen, and rows that are not in the table yet, at addresses behind all others."""
-        files = self._numbered(found.seen["file"])
-        doubtful = found.seen["fresh"].to_numpy(zero_copy_only=False) | self._doubtful[files]
+        files = self._numbered(ingested.seen["file"])
+        doubtful = ingested.seen["fresh"].to_numpy(zero_copy_only=False) | self._doubtful[files]
         self._seen.add(
-            found.seen.drop_columns(["file", "fresh"]).append_column("file", files).append_column("doubtful", pa.array(doubtful))
+            ingested.seen.drop_columns(["file", "fresh"]).append_column("file", files).append_column("doubtful", pa.array(doubtful))
         )
-        if len(found.rows):
-            addresses = np.arange(len(found.rows), dtype=np.uint64) + np.uint64(self._first_new + self._planned.rows)
-            rows = found.rows.drop_columns(["file"]).append_column("file", self._numbered(found.rows["file"]))
+        if len(ingested.rows):
+            addresses = np.arange(len(ingested.rows), dtype=np.uint64) + np.uint64(self._first_new + self._planned.rows)
+            rows = ingested.rows.drop_columns(["file"]).append_column("file", self._numbered(ingested.rows["file"]))
             self._planned.add(rows.append_column(ROW_ADDRESS, pa.array(addresses)))
 
     def _numbered(self, paths: pa.ChunkedArray) -> pa.Array:
@@ -256,11 +256,11 @@ class CorpusPass:
         place = np.minimum(np.searchsorted(self._deleted, address), len(self._deleted) - 1)
         return rows.filter(pa.array(self._deleted[place] != address))
 
-    def _record(self, shard: SourceShard, found: Ingested) -> None:
+    def _record(self, shard: SourceShard, ingested: Ingested) -> None:
         """Note the files of a shard. One of several pieces counts as read with its last."""
-        read = {count["values"]: count["counts"] for count in found.seen["file"].value_counts().to_pylist()}
+        read = {count["values"]: count["counts"] for count in ingested.seen["file"].value_counts().to_pylist()}
         dead: dict[str, list[DeadLetter]] = {}
-        for letter in found.dead:
+        for letter in ingested.dead:
             dead.setdefault(letter.file, []).append(letter)
         for file, pieces in Counter(piece.file for piece in shard.pieces).items():
             letters = dead.get(file.path, [])
@@ -281,5 +281,5 @@ class CorpusPass:
 
 
 def _first(rows: pa.Table, *columns: str) -> list[pa.Array]:
-    """Columns of as many rows as are kept one by one."""
+    """Columns of the first LETTERS_KEPT rows: so many are kept one by one."""
     return [rows[name].slice(0, LETTERS_KEPT) for name in columns]

@@ -62,7 +62,10 @@ class Ingested:
 
 
 def ingest_shard(ingest: Ingest, shard: SourceShard) -> Ingested:
-    """Do one shard."""
+    """Read the documents of a shard, cut those that are not stored as they are, and stage their rows if `ingest.stage` says so.
+
+    A document or a file that cannot be read is a dead letter. Raises OSError if the store fails.
+    """
     began = time.monotonic()
     work = _ShardWork(ingest, _StoredDocuments(ingest, sorted({piece.file.path for piece in shard.pieces})))
     batches = work.rows(ingest.corpus.read(shard, ingest.metadata))

@@ -46,14 +46,14 @@ def ingest_on_ray(ray: Any, ingest: Ingest, shards: Sequence[SourceShard], label
 
 
 def _ahead(ray: Any) -> int:
-    """Tasks that keep the cluster as it is now busy."""
+    """Tasks to have submitted at a time, so that the cluster as it is now is never idle: two for each CPU."""
     return 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _answer(ray: Any, call: Any) -> Ingested:
-    """What the task found, or the error that it raised, as if it had been raised here. Raises _deaths if its processes died."""
+    """What the task gave, or the error that it raised, as if it had been raised here. Raises _deaths if its processes died."""
     try:
-        found: Ingested = ray.get(call, timeout=INGEST_SECONDS)
+        ingested: Ingested = ray.get(call, timeout=INGEST_SECONDS)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except _deaths(ray):
@@ -61,7 +61,7 @@ def _answer(ray: Any, call: Any) -> Ingested:
     except ray.exceptions.RayError as error:
         within, instead = f"within {INGEST_SECONDS:.0f} s", type(error).__name__
         raise WorkerError(f"expected a source shard to be read {within}, found {instead} on {describe(ray)}: run again") from error
-    return found
+    return ingested
 
 
 def _deaths(ray: Any) -> tuple[type[Exception], ...]:
@@ -75,19 +75,19 @@ def _apart(ray: Any, shard: SourceShard, read: Callable[[SourceShard], Any], err
     if len(files) == 1:
         letter = DeadLetter("file", shard.pieces[0].file.path, "", f"{type(error).__name__}: no process survived reading it")
         return Ingested(SEEN.empty_table(), ROWS.empty_table(), [], 0, [letter])
-    found = []
+    parts = []
     for file in files:
         try:
-            found.append(_answer(ray, read(file)))
+            parts.append(_answer(ray, read(file)))
         except _deaths(ray) as again:
-            found.append(_apart(ray, file, read, again))
+            parts.append(_apart(ray, file, read, again))
     return Ingested(
-        seen=pa.concat_tables([each.seen for each in found]),
-        rows=pa.concat_tables([each.rows for each in found]),
-        fragments=[fragment for each in found for fragment in each.fragments],
-        fresh=sum(each.fresh for each in found),
-        dead=[letter for each in found for letter in each.dead],
-        seconds=sum(each.seconds for each in found),
+        seen=pa.concat_tables([part.seen for part in parts]),
+        rows=pa.concat_tables([part.rows for part in parts]),
+        fragments=[fragment for part in parts for fragment in part.fragments],
+        fresh=sum(part.fresh for part in parts),
+        dead=[letter for part in parts for letter in part.dead],
+        seconds=sum(part.seconds for part in parts),
     )
 
 
