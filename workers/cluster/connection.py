@@ -24,7 +24,7 @@ RAY_ENVIRONMENT = {
 
 
 def on_cluster() -> bool:
-    """Whether there is a Ray already that work can go to."""
+    """Whether there is a Ray already that work can go to: the one of RAY_ADDRESS, or one that this process is connected to."""
     ray = sys.modules.get("ray")
     return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and ray.is_initialized())
 

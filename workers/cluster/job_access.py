@@ -21,7 +21,7 @@ ANSWER_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """To the Jobs API of a cluster."""
+    """What a request to a cluster's Jobs API needs, once `admission` has looked whom that lets in."""
 
     address: str
     version: str
@@ -65,8 +65,8 @@ def is_loopback(address: str) -> bool:
 
 def _token() -> str | None:
     """As Ray itself looks for it. Raises WorkerError if there is none where the environment says."""
-    if told := os.environ.get("RAY_AUTH_TOKEN", "").strip():
-        return told
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     file = Path(named) if named else Path.home() / ".ray" / "auth_token"
     try:
@@ -101,7 +101,7 @@ def _get(address: str, path: str, headers: Mapping[str, str]) -> requests.Respon
 
 
 def refused(address: str) -> WorkerError:
-    """That the cluster does not take our token."""
+    """The error for a cluster that does not take our token. Ray does not say where it had that from, so all places are named."""
     return WorkerError(
         f"expected the token of the cluster at {address}, found another, which it does not take: look at RAY_AUTH_TOKEN, "
         "RAY_AUTH_TOKEN_PATH and ~/.ray/auth_token, in this order"

@@ -42,7 +42,7 @@ class Tail:
         self._thread.join(2.0)
 
     def lines(self, seconds: float) -> Iterator[str]:
-        """Those that come within so many seconds."""
+        """Whole lines as they come, until `seconds` are over. What has no end yet waits for the next call."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -76,7 +76,7 @@ class Tail:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _connection(self) -> None:
-        """One connection, to its end."""
+        """Follow one connection to its end. It begins with the first line again: what earlier ones brought is left out."""
         passed = 0
         stream = self._client.tail_job_logs(self._id)
         while True:

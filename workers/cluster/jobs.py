@@ -37,7 +37,7 @@ JobState = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A command for a cluster."""
+    """A command to be run as a job of a cluster, which takes an id only once."""
 
     id: str
     """Of the job, and of the run."""
@@ -107,14 +107,14 @@ class Jobs:
                 return True
             except self._failures as error:
                 why, final = _last_line(str(error)), 0 < _status(error) < 500 or time.monotonic() > deadline
-            found = self.find(submission.id)  # waits for a cluster that is away, and knows whether it came through
-            if found is not None:
+            known = self.find(submission.id)  # waits for a cluster that is away, and knows whether it came through
+            if known is not None:
                 break
             if final:
                 raise WorkerError(f"expected {self.address} to take job {submission.id}, found {why}")
             time.sleep(1.0)
-        if found.metadata.get("collection") != submission.metadata["collection"]:
-            raise SpecError(f"expected {found.id} to be free on {self.address}, found a job of something else: take another id")
+        if known.metadata.get("collection") != submission.metadata["collection"]:
+            raise SpecError(f"expected {known.id} to be free on {self.address}, found a job of something else: take another id")
         return False
 
     def _send(self, submission: Submission) -> None:
@@ -130,14 +130,14 @@ class Jobs:
             )
 
     def find(self, id: str) -> Job | None:
-        """None if the cluster knows no such job."""
+        """The job as it stands now; None if the cluster knows no such job."""
         details = self._ask(lambda: self._client.get_job_info(id))
         return _job(details) if details else None
 
     def ours(self) -> list[Job]:
         """All jobs of revector that the cluster remembers."""
-        found = (_job(details) for details in self._ask(self._client.list_jobs) if details.submission_id)
-        return [job for job in found if job.metadata.items() >= OURS.items()]
+        jobs = (_job(details) for details in self._ask(self._client.list_jobs) if details.submission_id)
+        return [job for job in jobs if job.metadata.items() >= OURS.items()]
 
     def follow(self, id: str, tell: Callable[[str], None]) -> Job | None:
         """Give each line of its log to `tell`, from the first, until the job has ended. None if the cluster has forgotten it."""
@@ -150,7 +150,7 @@ class Jobs:
         return job
 
     def _log(self, id: str) -> str:
-        """Empty if it went with the node that it was on."""
+        """The whole log so far; empty if it went with the node that it was on."""
         return self._ask(lambda: self._client.get_job_logs(id)) or ""
 
     def stop(self, id: str) -> Job | None:
@@ -163,7 +163,7 @@ class Jobs:
         return job
 
     def _ask(self, request: Callable[[], Any]) -> Any:
-        """None for what the cluster does not know."""
+        """What the cluster answers, None for what it does not know. Asks again while it is away; raises WorkerError after AWAY_SECONDS."""
         deadline = time.monotonic() + AWAY_SECONDS
         while True:
             try:
@@ -219,17 +219,17 @@ def _unset(*names: str) -> Iterator[None]:
 
 def _job(details: Any) -> Job:
     state: JobState = details.status.value
-    told = (details.driver_exit_code, details.metadata or {}, details.error_type, details.message or "")
-    return Job(details.submission_id, state, *told)
+    outcome = (details.driver_exit_code, details.metadata or {}, details.error_type, details.message or "")
+    return Job(details.submission_id, state, *outcome)
 
 
 def _status(error: Exception) -> int:
-    """HTTP's, which Ray's client keeps in the text only; 0 if it has none."""
-    found = re.match(r"Request failed with status code (\d+)", str(error))
-    return int(found[1]) if found else 0
+    """The HTTP status, which Ray's client keeps in the text of its error only; 0 if it has none."""
+    match = re.match(r"Request failed with status code (\d+)", str(error))
+    return int(match[1]) if match else 0
 
 
 def _last_line(text: str) -> str:
-    """Of a traceback that a server sent: what it was about."""
+    """What a traceback that a server sent is about, in at most 300 characters."""
     lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
     return lines[-1][:300] if lines else "nothing"

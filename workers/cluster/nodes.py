@@ -47,7 +47,7 @@ def survey(ray: Any) -> list[Node]:
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(): node
         for node_id, node in nodes.items()
     }
-    found, waiting, until = [], list(calls), time.monotonic() + SURVEY_SECONDS
+    answers, waiting, until = [], list(calls), time.monotonic() + SURVEY_SECONDS
     while waiting:
         # One at a time: the clock is read when the answer comes.
         done, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, until - time.monotonic()))
@@ -55,8 +55,8 @@ def survey(ray: Any) -> list[Node]:
         if not done:
             silent = ", ".join(sorted(_name(calls[call]) for call in waiting))
             raise WorkerError(f"expected an answer of every node within {SURVEY_SECONDS:.0f} s, found none of {silent}: is it overloaded?")
-        found.append(_node(ray, calls[done[0]], done[0], arrived))
-    return sorted(found, key=lambda node: (node.host, node.node_id))
+        answers.append(_node(ray, calls[done[0]], done[0], arrived))
+    return sorted(answers, key=lambda node: (node.host, node.node_id))
 
 
 def _look() -> tuple[str, dict[str, str], float]:
@@ -133,7 +133,7 @@ def _fitting(ray: Any, workers: WorkersSpec, unfit: Collection[str]) -> Iterable
 
 
 def _places(has: Mapping[str, float], gpus: float) -> int:
-    """An actor's part of a GPU is of one GPU."""
+    """Actors that a node has room for. A part of a GPU is of one GPU: of two halves that are left no actor gets a whole."""
     cpus, whole = int(has.get("CPU", 0)), int(has.get("GPU", 0))
     if not gpus:
         return cpus
@@ -147,7 +147,7 @@ def fits(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
 
 def _holds(value: str | None, wanted: str) -> bool:
     bare = wanted.removeprefix("!")
-    among = [each.strip() for each in bare[3:-1].split(",")] if bare.startswith("in(") else [bare]
+    among = [label.strip() for label in bare[3:-1].split(",")] if bare.startswith("in(") else [bare]
     return (value in among) != wanted.startswith("!")
 
 
