@@ -33,7 +33,7 @@ class Tally:
     failed: dict[str, str] = field(default_factory=dict)
     """Chunk ids that could not be embedded, and why."""
     seconds: float = 0.0
-    """That it took."""
+    """Wall time of filling and indexing."""
 
 
 class Account:
@@ -80,7 +80,7 @@ class Account:
         return held
 
     def cost(self) -> Cost | None:
-        """Of what the run has held so far; None without prices."""
+        """Of what the run has held so far, by the prices of the spec; None without prices."""
         return cost(self.held(), self._prices)
 
     def spent(self) -> dict[str, Any]:
@@ -110,5 +110,5 @@ class Account:
 
 
 def _usable_cores() -> int:
-    """Of this machine, that this process may use."""
+    """Cores of this machine that this process may use: a container or `taskset` may leave it fewer than there are."""
     return len(os.sched_getaffinity(0))

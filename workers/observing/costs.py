@@ -21,17 +21,17 @@ class MachineTime:
         return MachineTime(self.cpu_seconds + other.cpu_seconds, self.gpu_seconds + other.gpu_seconds)
 
     def times(self, factor: float) -> "MachineTime":
-        """So many times as much."""
+        """Scaled: what one token held, times the tokens of another run."""
         return MachineTime(self.cpu_seconds * factor, self.gpu_seconds * factor)
 
     def amount(self, prices: PricesSpec) -> float:
-        """In the currency of `prices`."""
+        """Money, in the currency of `prices`, which are per hour."""
         return (self.cpu_seconds * prices.cpu_hour + self.gpu_seconds * prices.gpu_hour) / HOUR
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Money."""
+    """What a run cost, or would cost, in `currency`."""
 
     total: float
     stages: dict[str, float]
@@ -43,10 +43,10 @@ def cost(held: Mapping[str, MachineTime], prices: PricesSpec) -> Cost | None:
     """Of what each stage held. None without prices: nobody knows, which is not for nothing."""
     if not known(prices):
         return None
-    stages = {stage: each.amount(prices) for stage, each in held.items()}
+    stages = {stage: machine_time.amount(prices) for stage, machine_time in held.items()}
     return Cost(sum(stages.values()), stages, prices.currency)
 
 
 def known(prices: PricesSpec) -> bool:
-    """Whether the spec has prices."""
+    """Whether the spec has any price. Without one a cost is not known, which is another thing than nothing."""
     return bool(prices.cpu_hour or prices.gpu_hour)

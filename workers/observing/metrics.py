@@ -56,17 +56,17 @@ def families(measures: Measures, labels: dict[str, str]) -> Any:
 
     class Collector:
         def collect(self) -> Iterator[GaugeMetricFamily]:
-            found: dict[str, GaugeMetricFamily] = {}
+            gauges: dict[str, GaugeMetricFamily] = {}
             for name, own, value in measures:
-                family = found.setdefault(name, GaugeMetricFamily(name, HELP[name], labels=[*labels, *own]))
+                family = gauges.setdefault(name, GaugeMetricFamily(name, HELP[name], labels=[*labels, *own]))
                 family.add_metric([*labels.values(), *own.values()], value)
-            yield from found.values()
+            yield from gauges.values()
 
     return Collector()
 
 
 def of_outcome(began: float, now: float, outcome: str, error: BaseException | None) -> Iterator[Measure]:
-    """Of any run, also one that failed before it had begun."""
+    """Measures of any run, also of one that failed before it had begun. Times are Unix time, in seconds."""
     yield "revector_run_began_timestamp_seconds", {}, began
     yield "revector_run_seconds", {}, now - began
     yield "revector_heartbeat_timestamp_seconds", {}, now
@@ -76,7 +76,7 @@ def of_outcome(began: float, now: float, outcome: str, error: BaseException | No
 
 
 def of_account(account: Account, progressed: float, going_on: bool) -> Iterator[Measure]:
-    """Of a run that has begun. `progressed`: when it last did."""
+    """Measures of a run that has begun. `progressed`: when it last did, in Unix time."""
     yield "revector_progress_timestamp_seconds", {}, progressed
     if account.change:
         yield "revector_run_change", {"change": account.change}, 1
@@ -106,7 +106,7 @@ def of_account(account: Account, progressed: float, going_on: bool) -> Iterator[
 
 
 def of_publication(publication: Publication) -> Iterator[Measure]:
-    """Of what readers have."""
+    """Measures of a publication, to be asked of the one that readers have."""
     yield "revector_published_version", {}, publication.version
     yield "revector_published_epoch", {}, publication.epoch
     yield "revector_published_chunks", {}, publication.chunks
@@ -114,7 +114,7 @@ def of_publication(publication: Publication) -> Iterator[Measure]:
 
 
 def of_result(result: Any) -> Iterator[Measure]:
-    """Of what a run did: a Result, or anything that has gates."""
+    """Measures of what a run did: a Result, or anything that has gates."""
     if isinstance(result, Result):
         for change, count in result.documents.items():
             yield "revector_documents", {"change": change}, count

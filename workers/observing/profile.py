@@ -12,7 +12,7 @@ STEPS = ("read", "tokenize", "model", "write")
 
 @dataclass
 class Profile:
-    """Filled while a run goes on."""
+    """Seconds by stage of the driver and by model process, filled while a run goes on."""
 
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of the driver's wall time, in the order in which they began."""
@@ -25,7 +25,7 @@ class Profile:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time inside to `name`."""
+        """Add the wall time within to that of `name`, also if it ends with an error."""
         began = self._open[name] = time.perf_counter()
         try:
             yield
@@ -41,12 +41,12 @@ class Profile:
         return seconds
 
     def split(self, name: str, rest: str, seconds: float) -> None:
-        """Move `seconds` of stage `name` to `rest`."""
+        """Show `seconds` of stage `name` as a stage of their own, `rest`: that they were something else is known only afterwards."""
         self.stages[name] -= seconds
         self.stages[rest] = self.stages.get(rest, 0.0) + seconds
 
     def note(self, worker: str, tokens: int, spent: dict[str, float]) -> None:
-        """Count a shard in."""
+        """Add a shard to its model process. `spent`: seconds of each of STEPS."""
         known = self.workers.setdefault(worker, dict.fromkeys(("shards", "tokens", *STEPS), 0))
         for name, value in {"shards": 1, "tokens": tokens, **spent}.items():
             known[name] += value

@@ -32,7 +32,7 @@ GIT_SECONDS = 5.0
 
 
 def environment() -> dict[str, Any]:
-    """For a run's record, in JSON literals. None where something is not known."""
+    """Versions, commit, image and host for a run's record, in JSON literals. None where something is not known."""
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -57,12 +57,12 @@ def _version(package: str) -> str | None:
 
 
 def nvidia_driver() -> str | None:
-    """The version of this machine's, if it has one."""
+    """The version of this machine's NVIDIA driver, as the kernel tells it; None without one."""
     try:
-        found = re.search(r"Kernel Module\D*([\d.]+)", DRIVER.read_text())
+        match = re.search(r"Kernel Module\D*([\d.]+)", DRIVER.read_text())
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 @cache
@@ -72,7 +72,7 @@ def _commit(root: Path) -> str | None:
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.strip() or None
+    return answer.stdout.strip() or None

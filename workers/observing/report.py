@@ -59,7 +59,7 @@ class LiveGeneration:
 
 @dataclass(frozen=True, slots=True)
 class PlannedGeneration(LiveGeneration):
-    """What would be done for it; `tokens` are estimated."""
+    """A generation before a run, and what would be done for it; `tokens` are estimated."""
 
     seconds: float | None
     """Estimated from earlier runs; None before the first."""
@@ -101,7 +101,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class BuiltGeneration(LiveGeneration):
-    """What became of it."""
+    """A generation after a run, and what became of it."""
 
     status: Status
     version: int
@@ -119,7 +119,7 @@ class BuiltGeneration(LiveGeneration):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run did."""
+    """What an `apply` did, also one that found nothing to do and began no run."""
 
     collection: str
     generation: str
@@ -156,7 +156,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """As the command line ends."""
+        """Of the command line: 0 done, 3 a gate failed, 4 published with dead letters."""
         if self.status == "built":
             return 3
         return 4 if self.dead_letters else 0

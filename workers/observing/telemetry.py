@@ -52,7 +52,7 @@ class Observer:
         self._result: Any = None
         self._outcome = "running"
         self._error: BaseException | None = None
-        self._told = False
+        self._warned = False
 
     @contextmanager
     def follow(self, account: Account) -> Iterator[None]:
@@ -70,11 +70,11 @@ class Observer:
                 thread.join()
 
     def published(self, publication: Publication | None) -> None:
-        """What readers have by now."""
+        """Export `publication` as what readers have by now."""
         self._published = publication
 
     def ended(self, result: T, outcome: str) -> T:
-        """The run went well as far as that goes: gives back its `result`."""
+        """Note that the run came to its end with `outcome`, which may be that a gate failed. Gives back its `result`."""
         self._result, self._outcome = result, outcome
         return result
 
@@ -126,9 +126,9 @@ class Observer:
         try:
             self._sink(name, measures)
         except (OSError, HTTPException, ValueError) as error:
-            if not self._told:
+            if not self._warned:
                 warn("metrics not written", error=type(error).__name__, where=os.environ.get(METRICS, ""))
-            self._told = True
+            self._warned = True
 
 
 @contextmanager

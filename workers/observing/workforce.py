@@ -53,13 +53,13 @@ class Stay:
         return (self.until or time.monotonic()) - self.since if self.node else 0.0
 
     def begin(self, node: str | None, loaded: Loaded) -> None:
-        """Its model is loaded."""
+        """Its model is loaded. From the beginning of its process on it counts as held: before, it may have waited for a place."""
         self.node, self.loaded = node or loaded.host, loaded
         self.since = max(self.since, time.monotonic() - loaded.seconds)
         log("actor started", node=self.node, host=loaded.host, gpus=list(loaded.gpus), how=loaded.how, seconds=loaded.seconds)
 
     def end(self) -> None:
-        """It is gone."""
+        """The machine is free again. Only the first call counts."""
         self.until = self.until or time.monotonic()
 
 
@@ -76,7 +76,7 @@ class Workforce:
         """Shards that actors have."""
 
     def hire(self, gpus: float) -> Stay:
-        """Another actor is asked for."""
+        """Enter an actor that was asked for. It holds nothing before its node is known."""
         self.stays.append(Stay(gpus))
         return self.stays[-1]
 
@@ -100,5 +100,5 @@ class Workforce:
 
 def _use(node: str, stays: list[Stay]) -> NodeUse:
     loaded = [stay.loaded for stay in stays if stay.loaded]
-    gpus = sorted({name for each in loaded for name in each.gpus})
+    gpus = sorted({name for actor in loaded for name in actor.gpus})
     return NodeUse(node, loaded[0].host if loaded else "", gpus, len(stays), sum(stay.seconds for stay in stays))
