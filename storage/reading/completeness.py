@@ -73,7 +73,7 @@ def _repeated(rows: pa.Table) -> NDArray[np.int64]:
 
 
 def chunk_ids(dataset: LanceDataset, addresses: NDArray[np.uint64]) -> list[str]:
-    """Of the rows at `addresses`."""
+    """The ids of the rows at `addresses`, in their order."""
     return list(take(dataset, addresses, ["chunk_id"])["chunk_id"].to_pylist()) if len(addresses) else []
 
 
@@ -108,7 +108,7 @@ class Health:
     """What is wrong with the vectors of some rows."""
 
     rows: int = 0
-    """Looked at."""
+    """That were looked at."""
     broken: int = 0
     """With a NaN, an infinity, or nothing but zeros."""
     out_of_band: int = 0
@@ -150,6 +150,6 @@ def examine(dataset: LanceDataset, fragments: list[Any], usual: float, factor: f
 
 
 def _lengths(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    """(n,), in float64: no square of a float32 overflows."""
+    """The lengths of `vectors` (n, d): (n,), in float64, where no square of a float32 overflows."""
     squares: NDArray[np.float64] = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     return np.sqrt(squares)

@@ -53,15 +53,15 @@ class Donors:
                 wanted = self._missing
 
     def _scan(self, dataset: LanceDataset, fragments: list[Any], wanted: pa.Array | None) -> Iterator[pa.Table]:
-        found = []
+        offered = []
         source = pa.scalar(len(self.sources) - 1, pa.int32())
         for rows in scan_batches(dataset, ["content_hash"], fragments=fragments):
             hits = rows if wanted is None else rows.filter(pa.array(member(rows["content_hash"], wanted)))
             if wanted is not None:
-                found += hits["content_hash"].chunks
+                offered += hits["content_hash"].chunks
             yield pa.table([hits["content_hash"], pa.repeat(source, len(hits)), hits[ROW_ADDRESS]], schema=DONOR_SCHEMA)
         if wanted is not None:
-            self._missing = wanted.filter(pa.array(~member(wanted, pa.chunked_array(found, HASH))))
+            self._missing = wanted.filter(pa.array(~member(wanted, pa.chunked_array(offered, HASH))))
 
     def vectors(self, source: np.ndarray, address: np.ndarray) -> np.ndarray:
         """The vectors at `address` in `source`: shape (n, d), in the stored dtype. Those of the same space bit by bit."""

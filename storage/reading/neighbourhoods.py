@@ -24,7 +24,7 @@ SHARED = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One thing near to a query."""
+    """A document or a content that is near to a query."""
 
     key: str | bytes
     """What it is compared by: a document's id or the hash of a content."""
@@ -55,12 +55,12 @@ class Neighbourhoods:
 
     by: str
     """What is compared: "content_hash", or "doc_id" where the tables were cut in different ways."""
-    each: list[Neighbourhood]
+    neighbourhoods: list[Neighbourhood]
 
     @property
     def mean(self) -> float | None:
         """The mean overlap; None if nothing could be compared."""
-        known = [found for one in self.each if (found := one.overlap) is not None]
+        known = [share for neighbourhood in self.neighbourhoods if (share := neighbourhood.overlap) is not None]
         return float(np.mean(known)) if known else None
 
 
@@ -80,14 +80,14 @@ def compare_neighbourhoods(first: LanceDataset, second: LanceDataset, count: int
         keys, places = _first_chunks(first, second, samples[0]["doc_id"].to_pylist())
     lists = [_neighbours(table, where, by) for table, where in zip((first, second), places, strict=True)]
     lists = [_held(lists[0], second, by), _held(lists[1], first, by)]
-    each = zip(keys, places[0].tolist(), *lists, strict=True)
-    return Neighbourhoods(by, [Neighbourhood(place, _others(a, key), _others(b, key)) for key, place, a, b in each])
+    queries = zip(keys, places[0].tolist(), *lists, strict=True)
+    return Neighbourhoods(by, [Neighbourhood(place, _others(a, key), _others(b, key)) for key, place, a, b in queries])
 
 
 def _places(rows: pa.Table, column: str, keys: Sequence[Any]) -> NDArray[np.uint64]:
     """The addresses of `keys`, in their order."""
-    found = dict(zip(rows[column].to_pylist(), rows[ROW_ADDRESS].to_pylist(), strict=True))
-    return np.array([found[key] for key in keys], dtype=np.uint64)
+    address = dict(zip(rows[column].to_pylist(), rows[ROW_ADDRESS].to_pylist(), strict=True))
+    return np.array([address[key] for key in keys], dtype=np.uint64)
 
 
 def _first_chunks(first: LanceDataset, second: LanceDataset, documents: list[str]) -> tuple[list[str], list[NDArray[np.uint64]]]:
@@ -95,18 +95,18 @@ def _first_chunks(first: LanceDataset, second: LanceDataset, documents: list[str
     wanted = {f"{document}#0": document for document in documents}
     places = [locate(table, "chunk_id", wanted) for table in (first, second)]
     keys = sorted(places[0].keys() & places[1].keys())
-    return [wanted[key] for key in keys], [np.array([found[key] for key in keys], dtype=np.uint64) for found in places]
+    return [wanted[key] for key in keys], [np.array([addresses[key] for key in keys], dtype=np.uint64) for addresses in places]
 
 
 def locate(dataset: LanceDataset, column: str, values: Collection[Any]) -> dict[Any, int]:
     """The address of a row for each of `values` that `column` holds."""
     wanted = pa.array(sorted(values), dataset.schema.field(column).type)
-    found: dict[Any, int] = {}
+    addresses: dict[Any, int] = {}
     for rows in scan_batches(dataset, [column]):
         hits = rows.filter(pc.is_in(rows[column], value_set=wanted))
         for value, address in zip(hits[column].to_pylist(), hits[ROW_ADDRESS].to_pylist(), strict=True):
-            found.setdefault(value, address)
-    return found
+            addresses.setdefault(value, address)
+    return addresses
 
 
 def _neighbours(dataset: LanceDataset, places: NDArray[np.uint64], by: str) -> list[list[Hit]]:
@@ -118,21 +118,21 @@ def hits(dataset: LanceDataset, neighbours: Neighbours, by: str) -> list[list[Hi
     rows, back = np.unique(neighbours.addresses, return_inverse=True)
     present = rows[rows != NOWHERE]
     keys = [*(take(dataset, present, [by])[by].to_pylist() if len(present) else []), None]
-    found = []
+    ranked = []
     for addresses, scores, numbers in zip(neighbours.addresses, neighbours.scores, back.reshape(neighbours.addresses.shape), strict=True):
         best: dict[Any, Hit] = {}
         for address, score, number in zip(addresses.tolist(), scores.tolist(), numbers.tolist(), strict=True):
             if address != int(NOWHERE):
                 best.setdefault(keys[number], Hit(keys[number], address, score))
-        found.append(list(best.values()))
-    return found
+        ranked.append(list(best.values()))
+    return ranked
 
 
 def _held(lists: list[list[Hit]], other: LanceDataset, by: str) -> list[list[Hit]]:
-    """Without what `other` does not hold."""
-    held = locate(other, by, {hit.key for found in lists for hit in found})
-    return [[hit for hit in found if hit.key in held] for found in lists]
+    """The lists without what `other` does not hold: that would be no neighbour there in any case."""
+    held = locate(other, by, {hit.key for nearest in lists for hit in nearest})
+    return [[hit for hit in nearest if hit.key in held] for nearest in lists]
 
 
-def _others(found: list[Hit], key: str | bytes) -> list[Hit]:
-    return [hit for hit in found if hit.key != key][:TOP]
+def _others(near: list[Hit], key: str | bytes) -> list[Hit]:
+    return [hit for hit in near if hit.key != key][:TOP]

@@ -74,8 +74,8 @@ def exact(dataset: LanceDataset, queries: NDArray[np.floating[Any]], k: int) -> 
         products[~np.isfinite(products)] = -np.inf
         products[:, ~vectors.any(axis=1)] = -np.inf
         keep = _best(products, k)
-        found = np.take_along_axis(products, keep, axis=1)
-        addresses, scores = _merge(np.concatenate([addresses, block[keep]], axis=1), np.concatenate([scores, found], axis=1), k)
+        nearest = np.take_along_axis(products, keep, axis=1)
+        addresses, scores = _merge(np.concatenate([addresses, block[keep]], axis=1), np.concatenate([scores, nearest], axis=1), k)
     return Neighbours(np.where(np.isfinite(scores), addresses, NOWHERE), scores)
 
 
@@ -98,7 +98,7 @@ def vectors_at(dataset: LanceDataset, addresses: NDArray[np.uint64]) -> NDArray[
 
 
 def to_numpy(vectors: pa.FixedSizeListArray) -> NDArray[np.float32]:
-    """(n, d), whatever the stored type is."""
+    """Stored vectors as (n, d), float32 whatever their own type is."""
     numbers: NDArray[np.float32] = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     return numbers.reshape(len(vectors), vectors.type.list_size)
 
@@ -137,9 +137,9 @@ def search_recall(dataset: LanceDataset, places: NDArray[np.uint64], k: int) -> 
     By scores: of rows that are equally near any will do (Aumüller, Bernhardsson and Faithfull, ANN-Benchmarks, 2020).
     """
     queries = vectors_at(dataset, places)
-    truth, found = exact(dataset, queries, k + 1), searched(dataset, queries, k + 1)
+    truth, answers = exact(dataset, queries, k + 1), searched(dataset, queries, k + 1)
     hits = total = 0
-    for place, query, near, scores, reached in zip(places, unit(queries), truth.addresses, truth.scores, found.addresses, strict=True):
+    for place, query, near, scores, reached in zip(places, unit(queries), truth.addresses, truth.scores, answers.addresses, strict=True):
         nearest = scores[(near != place) & (near != NOWHERE)][:k]
         others = reached[(reached != place) & (reached != NOWHERE)][:k]
         total += len(nearest)

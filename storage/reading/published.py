@@ -95,11 +95,11 @@ def compare_versions(store: Store, publications: Sequence[Publication], a: int, 
 
 
 def _rows(store: Store, publications: Sequence[Publication], version: int) -> pa.Table:
-    found = [row for row in publications if row.version == version]
-    if not found:
+    matching = [row for row in publications if row.version == version]
+    if not matching:
         known = sorted({row.version for row in publications})
         raise NotFound(f"expected one of the published versions {', '.join(map(str, known)) or '(none)'}, found {version}")
-    return scan_table(store.open(found[-1].generation, version), ("chunk_id", "doc_id", "row_hash"))
+    return scan_table(store.open(matching[-1].generation, version), ("chunk_id", "doc_id", "row_hash"))
 
 
 def _changes(before: pa.Table, after: pa.Table, key: str) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _state(generation: Generation, publication: Publication | None, built: Built
 
 
 def _lag(desired: Iterator[pa.Table], embedded: Iterator[pa.Table]) -> tuple[int, int]:
-    """Rows without a vector, and vectors without a row."""
+    """Counts of chunk rows without a vector, and of vectors without a chunk row."""
     pending = stale = 0
     for wanted, stored in matched(_hashes(desired), _hashes(embedded)):
         difference = diff_rows(wanted, stored)
@@ -111,7 +111,7 @@ def last_run(collection: Collection) -> dict[str, Any] | None:
 def history(collection: Collection) -> dict[str, Any]:
     """Published versions, all runs with what they cost, and what versions were judged by; oldest first."""
     listed = [_short(run.read("intent.json") or {"run_id": run.run_id}, run.read("result.json")) for run in runs(collection)]
-    judged = [_judged(each) for each in evaluations(collection)]
+    judged = [_judged(evaluation) for evaluation in evaluations(collection)]
     return {
         "collection": collection.name,
         "published": [asdict(row) for row in publications(collection)],

@@ -115,15 +115,15 @@ def test_what_only_one_table_holds_changes_no_neighbourhood(fresh: Fresh) -> Non
     first = fresh.table(range(100))
     second = fresh.table([*range(30, 100), *range(200, 230)], pieces=3)
     found = compare_neighbourhoods(first, second)
-    assert (found.mean, found.by, len(found.each)) == (1, "content_hash", 70)
-    assert all(each.first and each.address not in {hit.address for hit in each.first} for each in found.each)
+    assert (found.mean, found.by, len(found.neighbourhoods)) == (1, "content_hash", 70)
+    assert all(each.first and each.address not in {hit.address for hit in each.first} for each in found.neighbourhoods)
 
 
 def test_duplicates_are_one_neighbour(fresh: Fresh) -> None:
     numbers = [number % 20 for number in range(60)]
     found = compare_neighbourhoods(fresh.table(numbers), fresh.table(numbers[::-1], pieces=4))
     assert found.mean == 1
-    assert all(len({hit.key for hit in each.first}) == len(each.first) == 10 for each in found.each)
+    assert all(len({hit.key for hit in each.first}) == len(each.first) == 10 for each in found.neighbourhoods)
 
 
 def test_nothing_in_common_is_no_overlap(fresh: Fresh) -> None:

@@ -26,7 +26,7 @@ TEXT = 200
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the versions."""
+    """One of the two versions, and what is measured of it alone."""
 
     generation: str
     version: int
@@ -44,7 +44,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One result of a query."""
+    """A chunk that a version gives for a query."""
 
     chunk_id: str
     doc_id: str
@@ -68,7 +68,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two versions side by side."""
+    """Two versions side by side, `a` and `b` in the order in which they were asked for."""
 
     collection: str
     a: Side
@@ -108,17 +108,17 @@ def compare(spec: Spec, name: str | None, a: str, b: str) -> Comparison:
     pairs = compare_neighbourhoods(first.vectors, second.vectors)
     queries, rankings = _rankings(declared, first, second)
     if rankings is None:
-        texts = _texts(first, [pair.address for pair in pairs.each])
-        answers = _Answers(texts, [pair.first for pair in pairs.each], [pair.second for pair in pairs.each])
+        texts = _texts(first, [pair.address for pair in pairs.neighbourhoods])
+        answers = _Answers(texts, [pair.first for pair in pairs.neighbourhoods], [pair.second for pair in pairs.neighbourhoods])
     else:
-        answers = _Answers(queries, rankings[0].found, rankings[1].found)
+        answers = _Answers(queries, rankings[0].nearest, rankings[1].nearest)
     sides = [_side(version, ranking) for version, ranking in zip((first, second), rankings or (None, None), strict=True)]
     return Comparison(
         collection=name,
         a=sides[0],
         b=sides[1],
         overlap=pairs.mean,
-        compared=len(pairs.each),
+        compared=len(pairs.neighbourhoods),
         compared_by=pairs.by,
         labelled=len(rankings[0].quality) if rankings else 0,
         drift=drift_between(first, second),

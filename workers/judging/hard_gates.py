@@ -54,7 +54,7 @@ def _lacking(case: Case, addresses: NDArray[np.uint64]) -> Iterator[list[str]]:
 
 
 def vectors(case: Case) -> Iterator[Gate]:
-    """Numbers, and lengths, of the new rows."""
+    """Of the new rows: "finite", that all components are numbers and not all zero, and "norms", that their lengths are alike."""
     table, normal = case.version.vectors, case.version.space["normalize"]
     usual = 1.0 if normal else usual_length(table)
     health = examine(table, case.new, usual, UNIT_BAND if normal else LENGTH_BAND, NAMED_ROWS)
@@ -100,7 +100,7 @@ def _again(case: Case, sample: pa.Table) -> NDArray[np.float32]:
 
 
 def letters(case: Case) -> Iterator[Gate]:
-    """Dead letters, as a share of what there is to embed."""
+    """Dead letters, as a share (0 to 1) of the chunks and of themselves."""
     most, total = case.spec.gates.max_failed, case.version.chunks.count_rows() + case.dead
     share = case.dead / total if total else 0.0
     detail = f"{case.dead:,} dead letters of {total:,}: {share:.2%}, at most {most:.2%} (gates.max_failed)"

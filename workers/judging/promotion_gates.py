@@ -54,7 +54,7 @@ def overlap(case: Case) -> Iterator[Gate]:
         yield unmeasured("overlap", "promotion", least, f"not measured: nothing is shared with {served.generation}")
         return
     what = "contents" if both.by == "content_hash" else "documents"
-    detail = f"overlap@{TOP} {both.mean:.3f} with {served}, of {len(both.each)} {what}; at least {least:g}"
+    detail = f"overlap@{TOP} {both.mean:.3f} with {served}, of {len(both.neighbourhoods)} {what}; at least {least:g}"
     yield _promotion("overlap", both.mean, least, detail)
 
 

@@ -21,13 +21,13 @@ from workers.embedding.encoding import Encoding
 class Ranking:
     """How a version answers labelled queries."""
 
-    found: list[list[Hit]]
+    nearest: list[list[Hit]]
     """The nearest documents of each query, at most 10, best first."""
     quality: dict[int, dict[str, float]]
     """`ndcg` and `recall` of each query that has a relevant document here, by its place among the queries."""
 
     def mean(self, measure: str) -> float:
-        """Of `measure` over the queries that can be judged, at least one."""
+        """The mean of `measure` ("ndcg" or "recall", 0 to 1) over the queries that can be judged, of which there must be one."""
         return float(np.mean([quality[measure] for quality in self.quality.values()]))
 
 
