@@ -58,7 +58,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class BridgeResult:
-    """What building a bridge showed."""
+    """What building a bridge showed, kept or not."""
 
     collection: str
     from_space: str
@@ -90,7 +90,7 @@ class BridgeResult:
 
     @property
     def exit_code(self) -> int:
-        """As the command line ends."""
+        """Of the command line: 3 if no kind of bridge was good enough, else 0."""
         return 3 if self.status == "refused" else 0
 
 
@@ -144,7 +144,7 @@ class _Pairs:
 
 
 def _gather(target: Target, dataset: Any, report: Report) -> _Pairs:
-    """Raises RevectorError if too few contents are published."""
+    """The vectors of a sample of contents in both spaces. Raises RevectorError if too few are published."""
     rows = sample(dataset, PAIRS)
     new, encoded = _new_vectors(target, dataset, rows, report)
     old = vectors_at(dataset, rows[ROW_ADDRESS].to_numpy())
@@ -182,13 +182,13 @@ def _fill_stored(target: Target, hashes: pa.Array, vectors: Vectors, missing: ND
     """Put in `vectors` what is stored of the contents `hashes` in the new space, and mark them as not `missing`."""
     donors = Donors(target.generation, target.generation.version, target.model.space)
     place = {content: number for number, content in enumerate(hashes.to_pylist())}
-    found: dict[int, tuple[int, int]] = {}
+    offered: dict[int, tuple[int, int]] = {}
     for offers in donors.rows(hashes):
         for content, *source in zip(*(offers[name].to_pylist() for name in DONOR_SCHEMA.names), strict=True):
-            found.setdefault(place[content], (source[0], source[1]))
-    if found:
-        places = np.fromiter(found, np.intp, len(found))
-        sources, addresses = (np.array(column) for column in zip(*found.values(), strict=True))
+            offered.setdefault(place[content], (source[0], source[1]))
+    if offered:
+        places = np.fromiter(offered, np.intp, len(offered))
+        sources, addresses = (np.array(column) for column in zip(*offered.values(), strict=True))
         vectors[places] = donors.vectors(sources, addresses.astype(np.uint64))
         missing[places] = False
 
@@ -210,19 +210,19 @@ def _judge(dataset: Any, pairs: _Pairs, fitted: dict[Kind, tuple[Bridge, float]]
     mapped = [bridge.apply(new) for bridge, _ in fitted.values()]
     # K and one more: each of them is in the table itself. One pass for all.
     nearest = exact(dataset, np.concatenate([old, *mapped]), K + 1)
-    truth, *found = np.split(nearest.addresses, len(mapped) + 1)
+    truth, *bridged = np.split(nearest.addresses, len(mapped) + 1)
     copies = nearest.scores[: len(old)] > COPY
     return tuple(
         Trial(kind, _recall(truth, copies, theirs), float((unit(vectors) * unit(old)).sum(axis=1).mean()), seconds)
-        for (kind, (_, seconds)), vectors, theirs in zip(fitted.items(), mapped, found, strict=True)
+        for (kind, (_, seconds)), vectors, theirs in zip(fitted.items(), mapped, bridged, strict=True)
     )
 
 
-def _recall(truth: Addresses, copies: NDArray[np.bool_], found: Addresses) -> float:
-    """Share of the K nearest in `truth` that are among the K in `found`, (n, K + 1) both. Copies of the content itself do not count:
+def _recall(truth: Addresses, copies: NDArray[np.bool_], bridged: Addresses) -> float:
+    """Share of the K nearest in `truth` that are among the K in `bridged`, (n, K + 1) both. Copies of the content itself do not count:
     every bridge finds them."""
     hits = possible = 0
-    for expected, same, given in zip(truth, copies, found, strict=True):
+    for expected, same, given in zip(truth, copies, bridged, strict=True):
         others = expected[~same & (expected != NOWHERE)][:K]
         hits += np.isin(others, given[~np.isin(given, expected[same])][:K]).sum()
         possible += len(others)

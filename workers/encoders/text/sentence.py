@@ -62,7 +62,7 @@ class SentenceEncoder:
         return Encoded(vectors, tokens, failed, seconds)
 
     def _batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.intp]]:
-        """Of the texts that have tokens."""
+        """Places of the texts that have tokens, as many at a time as the token budget takes."""
         fill = packed_batches if self._stack.layout is BatchLayout.PACKED else token_budget_batches
         present = np.flatnonzero(lengths)
         return [present[batch] for batch in fill(lengths[present], self._batch_tokens)]
