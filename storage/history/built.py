@@ -30,7 +30,7 @@ class Built:
 
 
 def keep_built(store: Store, built: Built) -> None:
-    """Replace what is kept of the generation."""
+    """Keep `built` as the newest of its generation, in place of what an earlier run left."""
     publication = built.publication
     store.objects.put(_key(Collection(store, publication.collection), publication.generation), orjson.dumps(asdict(built)))
 

@@ -32,7 +32,7 @@ spec declares by now. `promote` and `rollback`: what a person chose."""
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One row of the catalog."""
+    """What readers get from one epoch on: a row of the catalog."""
 
     collection: str
     epoch: int
@@ -80,14 +80,14 @@ SCHEMA = pa.schema([(field.name, _ARROW[field.type]) for field in fields(Publica
 
 
 def all_publications(store: Store) -> list[Publication]:
-    """Of all collections, each oldest first."""
+    """The publications of all collections of a store, by collection, oldest first."""
     catalog = _open(store)
     rows = [Publication(**row) for row in catalog.to_table().to_pylist()] if catalog else []
     return sorted(rows, key=lambda row: (row.collection, row.epoch))
 
 
 def publications(collection: Collection) -> list[Publication]:
-    """Of one collection, oldest first."""
+    """The publications of one collection, oldest first, those that were given up included."""
     return [row for row in all_publications(collection.store) if row.collection == collection.name]
 
 
@@ -98,7 +98,7 @@ def current(collection: Collection) -> Publication | None:
 
 
 def published(collection: Collection) -> Publication:
-    """`current`, or NotFound."""
+    """As `current`. Raises NotFound before the first publication."""
     publication = current(collection)
     if publication is None:
         known = ", ".join(sorted({row.collection for row in all_publications(collection.store)}))
@@ -186,8 +186,8 @@ def _change(store: Store, change: Callable[[list[Publication]], list[Publication
             continue
         except OSError as error:
             if not set(changed) <= set(all_publications(store)):
-                found = store_failure(error) or error
-                raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {found}: run again") from error
+                failure = store_failure(error) or error
+                raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {failure}: run again") from error
         return
     raise CommitUnknown(f"expected to swap the catalog of {store.root} within {ATTEMPTS} attempts, found it busy: run again")
 

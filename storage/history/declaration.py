@@ -11,7 +11,7 @@ LIVE = "live.json"
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What the newest run was told."""
+    """What the spec of the newest run said."""
 
     declared: str
     """The generation of the spec's model."""
@@ -20,7 +20,7 @@ class Declaration:
 
 
 def declare(collection: Collection, declaration: Declaration) -> None:
-    """Replace what `declaration` gives."""
+    """Keep what the newest run was told, in place of what the one before was."""
     collection.objects.put(collection.key(LIVE), orjson.dumps(declaration))
 
 

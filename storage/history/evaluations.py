@@ -22,7 +22,7 @@ from storage.who import new_run_id, now, whoami
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One version of a generation, judged."""
+    """The gates that one version of a generation was held against, and by whom."""
 
     id: str
     collection: str
@@ -63,7 +63,7 @@ def keep_evaluation(version: Version, gates: Sequence[Gate], run_id: str | None 
 
 
 def evaluations(collection: Collection) -> list[Evaluation]:
-    """All that are kept of a collection, oldest first."""
+    """The evaluations that are kept of a collection, oldest first."""
     place = collection.key("evaluations")
     records = (collection.objects.get_json(f"{place}/{name}") for name in collection.objects.names(place))
     return sorted((_evaluation(record) for record in records if record), key=lambda made: (made.at, made.id))
@@ -84,7 +84,7 @@ def kept_queries(collection: Collection, space: str) -> dict[bytes, NDArray[np.f
 
 
 def keep_queries(collection: Collection, space: str, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-    """Replace what `kept_queries` gives."""
+    """Keep the vectors of queries, (d,) each, by the hash of prompt and query, in place of those that were kept of this space."""
     hashes = np.frombuffer(b"".join(vectors), np.uint8).reshape(-1, DIGEST_BYTES)
     out = io.BytesIO()
     np.savez(out, hashes=hashes, vectors=np.stack([*vectors.values()]))

@@ -48,12 +48,12 @@ def take_fence(collection: Collection, run_id: str) -> Fence:
 
 
 def tokens(collection: Collection) -> list[int]:
-    """All that are on record, oldest first."""
+    """The fencing tokens that are on record, oldest first."""
     return [int(name.removesuffix(".json")) for name in collection.objects.names(collection.key("fence"))]
 
 
 def run_of(collection: Collection, token: int) -> Run | None:
-    """The run that took it; None if it is not on record."""
+    """The run that took `token`; None if that is not on record."""
     record = collection.objects.get_json(_fence_key(collection, token))
     return Run(collection, record["run_id"]) if record else None
 

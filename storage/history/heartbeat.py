@@ -23,7 +23,7 @@ def cancel(run: Run, by: str) -> None:
 
 def _stop_signal() -> signal.Signals:
     """The command line handles SIGTERM, Python itself SIGINT unless a shell started it in the background."""
-    handled = (each for each in (signal.SIGTERM, signal.SIGINT) if callable(signal.getsignal(each)))
+    handled = (number for number in (signal.SIGTERM, signal.SIGINT) if callable(signal.getsignal(number)))
     return next(handled, signal.SIGTERM)
 
 

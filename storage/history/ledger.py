@@ -59,5 +59,5 @@ def newest_run(collection: Collection) -> Run | None:
 
 
 def runs(collection: Collection) -> list[Run]:
-    """All that are on record, oldest first."""
+    """The runs that are on record, oldest first: their ids begin with their time."""
     return [Run(collection, name) for name in collection.objects.names(collection.key("runs"))]

@@ -16,7 +16,7 @@ STILL_SECONDS = 6 * HEARTBEAT_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What one look at a run shows."""
+    """How a run stands at the moment of a look."""
 
     state: Literal["going on", "ended", "dead", "still"]
     """`dead`: its process is gone. `still`: it runs where this machine cannot look, and gives no sign of life."""
