@@ -83,10 +83,10 @@ class FileSource:
         return f"{self.base}/{file.path}"
 
     def _format(self, file: SourceFile) -> Format:
-        found = suffixes.format_of(file.path, self.spec.format)
-        if found is None:
+        format_ = suffixes.format_of(file.path, self.spec.format)
+        if format_ is None:
             raise SourceError(f"{file.path}: expected a file of this corpus, found a name of no known format")
-        return found
+        return format_
 
     def _check_spec(self, files: Iterable[SourceFile]) -> None:
         for format_ in sorted({self._format(file) for file in files}):
@@ -145,7 +145,7 @@ class FileSource:
                     yield text.read_textual(stream, file, format_, layout)
 
     def _block_bytes(self, file: SourceFile) -> int:
-        """In which a record of a CSV file must lie whole."""
+        """Bytes in which a record of a CSV file must lie whole: the limit of a document; no more than a file that is not compressed has."""
         most = self.limits.document_bytes
         return most if suffixes.compression(file.path) else max(1, min(file.size + 1, most))
 

@@ -11,7 +11,7 @@ from storage.store.objects import Objects
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One line of the file."""
+    """A query of `gates.queries`, and what answers it: one line of the file."""
 
     query: str
     relevant: frozenset[str]
@@ -40,7 +40,7 @@ def _labelled(line: bytes, place: str) -> Labelled:
     query, relevant = fields.get("query"), fields.get("relevant")
     if not isinstance(query, str) or not query.strip():
         raise SpecError(f'gates.queries: {place}: expected a text under "query", found {_found(query)}')
-    if not isinstance(relevant, list) or not relevant or not all(isinstance(each, str | int) for each in relevant):
+    if not isinstance(relevant, list) or not relevant or not all(isinstance(doc_id, str | int) for doc_id in relevant):
         raise SpecError(f'gates.queries: {place}: expected a list of document ids under "relevant", found {_found(relevant)}')
     return Labelled(query, frozenset(map(str, relevant)))
 

@@ -44,7 +44,7 @@ class LanceSource:
         return rows.metadata_struct(names, types) if names else None
 
     def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
-        """Fragments are not cut."""
+        """Whole fragments, so many that a shard has about `target_bytes`: fragments are not cut."""
         return listing.pack(((Piece(file), file.size) for file in files), target_bytes)
 
     def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
