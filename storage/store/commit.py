@@ -110,8 +110,8 @@ def _landed(store: Store, dataset: LanceDataset, commit_id: str, error: OSError)
         raise CommitUnknown(f"expected an answer from {dataset.uri}, found {second}: run again") from error
     if latest.version > dataset.version:
         raise Conflict(f"expected {dataset.uri} at version {dataset.version}, found {latest.version}: plan again") from error
-    found = store_failure(error) or error
-    raise StorageError(f"expected a commit to {dataset.uri}, found {found}: nothing was written, run again") from error
+    failure = store_failure(error) or error
+    raise StorageError(f"expected a commit to {dataset.uri}, found {failure}: nothing was written, run again") from error
 
 
 def commit_tokens(dataset: LanceDataset, after: int) -> set[str]:

@@ -45,7 +45,7 @@ _SCHEMA = pa.schema([("writer", pa.int64())])
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was tried."""
+    """One thing that was tried, and what came of it."""
 
     name: str
     ok: bool
@@ -54,7 +54,7 @@ class Check:
 
 
 def attempt(name: str, check: Callable[[], str]) -> Check:
-    """The detail that `check` gives, or the error that it ends with."""
+    """Run `check`: passed, with the detail that it gives, or failed, with the error that it ends with. Other errors than ours go on."""
     try:
         with clear_errors():
             return Check(name, True, check())
@@ -139,7 +139,7 @@ def _keep_verdict(store: Store, sound: list[Check]) -> None:
 
 
 def _permissions(store: Store, folder: str) -> str:
-    """Every kind of request, by name."""
+    """Make every kind of request that a run makes. Gives their names; raises StorageError that names the first that is refused."""
     objects, key = store.objects, f"{folder}/object"
     requests: dict[str, Callable[[], object]] = {
         "list": lambda: objects.names("_revector"),
@@ -153,8 +153,8 @@ def _permissions(store: Store, folder: str) -> str:
         try:
             request()
         except (OSError, RevectorError) as error:
-            told = str(error) or type(error).__name__
-            raise StorageError(f"expected to be allowed to {name} in {store.root}, found {told}: check credentials and policy") from error
+            reason = str(error) or type(error).__name__
+            raise StorageError(f"expected to be allowed to {name} in {store.root}, found {reason}: check credentials and policy") from error
     return ", ".join(requests)
 
 
@@ -174,7 +174,7 @@ def _both_clients(store: Store, folder: str) -> str:
 
 
 def _race_objects(store: Store, folder: str) -> str:
-    """The writers of each name all at once, and then one more."""
+    """Let the writers of each name put it all at once, and then one more: of all of them one may win."""
     objects, together = store.objects, Barrier(OBJECT_RACES * WRITERS)
 
     def put(race: int, writer: int) -> bool:
@@ -202,8 +202,8 @@ def _race_tables(store: Store, folder: str) -> str:
         except CommitConflictError:
             return False
         except OSError as error:
-            found = store_failure(error) or error
-            raise StorageError(f"expected writers of one table to win or to lose in {store.root}, found {found}") from error
+            failure = store_failure(error) or error
+            raise StorageError(f"expected writers of one table to win or to lose in {store.root}, found {failure}") from error
         return True
 
     for race, won in enumerate(_all_at_once(TABLE_RACES, swap)):

@@ -51,7 +51,7 @@ class Store:
         return [name for name in self.folders(prefix) if self.has(name)]
 
     def folders(self, prefix: str = "") -> list[str]:
-        """The same, and folders of tables that were removed but for a rest."""
+        """As `tables`, and folders of tables that were removed but for a rest."""
         names = (name.removesuffix(".lance") for name in self.objects.names("") if name.endswith(".lance"))
         return [name for name in names if name.startswith(prefix)]
 

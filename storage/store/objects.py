@@ -29,7 +29,7 @@ class Objects:
         return "://" in self.root
 
     def path(self, key: str) -> str:
-        """The full path of `key`."""
+        """The full path of `key`, as the file system takes it: of S3 it begins with the bucket."""
         return f"{self.root.removeprefix('s3://')}/{key}"
 
     def put(self, key: str, data: bytes) -> None:
@@ -51,10 +51,10 @@ class Objects:
             else:
                 self._link(key, data)
         except OSError:
-            found = self.get(key)
-            if found is None:
+            stored = self.get(key)
+            if stored is None:
                 raise
-            return found == data
+            return stored == data
         return True
 
     def get(self, key: str) -> bytes | None:
@@ -91,19 +91,19 @@ class Objects:
     def names(self, folder: str) -> list[str]:
         """The names right under `folder`, sorted; empty if there is no such folder."""
         try:
-            found = self._fs.ls(self.path(folder), detail=False)
+            listed = self._fs.ls(self.path(folder), detail=False)
         except FileNotFoundError:
             return []
         # Some object stores list a folder that was emptied, or that their console made, as an object in itself.
-        inside = (str(name).rstrip("/") for name in found)
+        inside = (str(name).rstrip("/") for name in listed)
         names = {name.rpartition("/")[2] for name in inside if name != self.path(folder).rstrip("/")}
         return sorted(name for name in names if name and not name.startswith("."))
 
     def walk(self, folder: str) -> dict[str, int]:
         """All objects under `folder`, at any depth: keys and bytes. Empty if there is no such folder."""
         place = self.path(folder) if self.remote else str(Path(self.path(folder)).absolute())
-        found = self._fs.find(place, detail=True)
-        return {f"{folder}{str(path).removeprefix(place)}": int(info["size"]) for path, info in found.items()}
+        objects = self._fs.find(place, detail=True)
+        return {f"{folder}{str(path).removeprefix(place)}": int(info["size"]) for path, info in objects.items()}
 
     def remove(self, folder: str) -> None:
         """Delete all objects under `folder`; on a disk the folder itself, too."""

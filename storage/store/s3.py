@@ -79,8 +79,8 @@ def region(environ: Mapping[str, str] = os.environ) -> str | None:
     A store that is not of AWS may be in any region, but the clients would not agree on one. Raises StoreRefused for a profile that
     is not there.
     """
-    found = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    return found or (_region_of_profile() if endpoint(environ) else None)
+    named = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    return named or (_region_of_profile() if endpoint(environ) else None)
 
 
 def _region_of_profile() -> str:
@@ -101,7 +101,7 @@ def object_store_options(uri: str) -> dict[str, str]:
     return {
         **({"aws_endpoint": address} if address else {}),
         **({"allow_http": "true"} if address and address.startswith("http://") else {}),
-        **({"aws_region": found} if (found := region()) else {}),
+        **({"aws_region": name} if (name := region()) else {}),
         # Until the time is over, however often. The throttle would double, and double again, what a failure takes.
         "client_max_retries": "1000",
         "client_retry_timeout": f"{PATIENCE:.0f}",
@@ -120,7 +120,7 @@ def _connection(environment: Environment, process: int) -> Any:
         skip_instance_cache=True,
         use_listings_cache=False,  # it would hide the objects that another process has just put
         endpoint_url=endpoint(dict(environment)),
-        client_kwargs={"region_name": found} if (found := region(dict(environment))) else {},
+        client_kwargs={"region_name": name} if (name := region(dict(environment))) else {},
         # botocore repeats a request at once if it may; `patiently` does it for as long as is worth it.
         config_kwargs={"connect_timeout": CONNECT, "read_timeout": SILENCE, "retries": {"mode": "standard", "total_max_attempts": 2}},
         default_block_size=BLOCK_BYTES,
@@ -145,7 +145,7 @@ class S3FileSystem:
         return lambda *args, **options: patiently(lambda: method(*args, **options))
 
     def open(self, path: str, mode: str = "rb") -> io.RawIOBase:
-        """A file to read."""
+        """A file to read, whose reads wait for a store that is away, too. `mode`: only "rb"."""
         return _PatientFile(patiently(lambda: self._fs.open(path, mode)))
 
     def __reduce__(self) -> tuple[type["S3FileSystem"], tuple[()]]:
@@ -187,7 +187,7 @@ class _PatientFile(io.RawIOBase):
 def patiently(request: Callable[[], Answer]) -> Answer:
     """What `request`, which must be idempotent, gives; made again until `PATIENCE` is over. Raises OSErrors of one line."""
     begin = time.monotonic()
-    told = False
+    warned = False
     for attempt in itertools.count():
         try:
             return request()
@@ -196,9 +196,9 @@ def patiently(request: Callable[[], Answer]) -> Answer:
             waited = time.monotonic() - begin
             if not isinstance(failure, StoreAway) or waited > PATIENCE:
                 raise failure from error
-        if waited > WORTH_TELLING and not told:
+        if waited > WORTH_TELLING and not warned:
             logger.warning("%s; trying for %.0f s", failure, PATIENCE)
-            told = True
+            warned = True
         time.sleep(min(0.1 * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0))  # noqa: S311  spreads the clients, hides nothing
     raise AssertionError("unreachable")
 
@@ -235,7 +235,7 @@ def _explained(error: Exception) -> OSError:
 
 
 def _refusal(status: int, code: str) -> OSError:
-    """What the store's answer means."""
+    """The error that an answer of the store means, by its HTTP status and S3's error code."""
     if status >= 500 or code in BUSY or "Throttl" in code:
         return _away(code)
     if code == "NoSuchKey" or (status == 404 and code != "NoSuchBucket"):
@@ -247,8 +247,8 @@ def _refusal(status: int, code: str) -> OSError:
     return _refused("an answer of use from the object store", code, ADVICE.get(code, "check the AWS variables and the URI"))
 
 
-def _away(found: str) -> StoreAway:
-    return StoreAway(f"expected an answer from the object store{_at()}, found {found}: run again when it is back")
+def _away(reason: str) -> StoreAway:
+    return StoreAway(f"expected an answer from the object store{_at()}, found {reason}: run again when it is back")
 
 
 def _refused(expected: str, found: str, advice: str) -> StoreRefused:
