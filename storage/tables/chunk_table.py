@@ -95,14 +95,14 @@ class ChunkTable:
                 yield pa.table([rows["row_hash"], rows["content_hash"], length, rows[ROW_ADDRESS]], schema=DESIRED_SCHEMA)
 
     def fragments_by_file(self, version: int, paths: Iterable[str]) -> dict[str, list[int]]:
-        """The fragments that have rows of each of `paths`."""
+        """The numbers of the fragments that have rows of each of `paths`, by path."""
         wanted = pa.array(sorted(paths), pa.string())
-        found: dict[str, list[int]] = {path: [] for path in paths}
+        numbers: dict[str, list[int]] = {path: [] for path in paths}
         for fragment in self.collection.store.open(self.name, version).get_fragments():
             held = pc.unique(fragment.to_table(columns=["file"])["file"])
             for path in held.filter(pc.is_in(held, value_set=wanted)).to_pylist():
-                found[path].append(fragment.fragment_id)
-        return found
+                numbers[path].append(fragment.fragment_id)
+        return numbers
 
     def document_hashes(self, version: int, paths: Sequence[str], fragments: Iterable[int]) -> pa.Table:
         """`doc_hash` and `file` of the rows of `paths`, which are in `fragments`."""
@@ -124,12 +124,12 @@ class ChunkTable:
         if version is None:
             return {}
         known, listed = self._newest_list(version)
-        found = listed.schema.metadata
+        metadata = listed.schema.metadata
         records = {row["path"]: _record(row) for row in listed.to_pylist()}
-        if self._escaped(known, version, found[_TOKEN].decode()):
+        if self._escaped(known, version, metadata[_TOKEN].decode()):
             unknown = [path for path in self._paths(version) if path not in records]
             records |= {path: FileRecord(SourceFile(path, 0, "")) for path in unknown}
-        elif found[_READING] == reading.encode():
+        elif metadata[_READING] == reading.encode():
             return records
         return {path: replace(record, retry=True) for path, record in records.items()}
 

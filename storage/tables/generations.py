@@ -44,7 +44,7 @@ def generations(collection: Collection) -> list[Generation]:
 def named(collection: Collection, known: Iterable[str], name: str) -> str:
     """The one of `known` generations called `name`: in full, or by a beginning of its last part. Raises NotFound."""
     names = sorted(known)
-    found = [each for each in names if name == each] or [each for each in names if name and own_part(each).startswith(name)]
-    if len(found) != 1:
-        raise NotFound(f"expected one generation of {collection} ({', '.join(names) or 'it has none'}), found {len(found)} for {name!r}")
-    return found[0]
+    matching = [table for table in names if name == table] or [table for table in names if name and own_part(table).startswith(name)]
+    if len(matching) != 1:
+        raise NotFound(f"expected one generation of {collection} ({', '.join(names) or 'it has none'}), found {len(matching)} for {name!r}")
+    return matching[0]

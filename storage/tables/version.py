@@ -51,5 +51,5 @@ class Version:
 
     @cached_property
     def model(self) -> Model:
-        """Raises ModelError if it is not at hand."""
+        """The model of the version's space. Raises ModelError if it is not at hand."""
         return model_of(str(self.space["id"]), self.recorded, self.known)
