@@ -35,7 +35,7 @@ class Collection:
         return self.store.objects
 
     def key(self, name: str) -> str:
-        """Of a record of this collection among the store's objects."""
+        """The key of a record of this collection among the store's objects."""
         return f"{RECORDS}/{self.name}/{name}"
 
     def table(self, kind: Kind, part: str) -> str:
@@ -43,7 +43,7 @@ class Collection:
         return f"{self.name}.{kind}.{part}"
 
     def tables(self, kind: Kind) -> list[str]:
-        """The names of those that the store has."""
+        """The names of the tables of that kind that the store has."""
         return self.store.tables(self.table(kind, ""))
 
     def remains(self) -> list[str]:
@@ -53,7 +53,7 @@ class Collection:
 
 
 def collections(store: Store) -> list[Collection]:
-    """All that the store knows."""
+    """The collections of which the store has runs, published or not."""
     known = (Collection(store, name) for name in store.objects.names(RECORDS) if "." not in name)  # others are no folders of a collection
     return [collection for collection in known if store.objects.names(collection.key("runs"))]
 

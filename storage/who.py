@@ -16,7 +16,7 @@ WHERE = "REVECTOR_WHERE"
 
 
 def new_run_id() -> str:
-    """Sorts by time, unique without a coordinator."""
+    """An id that sorts by time (UTC, microseconds), and is unique without a coordinator."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
 
 
@@ -30,9 +30,9 @@ def whoami() -> str:
 
 def whereabouts() -> dict[str, Any]:
     """Where this process runs, for the record: as whoever submitted it says, else host and process id."""
-    told = os.environ.get(WHERE)
+    submission = os.environ.get(WHERE)
     here = {"host": socket.gethostname(), "pid": os.getpid()}
-    return {"kind": "process", **here, **(orjson.loads(told) if told else {})}
+    return {"kind": "process", **here, **(orjson.loads(submission) if submission else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +85,5 @@ def _exists(pid: int) -> bool:
 
 
 def now() -> str:
-    """UTC, ISO 8601, to the millisecond."""
+    """This moment in UTC, as ISO 8601 to the millisecond: records sort by it as texts."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

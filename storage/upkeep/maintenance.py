@@ -38,7 +38,7 @@ _BOOKKEEPING = ("_refs/", "_versions/latest_version_hint.json")
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What was taken away."""
+    """What was taken away: versions of tables, and files and bytes of the store."""
 
     versions: int = 0
     files: int = 0
@@ -66,8 +66,8 @@ def compact(dataset: LanceDataset, check: Callable[[], None], worn: float = WORN
         try:
             Compaction.commit(dataset, rewritten)
         except OSError as error:
-            found = store_failure(error) or error
-            raise StorageError(f"expected to compact {dataset.uri}, found {found}: run again") from error
+            failure = store_failure(error) or error
+            raise StorageError(f"expected to compact {dataset.uri}, found {failure}: run again") from error
         dataset = dataset.checkout_version(dataset.latest_version)
     if dataset.count_rows() != rows:
         raise StorageError(f"expected {rows} rows of {dataset.uri} after compaction, found {dataset.count_rows()}: publish nothing of it")
@@ -78,7 +78,8 @@ def _tasks(dataset: LanceDataset, worn: float) -> list[CompactionTask]:
     fragments = dataset.get_fragments()
     size = {fragment.fragment_id: fragment.physical_rows for fragment in fragments}
     small = {number for number, rows in size.items() if rows < SMALL_ROWS}
-    chosen = {each.fragment_id for each in fragments if each.metadata.deletion_file and each.num_deletions > worn * each.physical_rows}
+    with_deletions = [fragment for fragment in fragments if fragment.metadata.deletion_file]
+    chosen = {fragment.fragment_id for fragment in with_deletions if fragment.num_deletions > worn * fragment.physical_rows}
     if len(small) >= SMALL_FRAGMENTS:
         chosen |= small
     if not chosen:
@@ -96,7 +97,7 @@ def _tasks(dataset: LanceDataset, worn: float) -> list[CompactionTask]:
 
 
 def _batch_rows(fragments: Collection[Any]) -> int:
-    """Fewer where rows are long: a chunk may be a whole document."""
+    """Rows that make BATCH_BYTES, from 16 to BATCH_ROWS: fewer where rows are long, as a chunk may be a whole document."""
     files = [file for fragment in fragments for file in fragment.metadata.files]
     rows = sum(fragment.physical_rows for fragment in fragments)
     row_bytes = sum(file.file_size_bytes or 0 for file in files) // max(rows, 1) + 1
@@ -117,7 +118,8 @@ def old_versions(dataset: LanceDataset, needed: Collection[int], young: timedelt
     """Versions that are neither the latest, nor needed, nor tagged, nor younger than `young`: a plan or a status may be reading those."""
     kept = {*needed, dataset.latest_version, *(tag["version"] for tag in dataset.tags.list().values())}
     until = datetime.now(UTC) - young
-    return [each["version"] for each in dataset.versions() if each["version"] not in kept and each["timestamp"].astimezone(UTC) <= until]
+    others = [version for version in dataset.versions() if version["version"] not in kept]
+    return [version["version"] for version in others if version["timestamp"].astimezone(UTC) <= until]
 
 
 def remove_versions(dataset: LanceDataset, versions: list[int]) -> Freed:
@@ -145,20 +147,21 @@ def remove_table(store: Store, table: str) -> Freed:
     So its versions go first, oldest first, and before them what would be mistaken for that of a table of this name that is made anew.
     """
     objects, folder = store.objects, f"{table}.lance"
-    found = objects.walk(folder)
-    first = [key for key in found if key.removeprefix(f"{folder}/").startswith(_BOOKKEEPING)]
-    manifests = sorted((key for key in found if key.endswith(".manifest")), reverse=True)  # the names count down
+    sizes = objects.walk(folder)
+    first = [key for key in sizes if key.removeprefix(f"{folder}/").startswith(_BOOKKEEPING)]
+    manifests = sorted((key for key in sizes if key.endswith(".manifest")), reverse=True)  # the names count down
     for key in (*first, *manifests):
         objects.delete(key)
     objects.remove(folder)
-    return Freed(len(manifests), len(found), sum(found.values()))
+    return Freed(len(manifests), len(sizes), sum(sizes.values()))
 
 
 def check_erased(store: Store, table: str) -> int:
     """The count of files that the versions of a table refer to. Raises StorageError if another lies there, or one has deleted rows."""
     latest = store.open(table)
     for version in latest.versions():
-        worn = [each for each in store.open(table, version["version"]).get_fragments() if each.metadata.deletion_file]
+        fragments = store.open(table, version["version"]).get_fragments()
+        worn = [fragment for fragment in fragments if fragment.metadata.deletion_file]
         if worn:
             raise StorageError(
                 f"expected no deleted rows in {table} at version {version['version']}, found {len(worn)} fragments with some"

@@ -58,7 +58,7 @@ def needed_versions(collection: Collection) -> tuple[dict[str, set[int]], dict[s
 
 
 def tables_of(collection: Collection) -> list[str]:
-    """Chunk tables, then generations."""
+    """The names of all tables of the collection: chunk tables, then generations."""
     return [*collection.tables("chunks"), *collection.tables("vectors")]
 
 
