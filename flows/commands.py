@@ -24,8 +24,7 @@ from storage.reading.versions import PUBLISHED
 from workers import search as searching
 from workers.judging import comparison, in_full
 from workers.judging.comparison import Comparison
-from workers.learning import bridging
-from workers.learning.bridging import BridgeResult
+from workers.learning.build_bridge import BridgeResult, build_bridge
 from workers.observing.report import Plan, Report, Result, silent
 from workers.planning.plan import make_plan
 from workers.runs.apply import apply as drive
@@ -111,7 +110,7 @@ def bridge(name: str, config: Config = None, *, store: str | None = None, report
 
     Raises NotFound if nothing is published, RevectorError if too little is, ModelError.
     """
-    return bridging.build_bridge(Request(name, config, store).target, report)
+    return build_bridge(Request(name, config, store).target, report)
 
 
 def history(name: str | None = None, config: Config = None, *, store: str | None = None) -> dict[str, Any]:

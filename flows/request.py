@@ -54,7 +54,7 @@ class Request:
     @property
     def collection(self) -> str:
         """Whatever may be called so, there or not; without a name the only one of the spec."""
-        return check_name(self.name) if self.name else self.spec.collection(None)[0]
+        return check_name(self.name) if self.name is not None else self.spec.collection(None)[0]
 
     @property
     def stored(self) -> "Collection":

@@ -20,7 +20,9 @@ from storage import open_published
 from tests.support.objectstore import BUCKET, ObjectStore, serve
 from tests.support.proxy import FaultProxy
 from workers.cluster.connection import start_ray
+from workers.embedding import encoding
 from workers.observing.report import Plan, Result
+from workers.runs import filling, session
 
 QUIET_PREFECT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
 # Also under nohup, or in the background of a script, where it is ignored: runs are stopped by it, in this process and in its children.
@@ -37,6 +39,16 @@ def ray_cluster() -> Iterator[Any]:
     """Ray on this machine; the product joins it instead of starting its own."""
     with ExitStack() as closing:
         yield start_ray(closing)
+
+
+@pytest.fixture(autouse=True)
+def own_process(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that does not ask for Ray works in its own process, whether or not another test has started Ray before."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "ray_cluster" not in request.fixturenames:
+            for module in (encoding, filling, session):
+                patch.setattr(module, "on_cluster", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ commands = typer.Typer()
 @with_options
 def evaluate(
     name: NameRequired,
-    generation: Annotated[str, typer.Argument(metavar="[GENERATION]", help="As `revector status` lists it.")] = "published",
+    generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it.")] = "published",
     *,
     call: Call,
     sending: Sending,
@@ -64,7 +64,7 @@ def compare(
 def bridge(name: NameRequired, *, call: Call) -> NoReturn:
     """Let queries of the spec's model search what is published, while its own vectors are still being made.
 
-    Learns a map from the new model's space into the published one from a few thousand stored contents, and keeps the best of three
+    Learns a map from the new model's space into the published one from a few thousand stored contents, and keeps the better of two
     kinds if the searches it makes are near enough to the published model's own (gates.min_bridge_recall); exits 3 if none is. May run
     beside apply. [bold]revector search --bridge[/bold] and open_published(...).bridge(space) use it."""
     from flows import commands

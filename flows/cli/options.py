@@ -18,7 +18,7 @@ ELSEWHERE = "Runs elsewhere"
 BY_ITSELF = "By itself"
 """Panels of the help."""
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The collection; may be left out if the spec has only one.")]
+Name = Annotated[str | None, typer.Argument(metavar="NAME", help="The collection; may be left out if the spec has only one.")]
 NameRequired = Annotated[str, typer.Argument(metavar="NAME", help="The collection.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The spec. (default: $REVECTOR_CONFIG or revector.toml)")]
 StoreOption = Annotated[str | None, typer.Option("--store", help="Folder or s3:// URI, instead of $REVECTOR_STORE and the spec's.")]

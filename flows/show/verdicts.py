@@ -8,7 +8,7 @@ from flows.show.words import duration, measured, one_line, version
 from pipelines.measures.gate import Gate
 from storage.history.evaluations import Evaluation
 from workers.judging.comparison import Answer, Changed, Comparison, Side
-from workers.learning.bridging import BridgeResult, K
+from workers.learning.build_bridge import BridgeResult, K
 
 NARROWEST = 100
 """Columns that two lists side by side need."""

@@ -38,7 +38,7 @@ def runbook(infra: Path) -> list[str]:
     """Each alert has a section of its name, and each command of revector that is to be typed exists, with its options."""
     text = (infra / "RUNBOOK.md").read_text()
     missing = [f"expected a section about the alert {alert}" for alert in alerts(infra) if f"## {alert}\n" not in text]
-    return [*missing, *(finding for command in commands(text) if (finding := _unknown(command.split())))]
+    return [*missing, *(finding for command in commands(text) if (finding := unknown(command.split())))]
 
 
 def alerts(infra: Path) -> list[str]:
@@ -53,7 +53,8 @@ def commands(text: str) -> Iterator[str]:
         yield from COMMAND.findall(block or inline)
 
 
-def _unknown(words: list[str]) -> str | None:
+def unknown(words: list[str]) -> str | None:
+    """What is wrong with the words of a command behind `revector`: no such command, or no such option of it; None: nothing."""
     import typer.main
 
     from flows.cli.main import app

@@ -1,13 +1,13 @@
 """The bridge: a map from a new model's space into that of vectors which are stored already, learned from pairs.
 
 While a collection is embedded anew, readers still have the old vectors. A query that the new model encodes is mapped into the old
-space and searched there. Three maps, as in Drift-Adapter (Vejendla, EMNLP 2025, arXiv:2509.23471), each more than the one before:
+space and searched there. Two maps of Drift-Adapter (Vejendla, EMNLP 2025, arXiv:2509.23471); its third, a network, was the best for
+no number of pairs and the slowest for most (docs/measurements.md):
 
 | kind | y of x, after both were centred |
 |---|---|
 | `procrustes` | x R, R orthogonal: a turn and nothing else; good with few pairs |
 | `affine` | x A B: linear, of limited rank |
-| `mlp` | x R, and a network of one hidden layer for what it leaves |
 
 What is fitted by least squares is drawn to the mean, the more the worse it fits, and all that is near the mean then looks near to
 every query. So every map is widened to the spread of the stored vectors. MiniLM's vectors mapped to mpnet's, 8,000 WordNet glosses,
@@ -18,31 +18,28 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.measures.quality import unit
 
-Kind = Literal["identity", "procrustes", "affine", "mlp"]
+Kind = Literal["identity", "procrustes", "affine"]
 Matrix = NDArray[np.float32]
 
 RIDGES = (0.001, 0.01, 0.1, 1.0)
 """To choose from; times the mean variance of a direction."""
 RANKS = (1, 2, 4, 8)
 """To choose from: the full rank divided by these."""
-HIDDEN = 256
-"""Units of the network. A trial with 1024 gained .01 of recall@10 from 4,000 pairs, at four times the cost."""
-EPOCHS = 8
-BATCH = 128
-RATE = 1e-3
-DECAY = 1e-2
 CHECKED = 5
-"""One in so many pairs is kept from a first fit, to choose rank, ridge and epochs by."""
+"""One in so many pairs is kept from a first fit, to choose rank and ridge by."""
 NEAREST = 10
 """Neighbours that a choice looks at."""
+
+
+_FACTS = ("kind", "from_space", "to_space", "normalize")
+"""What a file says of a bridge, beside its arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +65,23 @@ class Bridge:
 
     def to_bytes(self) -> bytes:
         """As an npz file without pickled objects."""
-        told: dict[str, Any] = {name: getattr(self, name) for name in ("kind", "from_space", "to_space", "normalize")}
+        facts: dict[str, Any] = {f"_{name}": np.array(getattr(self, name)) for name in _FACTS}
         file = io.BytesIO()
-        np.savez(file, **{f"_{name}": np.array(value) for name, value in told.items()}, **self.arrays)  # type: ignore[arg-type]
+        np.savez(file, **facts, **self.arrays)  # type: ignore[arg-type]
         return file.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Bridge":
-        """What `to_bytes` gave. Raises ValueError if it is anything else."""
+        """What `to_bytes` gave. Raises ValueError if it is anything else, or of a kind that other versions know."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                held = {name: file[name] for name in file.files}
-            told = {name: held.pop(f"_{name}").item() for name in ("kind", "from_space", "to_space", "normalize")}
+                arrays = {name: file[name] for name in file.files}
+            facts = {name: arrays.pop(f"_{name}").item() for name in _FACTS}
         except (KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"no bridge: {error}") from error
-        return cls(**told, arrays=held)
+        if facts["kind"] not in get_args(Kind):
+            raise ValueError(f"one of kind {facts['kind']!r}, which this version does not know")
+        return cls(**facts, arrays=arrays)
 
 
 def identity(space: str) -> Bridge:
@@ -94,10 +93,7 @@ def _map(kind: Kind, arrays: Mapping[str, Matrix], x: Matrix) -> Matrix:
     """Of centred vectors, to centred vectors."""
     if kind == "affine":
         return np.asarray(x @ arrays["down"] @ arrays["up"])
-    turned = x @ arrays["turn"]
-    if kind == "mlp":
-        turned += np.maximum(x @ arrays["w1"] + arrays["b1"], 0) @ arrays["w2"] + arrays["b2"]
-    return turned
+    return np.asarray(x @ arrays["turn"])
 
 
 def fit(kind: Kind, new: Matrix, old: Matrix) -> dict[str, Matrix]:
@@ -113,7 +109,7 @@ def fit(kind: Kind, new: Matrix, old: Matrix) -> dict[str, Matrix]:
 
 def _widened(arrays: Mapping[str, Matrix], factor: np.floating[Any]) -> dict[str, Matrix]:
     """A map whose results are `factor` times as large."""
-    return {name: array * np.float32(factor) if name in {"turn", "up", "w2", "b2"} else array for name, array in arrays.items()}
+    return {name: array * np.float32(factor) if name in {"turn", "up"} else array for name, array in arrays.items()}
 
 
 def _procrustes(x: Matrix, y: Matrix) -> dict[str, Matrix]:
@@ -131,8 +127,8 @@ def _affine(x: Matrix, y: Matrix) -> dict[str, Matrix]:
     check = _checked(x)
     truth = _nearest(y[check], y[~check])
     options = _reduced(x[~check], y[~check], RIDGES, RANKS)
-    found = {option: _overlap(truth, _nearest(_map("affine", arrays, x[check]), y[~check])) for option, arrays in options}
-    ridge, divisor = max(found, key=found.__getitem__)
+    shares = {option: _overlap(truth, _nearest(_map("affine", arrays, x[check]), y[~check])) for option, arrays in options}
+    ridge, divisor = max(shares, key=shares.__getitem__)
     return next(arrays for _, arrays in _reduced(x, y, [ridge], [divisor]))
 
 
@@ -150,62 +146,7 @@ def _reduced(
             yield (ridge, divisor), {"down": (weights @ kept).astype(np.float32), "up": kept.T.astype(np.float32)}
 
 
-def _mlp(x: Matrix, y: Matrix) -> dict[str, Matrix]:
-    """A turn, and one hidden layer for what it leaves; trained for as many epochs as were best for pairs that were not learned from."""
-    check = _checked(x)
-    truth = _nearest(y[check], y[~check])
-    found = [_overlap(truth, _nearest(_map("mlp", arrays, x[check]), y[~check])) for arrays in _epochs(x[~check], y[~check])]
-    return next(islice(_epochs(x, y), int(np.argmax(found)), None))
-
-
-def _epochs(x: Matrix, y: Matrix) -> Iterator[dict[str, Matrix]]:
-    """The map after each epoch of Adam (Kingma and Ba, 2015) with decoupled weight decay (Loshchilov and Hutter, 2019)."""
-    random = np.random.default_rng(0)
-    turn = _procrustes(x, y)["turn"]
-    rest = y - x @ turn
-    size = rest.std()
-    weights = {
-        "w1": random.normal(0, np.sqrt(2 * len(x)) / np.linalg.norm(x), (x.shape[1], HIDDEN)).astype(np.float32),
-        "b1": np.zeros(HIDDEN, np.float32),
-        "w2": np.zeros((HIDDEN, y.shape[1]), np.float32),  # begins as the turn alone
-        "b2": np.zeros(y.shape[1], np.float32),
-    }
-    adam = _Adam(weights)
-    for _ in range(EPOCHS):
-        for rows in np.array_split(random.permutation(len(x)), max(1, len(x) // BATCH)):
-            adam.step(_gradients(weights, x[rows], rest[rows] / size))
-        yield {"turn": turn, **_widened(weights, size)}
-
-
-def _gradients(weights: Mapping[str, Matrix], x: Matrix, rest: Matrix) -> dict[str, Matrix]:
-    """Of the mean squared error of the network on (x, rest)."""
-    sums = x @ weights["w1"] + weights["b1"]
-    active = np.maximum(sums, 0)
-    error = (active @ weights["w2"] + weights["b2"] - rest) * np.float32(2 / rest.size)
-    back = (error @ weights["w2"].T) * (sums > 0)
-    return {"w1": x.T @ back, "b1": back.sum(axis=0), "w2": active.T @ error, "b2": error.sum(axis=0)}
-
-
-class _Adam:
-    """Steps `weights`, in place."""
-
-    def __init__(self, weights: dict[str, Matrix]) -> None:
-        self._weights = weights
-        self._first = {name: np.zeros_like(array) for name, array in weights.items()}
-        self._second = {name: np.zeros_like(array) for name, array in weights.items()}
-        self._steps = 0
-
-    def step(self, gradients: Mapping[str, Matrix]) -> None:
-        self._steps += 1
-        rate = np.float32(RATE * np.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps))
-        for name, gradient in gradients.items():
-            self._first[name] += np.float32(0.1) * (gradient - self._first[name])
-            self._second[name] += np.float32(0.001) * (gradient * gradient - self._second[name])
-            self._weights[name] *= np.float32(1 - RATE * DECAY)
-            self._weights[name] -= rate * self._first[name] / (np.sqrt(self._second[name]) + np.float32(1e-8))
-
-
-_FITS: dict[Kind, Callable[[Matrix, Matrix], dict[str, Matrix]]] = {"procrustes": _procrustes, "affine": _affine, "mlp": _mlp}
+_FITS: dict[Kind, Callable[[Matrix, Matrix], dict[str, Matrix]]] = {"procrustes": _procrustes, "affine": _affine}
 
 
 def _checked(x: Matrix) -> NDArray[np.bool_]:

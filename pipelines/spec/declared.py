@@ -26,13 +26,13 @@ class SourceSpec(SpecTable):
     """Where the documents are."""
 
     uri: str
-    """A file, a folder or a glob; a local path or `s3://`."""
+    """A file, a folder, a glob or a Lance table; a path, or `s3://bucket/prefix`. A folder is read with all that is below it."""
     id: str | None = None
-    """The column that names a document. Files of text need none: their path is their id."""
+    """The column that names a document. Left out for text, Markdown and HTML: there the file's path is the id."""
     text: Fields = ()
-    """The columns that are embedded, joined by a blank line, in order."""
+    """The columns that are embedded, joined by a blank line, in this order. Left out for text, Markdown and HTML."""
     metadata: Fields = ()
-    """The columns that are kept beside the text."""
+    """The columns that are kept beside the text, for filters and results. Files of text have `path`, `name`, `suffix` and `title`."""
 
     @field_validator("metadata")
     @classmethod
@@ -42,19 +42,20 @@ class SourceSpec(SpecTable):
         return names
 
     format: Format | None = None
-    """None: by suffix."""
+    """How files are read; left out: by the suffix of each, with `.gz` or `.zst` after it."""
     duplicates: Literal["first", "last", "error"] = "first"
-    """Which document to keep when an id occurs twice, in file order."""
+    """Which document is kept, in file order, when an id occurs twice; the others are dead letters. `error`: the run ends."""
 
 
 class ChunkingSpec(SpecTable):
-    """How documents are cut."""
+    """How documents are cut into chunks."""
 
     by: Literal["tokens", "stable", "document"] = "tokens"
+    """`tokens`: windows of equal size. `stable`: borders set by the content, so that an edit moves few. `document`: one chunk each."""
     size: int = Field(default=256, ge=8, le=1_000_000)
-    """The most tokens of a chunk as the model sees it, its special tokens included."""
+    """The most tokens of a chunk as the model sees it, its special tokens included; not used by `document`."""
     overlap: int = Field(default=0, ge=0)
-    """Tokens that a chunk repeats of the one before it; `tokens` only."""
+    """Tokens that a chunk repeats of the one before it; with `tokens` only."""
 
     @model_validator(mode="after")
     def _overlap_fits(self) -> "ChunkingSpec":
@@ -66,61 +67,62 @@ class ChunkingSpec(SpecTable):
 
 
 class ModelSpec(SpecTable):
-    """Which model embeds them. A change of what decides a vector makes a new generation."""
+    """Which model embeds the chunks. A change of what decides a vector makes a new generation."""
 
     model_config = ConfigDict(str_min_length=0)
 
     name: str = Field(default=DEFAULT_MODEL, min_length=1)
-    """A folder, a model that an installed package carries, or one on the hub; `hash` is the stand-in for tests of scale."""
+    """A folder with the model, or its name on the model hub; `hash` is a stand-in for tests of scale, whose vectors mean nothing."""
     revision: str | None = None
-    """The hub's commit; None: the current one, which is recorded."""
+    """The commit on the hub; left out: the newest one, which is recorded."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """What the weights must hash to; None: whatever they do, recorded."""
+    """The hash that the weights must have, or the model is refused; left out: any, which is recorded."""
     prompt: str | None = None
-    """Put before every document; None: the model's own."""
+    """Text that is put before every document; left out: the model's own."""
     query_prompt: str | None = None
-    """Put before every query; None: the model's own."""
+    """Text that is put before every query; left out: the model's own."""
     dimensions: int | None = Field(default=None, ge=1)
-    """Keep the first so many (Matryoshka); None: all."""
+    """How many numbers of a vector are kept, the first ones (Matryoshka); left out: all."""
     dtype: Literal["float16", "float32"] = "float16"
-    """As stored."""
+    """The number type of stored vectors: 2 or 4 bytes a number."""
     normalize: bool | None = None
-    """Scale to unit length; None: as the model does."""
+    """Whether vectors are scaled to length 1; left out: as the model does."""
     max_tokens: int | None = Field(default=None, ge=8)
-    """The longest input, special tokens included; None: the model's own."""
+    """The longest input in tokens, special ones included; what is longer is cut. Left out: the model's own."""
     trust_remote_code: bool = False
+    """Whether Python code in the model's folder may run. A model that brings code is refused otherwise."""
 
 
 class GatesSpec(SpecTable):
     """When a built version may be published."""
 
     max_failed: float = Field(default=0.01, ge=0, le=1)
-    """The largest share of dead letters."""
+    """The largest share of dead letters, of all that there is to embed."""
     min_cosine: float = Field(default=0.99, ge=-1, le=1)
-    """The least cosine of a stored vector to one that is made again of its text."""
+    """The least cosine of a stored vector to one that is made again of its text; at most 200 are."""
     min_index_recall: float = Field(default=0.95, ge=0, le=1)
-    """The least recall@10 of the index against exact search."""
+    """The least share of the 10 nearest by exact search that a search by the index finds."""
     min_overlap: float = Field(default=0.9, ge=0, le=1)
     """The least share of 10 nearest neighbours in common with what readers have, where space and chunks are the same."""
     min_overlap_changed: float = Field(default=0.1, ge=0, le=1)
     """The same where the model or the chunking is another. Two good models share about .5, one with half its ids swapped .13."""
     queries: str | None = None
-    """A file of JSON lines, each a "query" and its "relevant" document ids."""
+    """A file of JSON lines: `{"query": "...", "relevant": ["document id", ...]}`."""
     max_ndcg_drop: float = Field(default=0.02, ge=0, le=1)
     """How much lower nDCG@10 of these queries may be than what readers have."""
     min_ndcg: float | None = Field(default=None, ge=0, le=1)
-    """The least nDCG@10 of these queries; None: any."""
+    """The least nDCG@10 of these queries; left out: any."""
     min_bridge_recall: float = Field(default=0.5, ge=0, le=1)
-    """The least recall@10 of queries over a bridge, against the published model's own results."""
+    """The least share of the published model's own 10 results that a query over a bridge must find."""
 
 
 class RetentionSpec(SpecTable):
     """How long one can go back. What is rolled back to, and what a revert of the corpus takes its vectors from, is kept as long."""
 
     publications: int = Field(default=10, ge=1)
-    """The newest so many stay."""
+    """How many of the newest publications stay."""
     days: float = Field(default=30, ge=0)
-    """Those stay that readers had within so many days."""
+    """Publications also stay that readers had within so many days."""
 
 
 class LimitsSpec(SpecTable):
@@ -130,44 +132,55 @@ class LimitsSpec(SpecTable):
     """
 
     document_bytes: int = Field(default=64 << 20, ge=1, le=1 << 30)
-    """Of a document: its text, and the line, record or file that it is in."""
+    """Bytes of a document: of its text, and of the line, record or file that it is in."""
     metadata_bytes: int = Field(default=64 << 10, ge=1)
-    """Of a document's metadata, which each of its chunks repeats."""
+    """Bytes of a document's metadata, which each of its chunks repeats."""
     id_bytes: int = Field(default=4096, ge=1)
-    """Of a document's id, which each of its chunks repeats."""
+    """Bytes of a document's id, which each of its chunks repeats."""
     file_rows: int = Field(default=100_000_000, ge=1)
-    """Of one file; of JSON lines that are read in pieces, of each piece."""
+    """Rows of one file; where JSON lines are read in pieces, of each piece."""
     file_bytes: int = Field(default=1 << 40, ge=1)
-    """Of one file, decompressed and decoded."""
+    """Bytes of one file, decompressed and decoded."""
     expansion: int = Field(default=200, ge=1)
-    """Bytes of a file, decompressed and decoded, for each one that is stored. Judged above 128 MiB only."""
+    """Bytes of a file, decompressed and decoded, for each byte that is stored. Judged above 128 MiB only."""
     markup_seconds: int = Field(default=20, ge=1)
-    """Processor time to read one document of Markdown or HTML: deep nesting takes parsers quadratic time."""
+    """Seconds of processor time to read one document of Markdown or HTML: deep nesting takes parsers quadratic time."""
 
 
 class CollectionSpec(SpecTable):
     """A corpus, a chunking and a model under a name."""
 
     source: SourceSpec
+    """Where the documents are."""
     chunking: ChunkingSpec = ChunkingSpec()
+    """How documents are cut into chunks."""
     model: ModelSpec = ModelSpec()
+    """Which model embeds the chunks."""
     candidates: tuple[ModelSpec, ...] = ()
     """Further models, whose generations are built and kept current beside the main one, and published by `promote` only."""
     workers: WorkersSpec = WorkersSpec()
+    """Which processes do the work, and where."""
     gates: GatesSpec = GatesSpec()
+    """When a built version may be published."""
     retention: RetentionSpec = RetentionSpec()
+    """How far back one can go."""
     limits: LimitsSpec = LimitsSpec()
+    """What one input may cost."""
     schedule: Annotated[ScheduleSpec, BeforeValidator(as_sync)] = ScheduleSpec()
+    """When flows start by themselves. A text alone is `schedule.sync`."""
     run: RunSpec = RunSpec()
+    """Where runs that nobody types are started."""
     prices: PricesSpec = PricesSpec()
+    """What an hour costs, for plans and records."""
 
 
 class Spec(SpecTable):
-    """The whole file."""
+    """What stands at the top of the file."""
 
     store: str = "store"
-    """A path or `s3://bucket/prefix`."""
+    """Where tables and records are kept: a folder, or `s3://bucket/prefix`."""
     collections: dict[Annotated[str, Field(pattern=COLLECTION_NAME)], CollectionSpec] = Field(min_length=1)
+    """The collections by their names, of letters, digits, `_` and `-`, at most 63."""
 
     def collection(self, name: str | None) -> tuple[str, CollectionSpec]:
         """The collection called `name`, or the only one. Raises SpecError."""

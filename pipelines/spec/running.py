@@ -23,18 +23,19 @@ class WorkersSpec(SpecTable):
     """Who does it. Nothing here changes a vector."""
 
     actors: int | None = Field(default=None, ge=1)
-    """Model processes; None: as many as the cluster has GPUs for; without GPUs one a core, at most four."""
+    """Model processes; left out: as many as the cluster has GPUs for, and without GPUs one a core, at most four."""
     gpus_per_actor: float = Field(default=0, ge=0)
+    """GPUs that each model process gets: whole ones, or a part of one that several share. 0: it works on processors."""
     label: dict[str, str] = Field(default_factory=dict)
-    """Ray node labels that an actor's node must have."""
+    """Ray labels that the node of a model process must have: `"a"`, `"!a"`, `"in(a,b)"` or `"!in(a,b)"`."""
     precision: Precision = "auto"
-    """Of the model's matrix products; "auto": bfloat16 where the processor has it and the vectors stay the same within tolerance."""
+    """Of the model's matrix products; `auto`: bfloat16 where the processor has it and the vectors stay the same within tolerance."""
     batch_tokens: int | None = Field(default=None, ge=8)
-    """Tokens of one forward pass, padding counted; None: what suits the device."""
+    """The most tokens of one forward pass, padding counted; left out: what suits the device."""
     deadline: float = Field(default=600, gt=0)
-    """Seconds after which a shard's actor counts as hung."""
+    """Seconds that a model process may take for one shard. After that it counts as hung and is replaced."""
     ready: float = Field(default=300, gt=0)
-    """Seconds that an actor may take to find a place, and to load the model."""
+    """Seconds that a model process may take to find a place on a node and to load the model."""
 
     @field_validator("gpus_per_actor")
     @classmethod
@@ -59,18 +60,20 @@ def as_sync(value: Any) -> Any:
 
 
 class ScheduleSpec(SpecTable):
-    """When the collection's flows start by themselves: cron expressions, each None for never."""
+    """When the collection's flows start by themselves: cron expressions like `"0 3 * * *"`. What is left out never does."""
 
     sync: str | None = None
-    """Brings it up to date."""
+    """Brings the collection up to date."""
     upgrade: str | None = None
     """Builds and judges its candidates."""
     maintain: str | None = None
+    """Compacts its tables, and removes what `retention` gives up."""
     evaluate: str | None = None
+    """Holds what readers have against all gates again."""
     timezone: str = "UTC"
-    """By its IANA name: "Europe/Berlin"."""
+    """Of all four, by its IANA name: `Europe/Berlin`."""
     paused: bool = False
-    """Deployed, but nothing starts by itself until a person resumes it."""
+    """Whether flows are deployed but do not start by themselves, on a schedule or by an event."""
 
     @field_validator("sync", "upgrade", "maintain", "evaluate")
     @classmethod
@@ -96,18 +99,19 @@ class RunSpec(SpecTable):
     """Where runs that nobody types are started."""
 
     pool: str = "revector"
-    """Prefect's work pool."""
+    """The work pool of Prefect that takes the flow runs."""
     cluster: str | None = None
-    """The address of a Ray cluster's Jobs API, `http://host:8265`; None: a process where the flow runs."""
+    """The address of a Ray cluster's Jobs API, `http://host:8265`, which then does the work; left out: the machine of the flow."""
     image: str | None = None
-    """The container image of manifests."""
+    """The container image of manifests that `render` writes, with its tag or digest."""
 
 
 class PricesSpec(SpecTable):
     """What work costs, for plans and records."""
 
     gpu_hour: float = Field(default=0, ge=0)
-    """Of one GPU for an hour."""
+    """Price of one GPU for an hour."""
     cpu_hour: float = Field(default=0, ge=0)
-    """Of one core for an hour."""
+    """Price of one core for an hour."""
     currency: str = "USD"
+    """Of both prices: a name that is shown, nothing is converted."""

@@ -109,7 +109,7 @@ def _resolved(path: str, entry: Entry, base: str) -> SourceFile | None:
     """The file of a listing's entry; None for what is no file, and for a link that is broken or leads out of `base`."""
     if not entry.get("islink"):
         return _source_file(path, entry) if entry["type"] == "file" else None
-    target = Path(entry["name"]).resolve()
+    target = Path(os.path.realpath(entry["name"]))  # of a circle: itself, where Path.resolve raises until Python 3.13
     if not target.is_relative_to(Path(base).resolve()) or not target.is_file():
         return None
     status = target.stat()

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.errors import SpecError
 from pipelines.spec.parsing import dump_spec, load_spec, parse_spec
-from workers.planning.standing import read_state
+from workers.planning.state import read_state
 from workers.planning.target import resolve_target
 
 SOURCE = {"uri": "data"}

@@ -16,8 +16,6 @@ from storage.sources.file_source import FileSource
 from tests.conftest import Workplace
 from tests.support.tiny import CONFIG, save_stack, save_transformer
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
-
 OTHER = 'name = "hash", dimensions = 24, prompt = "other: "'
 
 

@@ -22,8 +22,6 @@ from workers.runs import apply as apply_module
 from workers.runs import session
 from workers.runs.apply import apply as drive
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
-
 
 def documents(count: int, start: int = 0, word: str = "text") -> dict[str, str]:
     return {f"d{number}": f"{word} of document {number}" for number in range(start, start + count)}
@@ -257,8 +255,7 @@ def test_diff_tells_what_changed_between_two_published_versions(workplace: Workp
     assert changes["examples"] == {"added": ["new"], "removed": ["d9"], "changed": ["d0"]}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_any_history_of_edits_ends_where_a_fresh_load_does(workplace: Workplace, tmp_path: Path, seed: int) -> None:
+def check_a_history_of_edits(workplace: Workplace, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     files: dict[str, dict[str, str]] = {}
     for _ in range(5):
@@ -286,6 +283,15 @@ def test_any_history_of_edits_ends_where_a_fresh_load_does(workplace: Workplace,
     assert done.embed["contents"] == len(set(expected.values()))
     norms = np.linalg.norm(np.array(fresh.published()["vector"].to_pylist(), dtype=np.float32), axis=1)
     assert np.allclose(norms, 1, atol=2e-3)
+
+
+def test_any_history_of_edits_ends_where_a_fresh_load_does(workplace: Workplace, tmp_path: Path) -> None:
+    check_a_history_of_edits(workplace, tmp_path, seed=1)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_any_history_of_edits_ends_there_on_actors(workplace: Workplace, tmp_path: Path) -> None:
+    check_a_history_of_edits(workplace, tmp_path, seed=2)
 
 
 def test_a_run_lists_its_corpus_once(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ class SeveralNodes:
         self._ask(do="kill", node_id=node_id)
 
     def survey(self) -> list[dict[str, Any]]:
-        """`workers.nodes.survey` of it."""
+        """`workers.cluster.nodes.survey` of it."""
         return list(self._ask(do="survey"))
 
     def _ask(self, **command: Any) -> Any:

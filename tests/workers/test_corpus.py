@@ -21,7 +21,7 @@ from storage.who import new_run_id
 from workers.ingest import corpus_pass
 from workers.observing.account import Account
 from workers.planning import plan
-from workers.planning.standing import read_state
+from workers.planning.state import read_state
 from workers.planning.target import Target, resolve_target
 from workers.runs import ingesting, session
 

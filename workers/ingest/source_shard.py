@@ -1,7 +1,7 @@
 """One source shard: read it, leave out what is stored already, cut the rest, stage the rows. Plain code, run anywhere.
 
 The chunk table is pinned at the version that the run began with, so a shard can be done twice, or on any machine, with one result. It is
-asked for the shard's own files alone; what documents elsewhere make of these, is settled when all shards are done (`workers.corpus`).
+asked for the shard's own files alone; what documents elsewhere make of these, is settled when all shards are done (`corpus_pass`).
 """
 
 import time

@@ -26,7 +26,7 @@ COMMIT = "REVECTOR_COMMIT"
 """Set where an image is built: the git commit that it was built from."""
 IMAGE = "REVECTOR_IMAGE"
 """Set where a container is started: the image, with its digest."""
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DRIVER = Path("/proc/driver/nvidia/version")
 GIT_SECONDS = 5.0
 

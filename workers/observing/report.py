@@ -42,16 +42,27 @@ def silent(_: Progress) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedGeneration:
-    """What would be done for one of the live generations."""
+class LiveGeneration:
+    """One of those that a run brings up to date, and what that takes."""
 
     generation: str
     model: str
+    """By the name that the spec gives it."""
     space: str
+    """The space's id."""
     role: Role
     embed: dict[str, int]
+    """`contents`: forward passes; `chunks` that they serve; `tokens`."""
     reuse: dict[str, int]
+    """`chunks` that take a stored vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGeneration(LiveGeneration):
+    """What would be done for it; `tokens` are estimated."""
+
     seconds: float | None
+    """Estimated from earlier runs; None before the first."""
     pending: bool
 
 
@@ -89,17 +100,11 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class BuiltGeneration:
-    """What became of one of the live generations."""
+class BuiltGeneration(LiveGeneration):
+    """What became of it."""
 
-    generation: str
-    model: str
-    space: str
-    role: Role
     status: Status
     version: int
-    embed: dict[str, int]
-    reuse: dict[str, int]
     tokens_per_second: float
     code_points_a_token: float | None
     gates: list[Gate]

@@ -8,7 +8,7 @@ from pipelines.content.chunks import metadata_type
 from storage.history.catalog import Publication
 from storage.store.lance import table_meta
 from workers.observing.report import Change
-from workers.planning.standing import State, same_queries
+from workers.planning.state import State, same_queries
 from workers.planning.target import Target
 
 Identity = dict[str, list[Any]]

@@ -18,7 +18,7 @@ from workers.observing.report import Plan, PlannedGeneration, Progress, Report, 
 from workers.planning.calibration import Calibration, calibrate
 from workers.planning.changes import classify_change
 from workers.planning.live import Live
-from workers.planning.standing import State, TableState, pinned, read_state
+from workers.planning.state import State, TableState, pinned, read_state
 from workers.planning.target import Target
 
 SHARD_BYTES = 16 << 20

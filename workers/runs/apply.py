@@ -24,7 +24,7 @@ from workers.observing.telemetry import Observer, observe
 from workers.planning.calibration import calibrate
 from workers.planning.changes import classify_change
 from workers.planning.plan import counts, notes
-from workers.planning.standing import State, check_saved, pinned, read_state, thresholds
+from workers.planning.state import State, check_saved, pinned, read_state, thresholds
 from workers.planning.target import Target
 from workers.runs.filling import Filling
 from workers.runs.ingesting import CurrentChunks, ingest_corpus

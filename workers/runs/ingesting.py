@@ -13,7 +13,7 @@ from workers.ingest.source_shard import Ingested
 from workers.ingest.tasks import ingest_on_ray, run_inline
 from workers.observing.costs import MachineTime
 from workers.planning.plan import begin_pass
-from workers.planning.standing import TableState
+from workers.planning.state import TableState
 from workers.planning.target import Target
 from workers.runs.session import Session
 

@@ -5,7 +5,7 @@ from storage.history.built import Built
 from workers.observing.account import Tally
 from workers.observing.report import BuiltGeneration, Result, Role, Status
 from workers.planning.plan import begin_pass, counts, notes
-from workers.planning.standing import State
+from workers.planning.state import State
 from workers.planning.target import Target
 
 DEAD_LETTERS_KEPT = 10_000

@@ -17,7 +17,7 @@ from storage.upkeep.maintenance import unchanged
 from workers.observing.report import Report, silent
 from workers.observing.telemetry import observe
 from workers.planning.live import live_generations
-from workers.planning.standing import State, read_state
+from workers.planning.state import State, read_state
 from workers.planning.target import Target
 from workers.runs.session import Session, open_session
 from workers.upkeep.steps import Steps, Upkeep

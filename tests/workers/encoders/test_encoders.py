@@ -18,6 +18,7 @@ from hypothesis.extra.numpy import arrays
 from pipelines.errors import ModelError
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
+from pipelines.spec.running import Precision
 from tests.support.tiny import CONFIG, WORDS, reference, save_stack, save_transformer
 from workers.encoders.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
 from workers.encoders.encoder import Encoded, Encoder, encode
@@ -175,8 +176,10 @@ def tiny_modules(kind: str) -> list[Any]:
     }[kind]
 
 
-def load(folder: Path, batch_tokens: int = 64, **fields: Any) -> Encoder:
-    return load_encoder(resolve_model(ModelSpec(name=str(folder), **fields)), Machine(threads=1, batch_tokens=batch_tokens))
+def load(folder: Path, batch_tokens: int = 64, precision: Precision = "float32", **fields: Any) -> Encoder:
+    """In the precision whose vectors are those of the library within rounding, whatever this machine would choose."""
+    machine = Machine(threads=1, precision=precision, batch_tokens=batch_tokens)
+    return load_encoder(resolve_model(ModelSpec(name=str(folder), **fields)), machine)
 
 
 @pytest.mark.parametrize("kind", ["cls", "max", "mean", "mean and max", "dense", "without the prompt"])
@@ -187,6 +190,26 @@ def test_every_stack_of_modules_is_encoded_as_sentence_transformers_does(build: 
     assert np.allclose(encoded.vectors, expected.encode_document(TEXTS), atol=1e-5)
     assert np.allclose(query(encoder, TEXTS[3]), expected.encode_query(TEXTS[3]), atol=1e-5)
     assert not encoded.failed
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["cls", "mean", "mean and max", "dense"])
+def test_every_precision_keeps_its_tolerance_in_any_batch(build: Build, kind: str, precision: Precision) -> None:
+    from workers.encoders.text.stack import TOLERANCE
+
+    folder = build(*tiny_modules(kind))
+    encoder, expected = load(folder, precision=precision), reference(folder).encode(TEXTS)
+    promised = {str(dtype).removeprefix("torch."): most for dtype, most in TOLERANCE.items()}[encoder.how.removeprefix("packed, ")]
+    together = documents(encoder, TEXTS).vectors
+    alone = np.concatenate([documents(encoder, [text]).vectors for text in TEXTS])
+    assert distances(together, expected).max() <= promised
+    assert distances(alone, expected).max() <= promised
+    assert distances(alone, together).max() <= promised
+
+
+def distances(vectors: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Of each row, as a share of the expected one's length."""
+    return np.asarray(np.linalg.norm(vectors - expected, axis=1) / np.linalg.norm(expected, axis=1))
 
 
 def test_a_plain_transformer_is_encoded_as_sentence_transformers_does(build: Build) -> None:
@@ -323,13 +346,14 @@ def test_a_model_that_is_not_on_this_machine_is_refused(build: Build) -> None:
 
 
 @needs_minilm
-def test_minilm_is_encoded_as_sentence_transformers_does_in_any_batch() -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2), ("auto", 1e-2)])
+def test_minilm_is_encoded_as_sentence_transformers_does_in_any_batch(precision: Precision, tolerance: float) -> None:
     model = resolve_model(ModelSpec())
-    encoder = load_encoder(model, Machine(threads=1, batch_tokens=600))
+    encoder = load_encoder(model, Machine(threads=1, precision=precision, batch_tokens=600))
     texts = [*TEXTS, "\n", "x" * 500, *(" ".join(WORDS[:count]) for count in range(1, 18))]
     encoded = documents(encoder, texts)
     expected = reference(Path(model.folder or "")).encode(texts)
     assert (encoded.vectors * expected).sum(axis=1).min() >= 0.9999
-    assert np.allclose(encoded.vectors, [query(encoder, text) for text in texts], atol=1e-5)
+    assert np.allclose(encoded.vectors, [query(encoder, text) for text in texts], atol=tolerance)
     assert np.allclose(np.linalg.norm(encoded.vectors, axis=1), 1, atol=1e-6)
     assert not encoded.failed

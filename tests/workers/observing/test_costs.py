@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import workers
 from flows import history
 from flows.cli import main
 from pipelines.spec.running import PricesSpec
@@ -123,3 +124,7 @@ def test_a_commit_is_that_of_the_working_copy_that_runs(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("2")
     provenance._commit.cache_clear()
     assert provenance._commit(tmp_path) == f"{commit}-dirty"
+
+
+def test_a_working_copy_is_looked_for_around_the_packages() -> None:
+    assert Path(workers.__file__).parents[1] == provenance.ROOT

@@ -22,7 +22,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from flows import evaluate, maintain
-from flows.cli import main, options
+from flows.cli import main
 from pipelines.errors import Conflict, StorageError
 from tests.conftest import Workplace
 from tests.workers.test_pool import Faulty
@@ -379,7 +379,7 @@ def test_what_alerts_and_panels_ask_for_is_exported(exported: Series) -> None:
 
 
 def test_an_alert_says_what_to_type_and_where_to_read_on() -> None:
-    known = {*typer.main.get_command(options.app).commands, "{{ $labels.command }}"}  # type: ignore[attr-defined]
+    known = {*typer.main.get_command(main.app).commands, "{{ $labels.command }}"}  # type: ignore[attr-defined]
     for rule in rules():
         if "alert" in rule:
             notes = rule["annotations"]

@@ -11,7 +11,7 @@ from pipelines.spaces.space import Model, Role
 from workers.encoders.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
 from workers.encoders.encoder import Encoded, Items, Prepared
 from workers.encoders.machine import Machine
-from workers.encoders.text.stack import Layout, Stack, Tokenized, load_stack
+from workers.encoders.text.stack import BatchLayout, Stack, Tokenized, load_stack
 
 SMALLEST_NORM = 1e-6
 """A vector shorter than this has no direction that float32 arithmetic can be trusted with."""
@@ -63,7 +63,7 @@ class SentenceEncoder:
 
     def _batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.intp]]:
         """Of the texts that have tokens."""
-        fill = packed_batches if self._stack.layout is Layout.PACKED else token_budget_batches
+        fill = packed_batches if self._stack.layout is BatchLayout.PACKED else token_budget_batches
         present = np.flatnonzero(lengths)
         return [present[batch] for batch in fill(lengths[present], self._batch_tokens)]
 
@@ -78,7 +78,7 @@ class SentenceEncoder:
 def _batch_tokens(stack: Stack) -> int:
     if stack.device.type != "cpu":
         return GPU_BATCH_TOKENS
-    return CPU_BATCH_TOKENS if stack.layout is Layout.PACKED else CPU_PADDED_BATCH_TOKENS
+    return CPU_BATCH_TOKENS if stack.layout is BatchLayout.PACKED else CPU_PADDED_BATCH_TOKENS
 
 
 def _without_direction(vectors: NDArray[np.float32]) -> dict[int, str]:

@@ -54,7 +54,7 @@ class Tokenized(Prepared):
     """The texts without the prompt, for a library that tokenises by itself; else empty."""
 
 
-class Layout(Enum):
+class BatchLayout(Enum):
     """How texts of different lengths go through a model together."""
 
     PACKED = "packed"
@@ -71,7 +71,7 @@ def load_stack(model: Model, machine: Machine) -> "Stack":
         stack = Stack(model, machine.device)
         if stack.quicken(dtype):
             return stack
-    warnings.warn(f"{model.spec.name}: its vectors come right through {Layout.LIBRARY.value} alone: slow, but exact", stacklevel=2)
+    warnings.warn(f"{model.spec.name}: its vectors come right through {BatchLayout.LIBRARY.value} alone: slow, but exact", stacklevel=2)
     return Stack(model, machine.device)
 
 
@@ -103,7 +103,7 @@ class Stack:
         self._tokenizer.enable_truncation(model.space.max_tokens, direction=self._modules.tokenizer.truncation_side)
         self._first_position = first_position(self._modules)
         self.device: torch.device = self._modules.device
-        self.layout = Layout.LIBRARY
+        self.layout = BatchLayout.LIBRARY
         self._dtype = torch.float32
 
     @property
@@ -115,7 +115,7 @@ class Stack:
         """Find the layout that suits the architecture, and prepare the weights for products of `dtype`. False: of no avail, load anew."""
         texts = _probes(self._tokenizer, self._prompt, _window(self._transformer))
         expected = self._modules.encode(texts, prompt=self._prompt, batch_size=1, show_progress_bar=False)  # one at a time: no padding
-        if not (self._try_packed(texts, expected) or self._try(Layout.PADDED, texts, expected)):
+        if not (self._try_packed(texts, expected) or self._try(BatchLayout.PADDED, texts, expected)):
             return False
         self._dtype = dtype
         (prepack if self.device.type == "cpu" else lower)(self._transformer, dtype)
@@ -126,12 +126,12 @@ class Stack:
             return False
         stock = self._transformer.config._attn_implementation
         self._transformer.set_attn_implementation(ATTENTION)
-        if self._try(Layout.PACKED, texts, expected):
+        if self._try(BatchLayout.PACKED, texts, expected):
             return True
         self._transformer.set_attn_implementation(stock)
         return False
 
-    def _try(self, layout: Layout, texts: Sequence[str], expected: NDArray[np.float32]) -> bool:
+    def _try(self, layout: BatchLayout, texts: Sequence[str], expected: NDArray[np.float32]) -> bool:
         """Switch to a layout, and see whether it gives what is expected."""
         self.layout = layout
         try:
@@ -146,11 +146,11 @@ class Stack:
         encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts])
         lengths = np.fromiter(map(len, encodings), np.int64, len(texts))
         ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, int(lengths.sum()))
-        return Tokenized(lengths, ids, prompt, texts if self.layout is Layout.LIBRARY else ())
+        return Tokenized(lengths, ids, prompt, texts if self.layout is BatchLayout.LIBRARY else ())
 
     def vectors(self, tokenized: Tokenized, rows: NDArray[np.intp]) -> torch.Tensor:
         """The whole vectors of `rows` before normalisation, (rows, width), on the device. Rows without tokens are not allowed."""
-        if self.layout is Layout.LIBRARY:
+        if self.layout is BatchLayout.LIBRARY:
             texts = [tokenized.texts[row] for row in rows]
             found: torch.Tensor = self._modules.encode(
                 texts, prompt=tokenized.prompt, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
@@ -168,7 +168,7 @@ class Stack:
     def _token_vectors(self, ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> dict[str, Any]:
         """What the first module makes of sequences."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
-            if self.layout is Layout.PACKED:
+            if self.layout is BatchLayout.PACKED:
                 packing = pack(lengths, self.device)
                 with packed(packing):
                     return dict(self._modules[0](packed_features(ids, lengths, packing, self._first_position)))

@@ -26,7 +26,7 @@ from workers.embedding.encoding import Encoding
 from workers.observing.report import Progress, Report, silent
 from workers.planning.target import Target
 
-KINDS: tuple[Kind, ...] = ("procrustes", "affine", "mlp")
+KINDS: tuple[Kind, ...] = ("procrustes", "affine")
 PAIRS = 4000
 """Contents to learn from and to judge by."""
 HELD_OUT = 400
