@@ -65,8 +65,6 @@ class Presence:
         self._client = self._closing.enter_context(get_client(sync_client=True))
         self.lease: UUID | None = None
         """Of the slot that is held."""
-        self.lost = False
-        """Whether the server forgot the lease: one that keeps leases in memory was started anew."""
 
     def __enter__(self) -> "Presence":
         self.show()
@@ -91,13 +89,6 @@ class Presence:
         while not self._stop.wait(BEAT_SECONDS):
             self._beats += 1
             self.show()
-            if self.lease:
-                self._renew(self.lease)
-
-    def _renew(self, lease: UUID) -> None:
-        try:
-            self._client.renew_concurrency_lease(lease, LEASE_SECONDS)
-        except httpx.HTTPStatusError as error:
-            self.lost = error.response.status_code == httpx.codes.GONE
-        except httpx.HTTPError:
-            pass  # away for a moment
+            if lease := self.lease:
+                with suppress(httpx.HTTPError):  # the server is away for a moment, or has forgotten it
+                    self._client.renew_concurrency_lease(lease, LEASE_SECONDS)

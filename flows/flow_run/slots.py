@@ -1,6 +1,9 @@
 """One run of a collection at a time: a global concurrency limit of Prefect's, shared by all flows that commit.
 
-A courtesy to those who wait: what guards the commits is the fence in the store.
+A courtesy to those who wait: what guards the commits is the fence in the store. Prefect's own `concurrency()` renews a lease, too, but
+does not do here. A server keeps leases in memory unless it is told otherwise, and one that was started anew counts the slot for ever,
+which nobody can give back then; with leases in files, a server that is away for as long as a lease takes the slot of a run that goes on.
+So whoever waits, and the reconciler, look whether somebody holds a slot that is counted.
 """
 
 import time
@@ -59,16 +62,12 @@ def slot(collection: str, flow_run: FlowRun, presence: Presence) -> Iterator[Non
         lease = _take(client, collection, flow_run) or _wait(client, collection, flow_run, presence)
         presence.lease = lease
         presence.show({"lease": str(lease), "waiting": False})
-        began = time.monotonic()
         try:
             yield
         finally:
             presence.lease = None
-            with suppress(httpx.HTTPError):  # the lease ends by itself
-                if presence.lost:
-                    client.release_concurrency_slots([limit_name(collection)], 1, time.monotonic() - began)
-                else:
-                    client.release_concurrency_slots_with_lease(lease)
+            with suppress(httpx.HTTPError):  # the lease ends by itself; one that the server forgot, `free_orphaned` ends
+                client.release_concurrency_slots_with_lease(lease)
 
 
 def _take(client: SyncPrefectClient, collection: str, flow_run: FlowRun) -> UUID | None:

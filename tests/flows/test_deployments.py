@@ -200,6 +200,32 @@ def test_one_run_waits_for_another_further_ones_give_way_and_the_slot_of_one_tha
     assert prefect.client.read_global_concurrency_limit_by_name("revector-single").active_slots == 0
 
 
+def test_a_slot_that_a_server_counts_and_nobody_holds_is_taken_by_the_next_run(prefect: SimpleNamespace, tmp_path: Path) -> None:
+    """As after a restart: the server has forgotten the lease, not the count."""
+    config = write_spec(tmp_path, "counted")
+    deploy(prefect, config)
+    prefect.client.increment_concurrency_slots(["revector-counted"], 1, "concurrency")
+
+    assert prefect.sync("counted", config, return_state=True).name == "Published"
+    assert prefect.client.read_global_concurrency_limit_by_name("revector-counted").active_slots == 0
+
+
+def test_a_run_whose_lease_has_ended_does_not_give_back_the_slot_of_another(prefect: SimpleNamespace, tmp_path: Path) -> None:
+    from prefect.states import Running
+
+    from flows.flow_run.slots import slot
+
+    client = prefect.client
+    deploy(prefect, write_spec(tmp_path, "expired"))
+    run = client.create_flow_run(prefect.sync, parameters={}, tags=["revector", "collection:expired"], state=Running())
+    presence = SimpleNamespace(lease=None, show=lambda _: None)
+    with slot("expired", run, presence):
+        client.release_concurrency_slots_with_lease(presence.lease)  # as the server does when it was not renewed
+        assert client.increment_concurrency_slots_with_lease(["revector-expired"], 1, "concurrency", 300).status_code == 200
+
+    assert client.read_global_concurrency_limit_by_name("revector-expired").active_slots == 1
+
+
 def is_waiting(client: Any, collection: str) -> bool:
     from flows.flow_run.presence import sign
     from flows.flow_run.slots import going_on
