@@ -22,7 +22,7 @@ def refusing(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace
 
     def refuse(self: HashEncoder, texts: Any) -> Any:
         encoded = forward(self, texts)
-        failed = {place: "refused" for place, text in enumerate(texts.texts) if text.startswith("never")}
+        failed = {place: "refused" for place, text in enumerate(texts.texts) if (texts.prompt + text).startswith("never")}
         return dataclasses.replace(encoded, failed=failed)
 
     monkeypatch.setattr(HashEncoder, "forward", refuse)
@@ -72,3 +72,32 @@ def test_evaluate_passes_what_apply_published_however_many_letters_it_has(refusi
     refusing.write("b.parquet", {"more": "text"})
     refusing.apply()
     assert evaluate("docs", first, config=refusing.config).passed
+
+
+def test_a_run_that_begins_for_something_else_still_knows_what_failed(refusing: Workplace) -> None:
+    refusing.write("a.parquet", {"d0": "a text", "d1": "never"})
+    for _ in range(3):
+        refusing.apply()
+    refusing.spec(rest='candidates = [{ name = "hash", dimensions = 24, prompt = "other " }]\ngates = { max_failed = 0.5 }')
+    assert refusing.plan().embed["contents"] == 3  # two of the candidate, and what failed
+    built = [refusing.apply() for _ in range(4)]
+    assert [(done.status, done.dead_letters, done.exit_code) for done in built] == [("partial", 1, 4)] * 4
+    assert (built[0].embed["contents"], built[-1].run_id, refusing.plan().pending) == (3, None, False)
+
+
+def test_a_letter_of_another_kind_does_not_take_the_place_of_one_that_is_left_alone(refusing: Workplace) -> None:
+    refusing.write("a.parquet", {"d0": "a text", "d1": "never"})
+    for _ in range(3):
+        refusing.apply()
+    refusing.write("b.parquet", {"d2": ""})
+    assert [refusing.apply().dead_letters for _ in range(2)] == [2, 2]
+
+
+def test_a_candidate_that_its_dead_letters_keep_back_begins_no_more_runs(refusing: Workplace) -> None:
+    refusing.spec()
+    refusing.write("a.parquet", {f"d{number}": f"a text {number}" for number in range(3)})
+    refusing.apply()
+    refusing.spec(rest='candidates = [{ name = "hash", dimensions = 24, prompt = "never " }]\ngates = { max_failed = 0.5 }')
+    for _ in range(6):
+        refusing.apply()
+    assert begun(refusing) == 1 + 3

@@ -112,7 +112,7 @@ def _plan_generation(state: State, target: Target, corpus: CorpusPass, calibrati
     table = state.table(target)
     embed, reuse = {"contents": 0, "chunks": 0, "tokens": 0}, {"chunks": 0}
     pending = False
-    if not (table.files.empty and state.complete(target)):
+    if not (state.settled or (table.files.empty and state.complete(target))):
         fragments = target.chunk_table.fragments(table.version)
         version = state.vectors[target.generation.name]
         work = find_work(target.generation, version, target.model.space, corpus.desired(table.version), fragments)

@@ -90,13 +90,18 @@ class State:
     def settled(self) -> bool:
         """Nothing to read, nothing to embed, nothing to try again: known without opening a table."""
         return all(table.files.empty for table in self.tables.values()) and all(
-            self.at_rest(target) and self.complete(target) for target in self.live.targets
+            self.at_rest(target) and (self.complete(target) or self._in_vain(target)) for target in self.live.targets
         )
 
     def complete(self, target: Target) -> bool:
-        """Whether every row of the chunk table has its vector, or has been tried so often in vain that it is left alone as it is."""
+        """Whether every row of the chunk table has its vector. A run that has begun for any reason tries again what failed."""
         built = self.built[target.generation.name]
-        return self.finished(target) and built is not None and (not built.failed or built.tries >= TRIES)
+        return self.finished(target) and built is not None and not built.failed
+
+    def _in_vain(self, target: Target) -> bool:
+        """Whether what failed was tried so often that no run is begun for it alone."""
+        built = self.built[target.generation.name]
+        return built is not None and built.tries >= TRIES
 
     def _tables(self, target: Target) -> tuple[int | None, int | None]:
         return self.vectors[target.generation.name], self.table(target).version

@@ -132,10 +132,12 @@ class _Application:
         dead = count_inputs(table.corpus.dead) + len(tally.failed)
         publication = _publication(self._session, target, version, table.version, dead)
         built = state.built[name]
-        if built is not None and built.passed and state.at_rest(target) and _same(built.publication, publication):
+        again = built is not None and _same(built.publication, publication)
+        if built is not None and built.passed and state.at_rest(target) and again:
             return self._keep(replace(built, tries=built.tries + 1)) if tally.failed else built
         case = self._case(target, publication, built, encoding)
-        return self._judge(target, publication, replace(case, failed=frozenset(tally.failed)))
+        judged = self._judge(target, publication, replace(case, failed=frozenset(tally.failed)))
+        return self._keep(replace(judged, tries=built.tries + 1)) if built is not None and again else judged
 
     def _case(self, target: Target, publication: Publication, before: Built | None, encoding: Encoding) -> Case:
         known = (target.model, *target.candidates)
