@@ -249,14 +249,14 @@ def _make_small(setting: Setting) -> None:
     from datetime import timedelta
 
     from storage import who
-    from storage.history import heartbeat
+    from storage.history import fence, heartbeat
     from storage.store import s3, spill
     from storage.tables import index
     from workers.ingest import corpus_pass
     from workers.runs import filling
     from workers.upkeep import maintaining
 
-    heartbeat.HEARTBEAT_SECONDS = HEARTBEAT_SECONDS
+    heartbeat.HEARTBEAT_SECONDS = fence.HEARTBEAT_SECONDS = HEARTBEAT_SECONDS
     s3.SILENCE = setting.silence
     corpus_pass.STEP_ROWS = 20
     filling.COMMIT_SECONDS = 0.0

@@ -1,6 +1,7 @@
 """Corpora whose every answer is known, a reader in a process of its own that checks each one, and runs that a fault may meet."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -172,9 +173,10 @@ def _watch(place: Place, held: float, stop: Any, out: Any) -> None:
     os.environ.update(place.environment)
     out.send("ready")
     answers, errors, states = 0, list[str](), set[tuple[int, int, int]]()
-    ended = False
+    ended, took = False, 0.0
     while not ended:
-        ended = stop.wait(0.03)  # then one look more, at how it ended
+        ended = stop.wait(max(0.03, 2 * took))  # it leaves the processor to who is read from. Then one look more, at how it ended
+        began = time.monotonic()
         try:
             states.add(look(place.store, place.documents, lambda: stop.wait(held) if held else None))
             answers += 1
@@ -183,6 +185,7 @@ def _watch(place: Place, held: float, stop: Any, out: Any) -> None:
                 errors.append(str(error))
         except Exception as error:  # noqa: BLE001 - whatever a reader meets is what is counted
             errors.append(f"{type(error).__name__}: {error}")
+        took = time.monotonic() - began - held
     out.send(Seen(answers, tuple(errors), frozenset(states)))
 
 
