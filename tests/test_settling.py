@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.content.chunks import HASH
-from pipelines.content.settling import Settled, Standing, State, settle
+from pipelines.content.settling import Fate, Settled, Standing, settle
 from pipelines.fingerprint import DIGEST_BYTES
 
 CHUNKS = {"empty": "", "p": "p", "pq": "pq", "rq": "rq", "p and a blank": "p"}
@@ -140,11 +140,11 @@ def test_each_document_holds_in_one_file_in_one_form_once(corpus: Corpus, keep_l
 
     had = {id: {content for _, other, content in corpus.old if other == id} for id in {id for _, id, _ in corpus.old}}
     states = Counter(
-        State.ADDED if id not in had else State.UNCHANGED if holder.contents & had[id] else State.CHANGED
+        Fate.ADDED if id not in had else Fate.UNCHANGED if holder.contents & had[id] else Fate.CHANGED
         for id, holder in expected.items()
         if corpus.standing[holder.file] != Standing.KEPT
     )
-    assert result.states.tolist() == [states[state] for state in State]
+    assert result.fates.tolist() == [states[state] for state in Fate]
     assert result.removed == len(had.keys() - expected.keys())
 
     losers = Counter((str(id), file, holder.file) for id, holder in expected.items() for file in holder.claims)

@@ -27,7 +27,7 @@ class Standing(IntEnum):
     GONE = 3
 
 
-class State(IntEnum):
+class Fate(IntEnum):
     """What became of a document that was seen."""
 
     ADDED = 0
@@ -42,8 +42,8 @@ class Settled:
 
     hold: np.ndarray
     """Whether each row stays: bool."""
-    states: np.ndarray
-    """Documents of each State."""
+    fates: np.ndarray
+    """How many documents met each Fate, in its order: int64."""
     removed: int
     """Documents that had rows and have none now."""
     again: int
@@ -118,7 +118,7 @@ def _once(hashes: pa.ChunkedArray, hold: np.ndarray) -> np.ndarray:
 
 
 def _count(winner: np.ndarray, code: np.ndarray, agrees: np.ndarray, seen: int, standing: np.ndarray) -> tuple[np.ndarray, int]:
-    """Documents by State, and those that went, by the old rows: their documents, and whether they agree with what holds now."""
+    """Documents by Fate, and those that went, by the old rows: their documents, and whether they agree with what holds now."""
     had, same = np.zeros(len(winner), dtype=bool), np.zeros(len(winner), dtype=bool)
     had[code] = True
     same[code[agrees]] = True

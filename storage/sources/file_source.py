@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
 from pipelines.errors import SourceError, SourceMissing
 from pipelines.formats import csv, jsonl, parquet, rows, suffixes, text
+from pipelines.formats.casts import metadata_struct
 from pipelines.formats.limits import Budget, Unreadable
 from pipelines.formats.rows import Layout
 from pipelines.spec.declared import Format, LimitsSpec, SourceSpec
@@ -62,8 +63,8 @@ class FileSource:
             except Unreadable:
                 continue
             if types.keys() >= set(names):
-                return rows.metadata_struct(names, types)
-        return rows.metadata_struct(names, dict.fromkeys(names, pa.string()))
+                return metadata_struct(names, types)
+        return metadata_struct(names, dict.fromkeys(names, pa.string()))
 
     def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
         """Parquet is cut at row groups and uncompressed JSON lines at bytes; other files stay whole."""
@@ -83,10 +84,10 @@ class FileSource:
         return f"{self.base}/{file.path}"
 
     def _format(self, file: SourceFile) -> Format:
-        found = suffixes.format_of(file.path, self.spec.format)
-        if found is None:
+        format_ = suffixes.format_of(file.path, self.spec.format)
+        if format_ is None:
             raise SourceError(f"{file.path}: expected a file of this corpus, found a name of no known format")
-        return found
+        return format_
 
     def _check_spec(self, files: Iterable[SourceFile]) -> None:
         for format_ in sorted({self._format(file) for file in files}):

@@ -40,7 +40,7 @@ def _labelled(line: bytes, place: str) -> Labelled:
     query, relevant = fields.get("query"), fields.get("relevant")
     if not isinstance(query, str) or not query.strip():
         raise SpecError(f'gates.queries: {place}: expected a text under "query", found {_found(query)}')
-    if not isinstance(relevant, list) or not relevant or not all(isinstance(each, str | int) for each in relevant):
+    if not isinstance(relevant, list) or not relevant or not all(isinstance(document, str | int) for document in relevant):
         raise SpecError(f'gates.queries: {place}: expected a list of document ids under "relevant", found {_found(relevant)}')
     return Labelled(query, frozenset(map(str, relevant)))
 

@@ -155,8 +155,10 @@ class Pool:
     def _wanted(self) -> int:
         """Actors that there should be: as many as the spec says, placed or not, or as many as the cluster has places for."""
         workers = self._workers
-        found = workers.actors or places(self._ray, workers)
-        return max(1, min(self._most, found if workers.actors or workers.gpus_per_actor else min(found, LARGEST_LOCAL_POOL)))
+        if workers.actors:
+            return min(self._most, workers.actors)
+        room = places(self._ray, workers)
+        return max(1, min(self._most, room if workers.gpus_per_actor else min(room, LARGEST_LOCAL_POOL)))
 
     def _feed(self, embedding: Embedding, next_shard: Callable[[], Shard | None]) -> None:
         """Give every actor that has room a shard, the idle ones first. One that failed before is given alone, to blame no other."""
@@ -192,7 +194,7 @@ class Pool:
         for call in done:
             if call in members[call].calls:  # else its actor was replaced a moment ago
                 yield from self._finish(members[call], call, numbers)
-        for member in [each for each in self._members if each.calls and looked > each.deadline]:
+        for member in [member for member in self._members if member.calls and looked > member.deadline]:
             yield from self._overdue(member, numbers)
 
     def _finish(self, member: _Member, call: Any, numbers: Iterator[int]) -> Iterator[Receipt | Lost]:
@@ -250,14 +252,14 @@ class Pool:
 
     def _refused(self, member: _Member, reason: str, error: Any) -> None:
         """The model could not be loaded. Where that happens again, or says itself why, no actor goes any more; the others work on."""
-        told = error.cause if isinstance(getattr(error, "cause", None), RevectorError) else None
+        own = error.cause if isinstance(getattr(error, "cause", None), RevectorError) else None
         node = member.stay.node = node_of(member.actor)
         if node and is_alive(self._ray, node):
-            self._refusals[node] += LOADS if told else 1
+            self._refusals[node] += LOADS if own else 1
             self._refusal = reason
             if not self._may_load(member):
                 tried = f"expected workers that load the model, found {reason} on every node that has a place ({len(self._unfit)})"
-                raise told or WorkerError(f"{tried}: is the model too large for them?") from error
+                raise own or WorkerError(f"{tried}: is the model too large for them?") from error
         else:
             self._count_failure(reason, error)
         self._replace(member, reason)

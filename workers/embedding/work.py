@@ -45,7 +45,7 @@ class Work:
 
     @property
     def rows(self) -> int:
-        """That have no vector."""
+        """Chunks that have no vector yet."""
         return self.embed.rows + self.copies.rows + self.reuse.rows
 
     @property
@@ -129,7 +129,7 @@ class Cutter:
         return Shard(next(self.numbers), self._addresses[begin:stop])
 
     def put_back(self, shard: Shard) -> None:
-        """Cut it again next."""
+        """Let `cut` give it again, before any other."""
         self._returned.append(shard)
 
     def _load(self) -> bool:

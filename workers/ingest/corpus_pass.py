@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipelines.content.chunks import HASH
 from pipelines.content.diff import FileRecord, FilesDiff, member
 from pipelines.content.documents import LETTERS_KEPT, DeadLetter, SourceFile, SourceShard, gathered
-from pipelines.content.settling import Settled, Standing, State, file_numbers, settle
+from pipelines.content.settling import Fate, Settled, Standing, file_numbers, settle
 from pipelines.errors import SourceError
 from storage.store.commit import Change
 from storage.store.lance import ROW_ADDRESS
@@ -86,7 +86,7 @@ class CorpusPass:
         self._doubt = {file.path for file in files.read} | files.gone
         """Files whose rows may not be what their record says if the run ends now."""
         self._deleted = _NOTHING
-        self._states = np.zeros(len(State), dtype=np.int64)
+        self._fates = np.zeros(len(Fate), dtype=np.int64)
         self._added = self._gone = self._again = self._removed_documents = 0
 
     def inserts(self, shards: Sequence[SourceShard], done: Iterable[Ingested]) -> Iterator[Step]:
@@ -162,10 +162,10 @@ class CorpusPass:
         """To be asked when all is settled."""
         untouched = sum(self._records[record.file.path].documents for record in self._files.kept)
         return CorpusSummary(
-            documents_added=int(self._states[State.ADDED]),
-            documents_changed=int(self._states[State.CHANGED]),
+            documents_added=int(self._fates[Fate.ADDED]),
+            documents_changed=int(self._fates[Fate.CHANGED]),
             documents_removed=self._removed_documents,
-            documents_unchanged=int(self._states[State.UNCHANGED]) + untouched,
+            documents_unchanged=int(self._fates[Fate.UNCHANGED]) + untouched,
             chunks_added=self._added - self._again,
             chunks_removed=self._gone - self._again,
             chunks_unchanged=self._total - self._gone + self._again,
@@ -219,7 +219,7 @@ class CorpusPass:
         return seen["doc_key"].filter(seen["doubtful"]).combine_chunks()
 
     def _count(self, settled: Settled, new: np.ndarray) -> None:
-        self._states += settled.states
+        self._fates += settled.fates
         self._removed_documents += settled.removed
         self._added += int((settled.hold & new).sum())
         self._gone += int((~settled.hold & ~new).sum())

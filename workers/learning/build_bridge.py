@@ -82,7 +82,7 @@ class BridgeResult:
     """Forward passes of the new model that it took."""
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
-    """In all."""
+    """From the first sample to the verdict."""
     at: str = field(default_factory=now)
     who: str = field(default_factory=whoami)
     numpy: str = np.__version__
@@ -90,7 +90,7 @@ class BridgeResult:
 
     @property
     def exit_code(self) -> int:
-        """As the command line ends."""
+        """Of the command: a gate that failed is 3, as for `apply`."""
         return 3 if self.status == "refused" else 0
 
 
@@ -102,7 +102,12 @@ def build_bridge(target: Target, report: Report = silent) -> BridgeResult:
     began = time.monotonic()
     publication = published(target.store, target.collection)
     nothing = BridgeResult(
-        target.collection, target.model.space.id, publication.space, publication.generation, publication.version, status="nothing"
+        collection=target.collection,
+        from_space=target.model.space.id,
+        to_space=publication.space,
+        generation=publication.generation,
+        version=publication.version,
+        status="nothing",
     )
     if publication.space == target.model.space.id:
         return nothing
@@ -182,13 +187,13 @@ def _fill_stored(target: Target, hashes: pa.Array, vectors: Vectors, missing: ND
     """Put in `vectors` what is stored of the contents `hashes` in the new space, and mark them as not `missing`."""
     donors = Donors(target.generation, target.generation.version, target.model.space)
     place = {content: number for number, content in enumerate(hashes.to_pylist())}
-    found: dict[int, tuple[int, int]] = {}
+    stored: dict[int, tuple[int, int]] = {}
     for offers in donors.rows(hashes):
         for content, *source in zip(*(offers[name].to_pylist() for name in DONOR_SCHEMA.names), strict=True):
-            found.setdefault(place[content], (source[0], source[1]))
-    if found:
-        places = np.fromiter(found, np.intp, len(found))
-        sources, addresses = (np.array(column) for column in zip(*found.values(), strict=True))
+            stored.setdefault(place[content], (source[0], source[1]))
+    if stored:
+        places = np.fromiter(stored, np.intp, len(stored))
+        sources, addresses = (np.array(column) for column in zip(*stored.values(), strict=True))
         vectors[places] = donors.vectors(sources, addresses.astype(np.uint64))
         missing[places] = False
 
@@ -210,19 +215,21 @@ def _judge(dataset: Any, pairs: _Pairs, fitted: dict[Kind, tuple[Bridge, float]]
     mapped = [bridge.apply(new) for bridge, _ in fitted.values()]
     # K and one more: each of them is in the table itself. One pass for all.
     nearest = exact(dataset, np.concatenate([old, *mapped]), K + 1)
-    truth, *found = np.split(nearest.addresses, len(mapped) + 1)
+    truth, *over = np.split(nearest.addresses, len(mapped) + 1)
     copies = nearest.scores[: len(old)] > COPY
     return tuple(
-        Trial(kind, _recall(truth, copies, theirs), float((unit(vectors) * unit(old)).sum(axis=1).mean()), seconds)
-        for (kind, (_, seconds)), vectors, theirs in zip(fitted.items(), mapped, found, strict=True)
+        Trial(kind, _recall(truth, copies, addresses), float((unit(vectors) * unit(old)).sum(axis=1).mean()), seconds)
+        for (kind, (_, seconds)), vectors, addresses in zip(fitted.items(), mapped, over, strict=True)
     )
 
 
-def _recall(truth: Addresses, copies: NDArray[np.bool_], found: Addresses) -> float:
-    """Share of the K nearest in `truth` that are among the K in `found`, (n, K + 1) both. Copies of the content itself do not count:
-    every bridge finds them."""
+def _recall(truth: Addresses, copies: NDArray[np.bool_], over: Addresses) -> float:
+    """Share of the K nearest in `truth` that are among the K nearest `over` a bridge, (n, K + 1) both.
+
+    Copies of the content itself do not count: every bridge finds them.
+    """
     hits = possible = 0
-    for expected, same, given in zip(truth, copies, found, strict=True):
+    for expected, same, given in zip(truth, copies, over, strict=True):
         others = expected[~same & (expected != NOWHERE)][:K]
         hits += np.isin(others, given[~np.isin(given, expected[same])][:K]).sum()
         possible += len(others)

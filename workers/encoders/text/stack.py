@@ -92,7 +92,7 @@ class Stack:
     """A SentenceTransformer without its final Normalize, which comes after the cut to the space's dimension."""
 
     def __init__(self, model: Model, device: str) -> None:
-        """As the library runs it."""
+        """In the layout LIBRARY; `quicken` finds a faster one."""
         self._modules = _load_modules(model, device)
         self._prompt = model.space.prompt
         self._prompt_lengths = {prompt: _prompt_length(self._modules, prompt) for prompt in (model.space.prompt, model.query_prompt)}
@@ -152,10 +152,10 @@ class Stack:
         """The whole vectors of `rows` before normalisation, (rows, width), on the device. Rows without tokens are not allowed."""
         if self.layout is Layout.LIBRARY:
             texts = [tokenized.texts[row] for row in rows]
-            found: torch.Tensor = self._modules.encode(
+            whole: torch.Tensor = self._modules.encode(
                 texts, prompt=tokenized.prompt, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
             )
-            return found
+            return whole
         with torch.inference_mode():
             features = self._token_vectors(*_pick(tokenized, rows))
             if (length := self._prompt_lengths[tokenized.prompt]) is not None:
@@ -166,7 +166,7 @@ class Stack:
         return vectors
 
     def _token_vectors(self, ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> dict[str, Any]:
-        """What the first module makes of sequences."""
+        """What the first module makes of sequences: `token_embeddings`, and what the others want beside it."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
             if self.layout is Layout.PACKED:
                 packing = pack(lengths, self.device)

@@ -22,8 +22,8 @@ def whole_weights(folder: str) -> Iterator[None]:
     load = Transformer._load_model
 
     def checked(*args: Any, **options: Any) -> Any:
-        model, told = load(*args, **options, output_loading_info=True)
-        missing = sorted(name for name in told["missing_keys"] if not name.startswith(UNUSED))
+        model, report = load(*args, **options, output_loading_info=True)
+        missing = sorted(name for name in report["missing_keys"] if not name.startswith(UNUSED))
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ModelError(f"{folder}: expected weights of every layer, found none of {missing[0]}{more}: they are of another model")
