@@ -9,7 +9,8 @@ the work alone, from a job that can tell them.
 import json
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -124,13 +125,17 @@ def encode(task: Task) -> None:
 
 
 def loop(task: Task) -> None:
-    """The platform's model loop alone, in as many processes as `apply` has actors, on the same texts."""
+    """The forward passes of `apply` and nothing else: in as many processes as it has actors, each cutting its part of the texts into shards
+    as `apply` does, and preparing the next one beside the model as an actor does. Tells what they were, for whoever compares."""
     texts = read(task.passages)["text"].to_pylist()
     context = get_context("spawn")
     arguments = (task.model, task.threads, context.Barrier(task.processes))
     with ProcessPoolExecutor(task.processes, context, initializer=_prepare, initargs=arguments) as pool:
-        spans = list(pool.map(_encode, [texts[start :: task.processes] for start in range(task.processes)]))
-    print(json.dumps({"seconds": max(end for _, end in spans) - min(begin for begin, _ in spans)}))
+        spans = list(pool.map(_forward, [texts[start :: task.processes] for start in range(task.processes)]))
+    seconds = max(span["end"] for span in spans) - min(span["begin"] for span in spans)
+    print(
+        json.dumps({"seconds": seconds, "how": spans[0]["how"], "tokens": sum(span["tokens"] for span in spans), "processes": len(spans)})
+    )
 
 
 def _prepare(model: str, threads: int, ready: Any) -> None:
@@ -143,19 +148,38 @@ def _prepare(model: str, threads: int, ready: Any) -> None:
     _LOADED["ready"] = ready
 
 
-def _encode(texts: list[str]) -> tuple[float, float]:
-    """Begin and end, of a clock that all processes share."""
-    _embed(texts[:32])
+def _forward(texts: list[str]) -> dict[str, Any]:
+    """How the model ran, the tokens, begin and end, of a clock that all processes share."""
+    from workers.runs.filling import FIRST_SHARD_TOKENS, LARGEST_SHARD_TOKENS, SHARD_SECONDS
+
+    encoder, todo, tokens, shard_tokens = _LOADED["encoder"], deque(texts), 0, FIRST_SHARD_TOKENS
+
+    def prepare() -> Any:
+        return encoder.prepare(_cut(todo, shard_tokens), "document") if todo else None
+
+    encoder.forward(encoder.prepare(texts[:32], "document"))
     _LOADED["ready"].wait()  # so that each process takes one part, and all begin together
     began = time.perf_counter()
-    _embed(texts)
-    return began, time.perf_counter()
+    with ThreadPoolExecutor(1) as beside:
+        prepared = prepare()
+        while prepared is not None:
+            following = beside.submit(prepare)
+            encoded = encoder.forward(prepared)
+            tokens += encoded.units
+            prepared = following.result()
+            shard_tokens = min(max(int(encoded.units / encoded.seconds * SHARD_SECONDS), FIRST_SHARD_TOKENS), LARGEST_SHARD_TOKENS)
+    return {"how": encoder.how, "tokens": tokens, "begin": began, "end": time.perf_counter()}
 
 
-def _embed(texts: list[str]) -> None:
-    from workers.encoders.encoder import encode
+def _cut(todo: deque[str], tokens: float) -> list[str]:
+    """The next texts, of about so many tokens by the estimate that shards are cut by; at least one."""
+    from workers.embedding.work import CODE_POINTS_A_TOKEN, TOKENS_A_TEXT
 
-    encode(_LOADED["encoder"], texts, "document")
+    shard = []
+    while todo and (not shard or tokens > 0):
+        shard.append(todo.popleft())
+        tokens -= len(shard[-1]) / CODE_POINTS_A_TOKEN + TOKENS_A_TEXT
+    return shard
 
 
 JOBS = {"script": script, "ray": ray, "daft": daft, "encode": encode, "loop": loop}

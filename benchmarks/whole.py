@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
@@ -73,6 +74,30 @@ class Times:
     """Seconds beyond start-up."""
 
 
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """The forward passes of a job, as it tells them."""
+
+    how: str
+    """The model ran: "packed, bfloat16"."""
+    tokens: int
+    processes: int
+
+    def __str__(self) -> str:
+        return f"{self.how}, {self.tokens:,} tokens in {self.processes} processes"
+
+
+def passes(job: str, output: Mapping[str, Any]) -> Passes | None:
+    """None for a job that does not say."""
+    match job:
+        case "loop":
+            return Passes(output["how"], output["tokens"], output["processes"])
+        case "apply":
+            return Passes(output["profile"]["how"], output["embed"]["tokens"], len(output["profile"]["workers"]))
+        case _:
+            return None
+
+
 def beyond_start_up(whole: Measured, start_up: float) -> float:
     """Seconds of a command's work: as it tells them, else what it takes longer than with a tiny corpus."""
     match whole.output.get("seconds"):
@@ -115,21 +140,35 @@ def agreement(job: str, out: Path, reference: np.ndarray) -> str:
     return f"{cosines.mean():.6f} / {cosines.min():.6f}"
 
 
-def compare(jobs: Sequence[str], corpus: Path, tiny: Path, rounds: int) -> tuple[Mapping[str, list[Times]], Mapping[str, str]]:
-    """Seconds by job, and how its vectors agree with those of `encode`, which is the first job."""
-    times, agreements = defaultdict[str, list[Times]](list), dict.fromkeys(WITHOUT_TABLE, "")
+def compare(
+    jobs: Sequence[str], corpus: Path, tiny: Path, rounds: int
+) -> tuple[Mapping[str, list[Times]], Mapping[str, str], Mapping[str, Passes | None]]:
+    """Seconds by job, how its vectors agree with those of `encode`, which is the first job, and its forward passes of the last round."""
+    times, agreements, made = defaultdict[str, list[Times]](list), dict.fromkeys(WITHOUT_TABLE, ""), dict[str, Passes | None]()
     start_up = {job: run(job, tiny, SCRATCH / "whole/tiny").seconds for job in jobs}  # what cannot run at all fails here, and soon
     reference = np.zeros(0)
     for job in interleaved(jobs, rounds):
         start_up[job] = min(start_up[job], run(job, tiny, SCRATCH / "whole/tiny").seconds)
         whole = run(job, corpus, out := SCRATCH / "whole" / job)
         times[job].append(Times(whole.seconds, beyond_start_up(whole, start_up[job])))
+        made[job] = passes(job, whole.output)
         print(f"  {job}: {whole.seconds:.1f} s, {times[job][-1].work:.1f} beyond start-up", file=sys.stderr, flush=True)
         if job == "encode":
             reference = np.load(out / "vectors.npy")
         elif job not in agreements:
             agreements[job] = agreement(job, out, reference)
-    return times, agreements
+    return times, agreements, made
+
+
+def efficiency(times: Mapping[str, list[Times]], made: Mapping[str, Passes | None]) -> str:
+    """What a run adds to its model loop. Raises SystemExit if the two did not make the same forward passes: they say nothing then."""
+    if made["loop"] != made["apply"]:
+        raise SystemExit(f"expected the same forward passes of the model loop and of apply, found {made['loop']} and {made['apply']}")
+    loop, apply = ([each.work for each in times[job]] for job in ("loop", "apply"))
+    return (
+        f"Platform efficiency, time of the model loop alone / time of `apply` beyond start-up: {ratios(loop, apply)}. "
+        f"Both make the same forward passes: {made['loop']}, shards of the same size, the next one prepared beside the model."
+    )
 
 
 def rows(jobs: Sequence[str], times: Mapping[str, list[Times]], agreements: Mapping[str, str]) -> Iterator[list[str]]:
@@ -160,7 +199,7 @@ def main() -> None:
     tiny = write(texts[:TINY], SCRATCH / f"passages-{TINY}x{options.sentences}")
     wanted = [job for job in TITLES if job in ("encode", *options.only)]
     jobs = [job for job in wanted if job not in PEER_JOBS or PEERS.exists()]
-    times, agreements = compare(jobs, corpus, tiny, options.rounds)
+    times, agreements, made = compare(jobs, corpus, tiny, options.rounds)
     header = ["what", "seconds", "of these beyond start-up", "ratio to `encode`", "ratio beyond start-up", "cosine to `encode`, mean / min"]
     lines = [
         "## The whole machine: files to a table\n",
@@ -174,8 +213,7 @@ def main() -> None:
     ]
     report = "\n".join(lines) + "\n\n" + table(header, list(rows(jobs, times, agreements)))
     if {"loop", "apply"} <= {*jobs}:
-        loop, apply = ([each.work for each in times[job]] for job in ("loop", "apply"))
-        report += f"\n\nPlatform efficiency, time of the model loop alone / time of `apply` beyond start-up: {ratios(loop, apply)}"
+        report += f"\n\n{efficiency(times, made)}"
     publish(report, options.out)
 
 

@@ -77,8 +77,8 @@ def _redacted(value: Any) -> Any:
 
 
 def _json_line(at: datetime, level: str, event: str, fields: dict[str, Any]) -> str:
-    told = {"kind": "log", "at": at.isoformat(timespec="milliseconds"), "level": level, "event": event, **fields}
-    return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode()
+    record = {"kind": "log", "at": at.isoformat(timespec="milliseconds"), "level": level, "event": event, **fields}
+    return orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY, default=str).decode()
 
 
 def _plain_line(at: datetime, level: str, event: str, fields: dict[str, Any]) -> str:

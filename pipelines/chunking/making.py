@@ -67,7 +67,6 @@ class DocumentChunker:
         return {"by": "document", "version": VERSION}
 
     def spans(self, texts: Sequence[str]) -> list[list[Span]]:
-        """One span each."""
         return [[(0, len(text))] for text in texts]
 
 

@@ -147,10 +147,10 @@ class _Finder:
         rest = length - budget if 2 * length <= 3 * budget else 0  # two pieces, if that leaves a choice
         low = left.position + max(radius, rest)
         for level in range(3):
-            found = self._between(level, low, left.position + budget)
-            if smallest := min((candidate.key for candidate in found if candidate.position <= right.position - radius), default=None):
+            within = self._between(level, low, left.position + budget)
+            if smallest := min((candidate.key for candidate in within if candidate.position <= right.position - radius), default=None):
                 # Of equal keys the last, even if little is left behind it: where a text repeats itself, all pieces but one are then alike.
-                return next(candidate for candidate in reversed(found) if candidate.key == smallest)
+                return next(candidate for candidate in reversed(within) if candidate.key == smallest)
         return self._nearest(left, right, low)
 
     def _nearest(self, left: Candidate, right: Candidate, low: int) -> Candidate | None:

@@ -25,13 +25,13 @@ class _InvalidRows:
     """How many lie before the batch in hand."""
     reasons: deque[str] = field(default_factory=deque)
     """Of those in `numbers` that are among the first LETTERS_KEPT of the file."""
-    found: int = 0
+    skipped: int = 0
 
     def skip(self, row: pyarrow.csv.InvalidRow) -> str:
         """Arrow's handler. Called from its reading thread, ahead of the batches."""
-        if self.found < LETTERS_KEPT:
+        if self.skipped < LETTERS_KEPT:
             self.reasons.append(f"expected {row.expected_columns} fields, found {row.actual_columns}")
-        self.found += 1
+        self.skipped += 1
         self.numbers.append(row.number - 1)
         return "skip"
 
@@ -101,5 +101,5 @@ def _csv_batches(stream: io.BufferedReader, columns: list[str], invalid: _Invali
     except pa.ArrowInvalid as error:
         if "straddling" not in str(error):
             raise
-        what = "bytes of a record (or a quote is never closed, and swallows the rest of the file)"
-        raise Unreadable(beyond("document_bytes", block_bytes, what)) from None
+        record = "bytes of a record (or a quote is never closed, and swallows the rest of the file)"
+        raise Unreadable(beyond("document_bytes", block_bytes, record)) from None

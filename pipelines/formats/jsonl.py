@@ -1,4 +1,4 @@
-"""Reading JSON lines and CSV in batches."""
+"""JSON lines, in batches of records; a part of a file begins at a byte."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -9,6 +9,7 @@ import pyarrow.csv
 
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, gathered
 from pipelines.formats import rows
+from pipelines.formats.casts import JSON_TYPES
 from pipelines.formats.limits import Budget, beyond
 from pipelines.formats.rows import BATCH_BYTES, BATCH_ROWS, Layout
 
@@ -130,11 +131,11 @@ def json_types(stream: BinaryIO, most: int) -> dict[str, pa.DataType]:
     for record in json_head(stream, most):
         for key, value in record.items():
             kinds.setdefault(key, set()).add(type(value))
-    return {key: _json_type(found - {type(None)}) for key, found in kinds.items()}
+    return {key: _json_type(python - {type(None)}) for key, python in kinds.items()}
 
 
 def _json_type(kinds: set[type]) -> pa.DataType:
     if not kinds:
         return pa.string()
-    fitting = (type_ for type_, python in rows.JSON_TYPES.items() if kinds <= python)
+    fitting = (type_ for type_, python in JSON_TYPES.items() if kinds <= python)
     return next(fitting, pa.string())

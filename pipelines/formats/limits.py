@@ -14,9 +14,9 @@ class Unreadable(Exception):
     """A file that cannot be read, or not to its end. The message is the reason of its dead letter."""
 
 
-def beyond(limit: str, most: int, what: str) -> str:
+def beyond(limit: str, most: int, unit: str) -> str:
     """The reason of a dead letter that a limit made."""
-    return f"limits.{limit}: expected at most {most:,} {what}, found more: raise it if they are meant"
+    return f"limits.{limit}: expected at most {most:,} {unit}, found more: raise it if they are meant"
 
 
 @dataclass(slots=True)
@@ -52,19 +52,15 @@ class Metered(io.RawIOBase):
         self._budget = budget
 
     def readable(self) -> bool:
-        """Always."""
         return True
 
     def seekable(self) -> bool:
-        """As the stream is."""
         return bool(self._stream.seekable())
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As the stream does."""
         return int(self._stream.seek(offset, whence))
 
     def tell(self) -> int:
-        """As the stream does."""
         return int(self._stream.tell())
 
     def readinto(self, buffer: Any) -> int:
@@ -74,6 +70,5 @@ class Metered(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """The stream, too."""
         self._stream.close()
         super().close()

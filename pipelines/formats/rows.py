@@ -1,16 +1,16 @@
-"""From rows with columns to documents: casts, joins and checks over whole Arrow columns; row by row only where a column has a bad value."""
+"""From rows with columns to documents: joins and checks over whole Arrow columns."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.content.documents import LETTERS_KEPT, DeadLetter, DocumentBatch, SourceFile
 from pipelines.content.sizes import row_bytes, slices, table_bytes
+from pipelines.formats.casts import cast_column, json_column
 from pipelines.formats.limits import Budget, Unreadable, beyond
 from pipelines.spec.declared import LimitsSpec
 from pipelines.spec.keys import nearest
@@ -19,8 +19,6 @@ BATCH_ROWS = 8192
 BATCH_BYTES = 16 << 20
 
 NAMES_SHOWN = 30
-BAD_VALUE = (ValueError, TypeError, OverflowError, pa.ArrowNotImplementedError)
-"""What Arrow and orjson raise on values that do not fit, are not UTF-8, or are nested too deep. ArrowInvalid is a ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Layout:
     @property
     def columns(self) -> list[str]:
         """What is to be read, each once."""
-        return list(dict.fromkeys([self.id, *self.text, *(each.name for each in self.metadata or ())]))
+        return list(dict.fromkeys([self.id, *self.text, *(kept.name for kept in self.metadata or ())]))
 
     @property
     def schema(self) -> pa.Schema:
@@ -45,9 +43,9 @@ class Layout:
         fields = [pa.field("doc_id", pa.string()), pa.field("text", pa.string())]
         return pa.schema([*fields, pa.field("metadata", self.metadata)] if self.metadata is not None else fields)
 
-    def check(self, found: Iterable[str]) -> list[str]:
-        """The columns to read. Raises Unreadable if a file with the columns `found` lacks one or has it twice."""
-        names = list(found)
+    def check(self, present: Iterable[str]) -> list[str]:
+        """The columns to read. Raises Unreadable if a file whose columns are `present` lacks one or has it twice."""
+        names = list(present)
         for name in self.columns:
             if names.count(name) != 1:
                 shown = ", ".join(other[:64] for other in names[:NAMES_SHOWN]) or "none"
@@ -123,7 +121,6 @@ def _note(problems: dict[int, str], bad: pa.Array, reason: str) -> None:
 
 
 def only_letters(file: SourceFile, layout: Layout, letters: list[DeadLetter]) -> DocumentBatch:
-    """No documents, and why."""
     return DocumentBatch(file, pa.RecordBatch.from_pylist([], schema=layout.schema), letters)
 
 
@@ -163,7 +160,7 @@ def from_arrow(rows: pa.RecordBatch, layout: Layout) -> Columns:
     texts = [
         cast_column(_checked(rows, name, "strings or numbers", _is_text), pa.string(), f"text {name!r}", problems) for name in layout.text
     ]
-    values = [cast_column(rows.column(each.name), each.type, f"metadata {each.name!r}", problems) for each in layout.metadata or ()]
+    values = [cast_column(rows.column(kept.name), kept.type, f"metadata {kept.name!r}", problems) for kept in layout.metadata or ()]
     return Columns(ids, texts, values, problems)
 
 
@@ -171,94 +168,14 @@ def from_json(records: Sequence[Mapping[str, Any]], layout: Layout) -> Columns:
     """Columns of parsed JSON objects. A key that an object lacks is null."""
     problems: dict[int, str] = {}
 
-    def column(name: str, type_: pa.DataType, what: str, allowed: frozenset[type]) -> pa.Array:
-        return _json_column([record.get(name) for record in records], type_, what, allowed, problems)
+    def column(name: str, type_: pa.DataType, label: str, allowed: frozenset[type]) -> pa.Array:
+        return json_column([record.get(name) for record in records], type_, label, allowed, problems)
 
     ids = column(layout.id, pa.string(), "id", frozenset({int}))
     texts = [column(name, pa.string(), f"text {name!r}", frozenset({int, float})) for name in layout.text]
     everything = frozenset({int, float, bool, str, list, dict})
-    values = [column(each.name, each.type, f"metadata {each.name!r}", everything) for each in layout.metadata or ()]
+    values = [column(kept.name, kept.type, f"metadata {kept.name!r}", everything) for kept in layout.metadata or ()]
     return Columns(ids, texts, values, problems)
-
-
-def cast_column(column: pa.Array, type_: pa.DataType, what: str, problems: dict[int, str]) -> pa.Array:
-    """`column` as `type_`, strings checked to be UTF-8. A value that does not fit becomes null and its row a problem."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    try:
-        return _cast(column, type_)
-    except BAD_VALUE:
-        return _cast_each((column.slice(row, 1) for row in range(len(column))), type_, what, problems)
-
-
-def _cast_each(values: Iterable[pa.Array], type_: pa.DataType, what: str, problems: dict[int, str]) -> pa.Array:
-    results = []
-    for row, value in enumerate(values):
-        try:
-            results.append(_cast(value, type_))
-        except BAD_VALUE:
-            problems.setdefault(row, f"{what}: expected {_words(type_)}, found a value that is not")
-            results.append(pa.nulls(1, type_))
-    return pa.concat_arrays(results)
-
-
-def _words(type_: pa.DataType) -> str:
-    return "UTF-8 text" if pa.types.is_string(type_) else str(type_)
-
-
-def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
-    if pa.types.is_nested(column.type):
-        column = pa.array([None if value is None else json_text(value) for value in column.to_pylist()], pa.string())
-    result = column.cast(options=pc.CastOptions(target_type=type_, allow_time_truncate=True))
-    # Readers take the bytes of a file for UTF-8 unseen.
-    result.validate(full=True)
-    return result
-
-
-def json_text(value: object) -> str:
-    """A value that Arrow has no column type for here, as JSON. Raises TypeError where it is nested deeper than 254."""
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-
-
-JSON_TYPES: Mapping[pa.DataType, frozenset[type]] = {
-    pa.bool_(): frozenset({bool}),
-    pa.int64(): frozenset({int}),
-    pa.float64(): frozenset({int, float}),
-    pa.string(): frozenset({str}),
-}
-
-
-def _json_column(values: Sequence[Any], type_: pa.DataType, what: str, allowed: frozenset[type], problems: dict[int, str]) -> pa.Array:
-    """Whole where all values have the type's own Python type, else value by value."""
-    if set(map(type, values)) - {type(None)} <= JSON_TYPES.get(type_, frozenset()):
-        try:
-            return pa.array(values, type_)
-        except OverflowError:
-            pass
-    accepted = allowed | {str, type(None)}
-    for row, value in enumerate(values):
-        if type(value) not in accepted:
-            problems.setdefault(row, f"{what}: expected a string or a number, found {type(value).__name__}")
-    usable = [value if type(value) in accepted else None for value in values]
-    if pa.types.is_string(type_):
-        return pa.array([_json_string(row, value, what, problems) for row, value in enumerate(usable)], type_)
-    return _cast_each(map(_scalar, usable), type_, what, problems)
-
-
-def _json_string(row: int, value: object, what: str, problems: dict[int, str]) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    try:
-        return json_text(value)
-    except TypeError:
-        problems.setdefault(row, f"{what}: expected JSON that is nested at most 254 deep, found more")
-        return None
-
-
-def _scalar(value: object) -> pa.Array:
-    """One JSON value as an array that can be cast; what Arrow has no plain type for, as JSON text."""
-    plain = value is None or isinstance(value, str | float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63)
-    return pa.array([value if plain else json_text(value)])
 
 
 def _is_id(type_: pa.DataType) -> bool:
@@ -284,24 +201,3 @@ def _checked(rows: pa.RecordBatch, name: str, expected: str, accepts: Callable[[
     if not accepts(type_):
         raise Unreadable(f"column {name!r}: expected {expected}, found {type_}")
     return column
-
-
-def metadata_field(name: str, type_: pa.DataType) -> pa.Field:
-    """The field that keeps a source column: a wide type of its kind, or a string."""
-    kinds = pa.types
-    if kinds.is_dictionary(type_):
-        return metadata_field(name, type_.value_type)
-    if kinds.is_integer(type_):
-        return pa.field(name, pa.int64())
-    if kinds.is_floating(type_):
-        return pa.field(name, pa.float64())
-    if kinds.is_timestamp(type_):
-        return pa.field(name, pa.timestamp("us", type_.tz))
-    if kinds.is_date(type_):
-        return pa.field(name, pa.date32())
-    return pa.field(name, pa.bool_() if kinds.is_boolean(type_) else pa.string())
-
-
-def metadata_struct(names: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.StructType:
-    """The metadata type of columns with `types`, in the order of `names`."""
-    return pa.struct([metadata_field(name, types[name]) for name in names])

@@ -33,8 +33,8 @@ def _split_suffix(name: str) -> tuple[str, str]:
 def format_of(path: str, declared: Format | None = None) -> Format | None:
     """`declared`, else what the suffixes say, else None. Parquet compresses its own pages: `.parquet.gz` is nothing known."""
     suffix, compression = split_suffixes(path)
-    found = SUFFIXES.get(suffix)
-    return declared or (None if found == "parquet" and compression else found)
+    format_ = SUFFIXES.get(suffix)
+    return declared or (None if format_ == "parquet" and compression else format_)
 
 
 def compression(path: str) -> str | None:

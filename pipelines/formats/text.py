@@ -6,9 +6,10 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pipelines.content.documents import DocumentBatch, SourceFile
+from pipelines.formats.casts import cast_column
 from pipelines.formats.limits import Unreadable, beyond
 from pipelines.formats.markup import MarkupError, read_markup
-from pipelines.formats.rows import Columns, Layout, assemble, cast_column
+from pipelines.formats.rows import Columns, Layout, assemble
 from pipelines.formats.suffixes import split_suffixes
 from pipelines.spec.declared import Format
 
@@ -30,8 +31,8 @@ def read_textual(stream: BinaryIO, file: SourceFile, format_: Format, layout: La
     facts = {"path": file.path, "name": PurePosixPath(file.path).name, "suffix": split_suffixes(file.path)[0], "title": title}
     problems: dict[int, str] = {}
     values = [
-        cast_column(pa.array([facts[each.name]], pa.string()), each.type, f"metadata {each.name!r}", problems)
-        for each in layout.metadata or ()
+        cast_column(pa.array([facts[kept.name]], pa.string()), kept.type, f"metadata {kept.name!r}", problems)
+        for kept in layout.metadata or ()
     ]
     columns = Columns(pa.array([file.path]), [pa.array([text])], values, problems)
     return assemble(file, columns, layout, lambda _: file.path)

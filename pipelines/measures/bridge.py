@@ -150,7 +150,7 @@ _FITS: dict[Kind, Callable[[Matrix, Matrix], dict[str, Matrix]]] = {"procrustes"
 
 
 def _checked(x: Matrix) -> NDArray[np.bool_]:
-    """Which pairs to check by."""
+    """Which of the pairs a first fit does not see, (n,)."""
     return np.asarray(np.arange(len(x)) % CHECKED == 0)
 
 

@@ -1,4 +1,4 @@
-"""Measures of vectors and of rankings, on arrays alone, and the gates that they are held against."""
+"""Measures of vectors and of rankings, on arrays alone."""
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ def overlap(first: Sequence[Hashable], second: Sequence[Hashable], k: int = TOP)
     return len({*first[:count]} & {*second[:count]}) / count if count else None
 
 
-def rank_quality(relevant: Mapping[str, Collection[str]], found: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
+def rank_quality(relevant: Mapping[str, Collection[str]], rankings: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
     """nDCG@10 and recall@10 of each query, as `{"ndcg": ..., "recall": ...}`, by trec_eval.
 
-    `relevant`: document ids, at least one a query; `found`: distinct document ids, best first, for the same queries.
+    `relevant`: document ids, at least one a query; `rankings`: distinct document ids, best first, for the same queries.
     """
     import ir_measures
     from ir_measures import R, nDCG
@@ -41,10 +41,10 @@ def rank_quality(relevant: Mapping[str, Collection[str]], found: Mapping[str, Se
     names = {nDCG @ TOP: "ndcg", R @ TOP: "recall"}
     judged = {query: dict.fromkeys(documents, 1) for query, documents in relevant.items()}
     # scores that say nothing but the order: trec_eval sorts equal ones by their ids
-    run = {query: {document: float(-place) for place, document in enumerate(documents)} for query, documents in found.items()}
+    run = {query: {document: float(-place) for place, document in enumerate(documents)} for query, documents in rankings.items()}
     quality = {query: dict.fromkeys(names.values(), 0.0) for query in relevant}
-    for each in ir_measures.iter_calc(list(names), judged, run):
-        quality[each.query_id][names[each.measure]] = each.value
+    for metric in ir_measures.iter_calc(list(names), judged, run):
+        quality[metric.query_id][names[metric.measure]] = metric.value
     return quality
 
 
@@ -62,8 +62,8 @@ def drift(first: NDArray[np.float32], second: NDArray[np.float32], permutations:
     weights = np.concatenate([np.full(len(first), 1 / len(first)), np.full(len(second), -1 / len(second))])
     random = np.random.default_rng(seed)
     divisions = np.stack([weights, *(random.permutation(weights) for _ in range(permutations))])
-    found = np.einsum("ij,ij->i", divisions @ kernel, divisions)
-    return Drift(float(max(found[0], 0.0)), float((found >= found[0] - 1e-12).mean()))
+    gaps = np.einsum("ij,ij->i", divisions @ kernel, divisions)
+    return Drift(float(max(gaps[0], 0.0)), float((gaps >= gaps[0] - 1e-12).mean()))
 
 
 def effective_rank(vectors: NDArray[np.float32]) -> float:

@@ -39,7 +39,7 @@ def read_json(file: Path) -> Any:
 def _deeper_than(value: Any, levels: int) -> bool:
     level = [value]
     for _ in range(levels):
-        level = [inner for each in level for inner in _inside(each)]
+        level = [inner for outer in level for inner in _inside(outer)]
     return bool(level)
 
 

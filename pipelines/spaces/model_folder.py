@@ -201,7 +201,7 @@ def _code_references(root: Path, modules: list[_Module]) -> list[str]:
     custom = [module.type for module in modules if not module.type.startswith("sentence_transformers.")]
     # without leave the library takes another one, and the vectors are others
     custom += [name for module in modules if not (name := module.config.get("activation_function", "torch.")).startswith("torch.")]
-    return [*custom, *(found for folder in sorted({root, *(module.folder for module in modules)}) for found in code_in(folder))]
+    return [*custom, *(key for folder in sorted({root, *(module.folder for module in modules)}) for key in code_in(folder))]
 
 
 def _refuse_unsupported(root: Path, modules: list[_Module], settings: dict[str, Any]) -> None:

@@ -42,9 +42,9 @@ def _pickles(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("*") if file.suffix in _PICKLES)
 
 
-def _no_safetensors(folder: Path, found: str = "") -> ModelError:
-    found = found or ", ".join(_pickles(folder)) or "no weights"
-    return ModelError(f"{folder}: expected safetensors, found {found}: convert the weights (save_pretrained writes safetensors)")
+def _no_safetensors(folder: Path, weights: str = "") -> ModelError:
+    weights = weights or ", ".join(_pickles(folder)) or "no weights"
+    return ModelError(f"{folder}: expected safetensors, found {weights}: convert the weights (save_pretrained writes safetensors)")
 
 
 def sha256_of(file: Path) -> str:

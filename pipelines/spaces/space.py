@@ -54,7 +54,7 @@ class Space:
         return fingerprint(self.to_dict())[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON literals."""
+        """The literals that the id is the fingerprint of, and that generations keep."""
         return asdict(self)
 
 
@@ -63,18 +63,17 @@ class Model:
     """A model that was found on this machine."""
 
     spec: ModelSpec
-    """What was asked for."""
+    """As it was asked for; of one from the hub with the commit that was found."""
     folder: str | None
-    """Where it lies; None for the stand-in."""
+    """Where its files are; None for the stand-in."""
     revision: str | None
     """The hub's commit, where it came from the hub."""
     space: Space
-    """What its vectors are."""
     query_prompt: str
     """Put before every query. Not in the space: no stored vector depends on it."""
     tokenizer_file: str | None
     """Its `tokenizer.json`; None for the stand-in."""
 
     def prompt(self, role: Role) -> str:
-        """What is put before an item."""
+        """What is put before a text."""
         return self.query_prompt if role == "query" else self.space.prompt

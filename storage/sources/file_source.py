@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
 from pipelines.errors import SourceError, SourceMissing
 from pipelines.formats import csv, jsonl, parquet, rows, suffixes, text
+from pipelines.formats.casts import metadata_struct
 from pipelines.formats.limits import Budget, Unreadable
 from pipelines.formats.rows import Layout
 from pipelines.spec.declared import Format, LimitsSpec, SourceSpec
@@ -62,8 +63,8 @@ class FileSource:
             except Unreadable:
                 continue
             if types.keys() >= set(names):
-                return rows.metadata_struct(names, types)
-        return rows.metadata_struct(names, dict.fromkeys(names, pa.string()))
+                return metadata_struct(names, types)
+        return metadata_struct(names, dict.fromkeys(names, pa.string()))
 
     def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
         """Parquet is cut at row groups and uncompressed JSON lines at bytes; other files stay whole."""

@@ -11,6 +11,7 @@ from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, Source
 from pipelines.errors import SourceMissing
 from pipelines.fingerprint import fingerprint
 from pipelines.formats import rows
+from pipelines.formats.casts import metadata_struct
 from pipelines.formats.limits import Budget, Unreadable
 from pipelines.spec.declared import LimitsSpec, SourceSpec
 from storage.sources import listing
@@ -41,7 +42,7 @@ class LanceSource:
         names = self.spec.metadata
         schema = self._table().schema
         types = {name: schema.field(name).type if name in schema.names else pa.string() for name in names}
-        return rows.metadata_struct(names, types) if names else None
+        return metadata_struct(names, types) if names else None
 
     def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
         """Whole fragments, so many that a shard has about `target_bytes`: fragments are not cut."""

@@ -21,7 +21,7 @@ class Texts(Prepared):
     """Texts as they are: the stand-in takes them whole."""
 
     prompt: str
-    """To be put before each."""
+    """Not yet put before them."""
     texts: Sequence[str]
 
 

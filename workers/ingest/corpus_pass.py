@@ -219,7 +219,7 @@ class CorpusPass:
         return seen["doc_key"].filter(seen["doubtful"]).combine_chunks()
 
     def _count(self, settled: Settled, new: np.ndarray) -> None:
-        self._states += settled.states
+        self._fates += settled.fates
         self._removed_documents += settled.removed
         self._added += int((settled.hold & new).sum())
         self._gone += int((~settled.hold & ~new).sum())

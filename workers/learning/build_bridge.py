@@ -82,7 +82,7 @@ class BridgeResult:
     """Forward passes of the new model that it took."""
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
-    """In all."""
+    """From the first sample to the verdict."""
     at: str = field(default_factory=now)
     who: str = field(default_factory=whoami)
     numpy: str = np.__version__

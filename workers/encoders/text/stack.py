@@ -166,7 +166,7 @@ class Stack:
         return vectors
 
     def _token_vectors(self, ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> dict[str, Any]:
-        """What the first module makes of sequences."""
+        """What the first module makes of sequences: `token_embeddings`, and what the others want beside it."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._dtype is torch.bfloat16):
             if self.layout is BatchLayout.PACKED:
                 packing = pack(lengths, self.device)

@@ -1,0 +1,112 @@
+"""Values of columns as the types that documents keep: whole columns at once, value by value only where one does not fit."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+BAD_VALUE = (ValueError, TypeError, OverflowError, pa.ArrowNotImplementedError)
+"""What Arrow and orjson raise on values that do not fit, are not UTF-8, or are nested too deep. ArrowInvalid is a ValueError."""
+
+JSON_TYPES: Mapping[pa.DataType, frozenset[type]] = {
+    pa.bool_(): frozenset({bool}),
+    pa.int64(): frozenset({int}),
+    pa.float64(): frozenset({int, float}),
+    pa.string(): frozenset({str}),
+}
+"""The Python types whose values a column takes as they are."""
+
+
+def cast_column(column: pa.Array, type_: pa.DataType, label: str, problems: dict[int, str]) -> pa.Array:
+    """`column` as `type_`, strings checked to be UTF-8. A value that does not fit becomes null and its row a problem."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    try:
+        return _cast(column, type_)
+    except BAD_VALUE:
+        return _cast_each((column.slice(row, 1) for row in range(len(column))), type_, label, problems)
+
+
+def _cast_each(values: Iterable[pa.Array], type_: pa.DataType, label: str, problems: dict[int, str]) -> pa.Array:
+    results = []
+    for row, value in enumerate(values):
+        try:
+            results.append(_cast(value, type_))
+        except BAD_VALUE:
+            problems.setdefault(row, f"{label}: expected {_words(type_)}, found a value that is not")
+            results.append(pa.nulls(1, type_))
+    return pa.concat_arrays(results)
+
+
+def _words(type_: pa.DataType) -> str:
+    return "UTF-8 text" if pa.types.is_string(type_) else str(type_)
+
+
+def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    if pa.types.is_nested(column.type):
+        column = pa.array([None if value is None else json_text(value) for value in column.to_pylist()], pa.string())
+    result = column.cast(options=pc.CastOptions(target_type=type_, allow_time_truncate=True))
+    # Readers take the bytes of a file for UTF-8 unseen.
+    result.validate(full=True)
+    return result
+
+
+def json_text(value: object) -> str:
+    """A value that Arrow has no column type for here, as JSON. Raises TypeError where it is nested deeper than 254."""
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def json_column(values: Sequence[Any], type_: pa.DataType, label: str, allowed: frozenset[type], problems: dict[int, str]) -> pa.Array:
+    """Whole where all values have the type's own Python type, else value by value."""
+    if set(map(type, values)) - {type(None)} <= JSON_TYPES.get(type_, frozenset()):
+        try:
+            return pa.array(values, type_)
+        except OverflowError:
+            pass
+    accepted = allowed | {str, type(None)}
+    for row, value in enumerate(values):
+        if type(value) not in accepted:
+            problems.setdefault(row, f"{label}: expected a string or a number, found {type(value).__name__}")
+    usable = [value if type(value) in accepted else None for value in values]
+    if pa.types.is_string(type_):
+        return pa.array([_json_string(row, value, label, problems) for row, value in enumerate(usable)], type_)
+    return _cast_each(map(_scalar, usable), type_, label, problems)
+
+
+def _json_string(row: int, value: object, label: str, problems: dict[int, str]) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return json_text(value)
+    except TypeError:
+        problems.setdefault(row, f"{label}: expected JSON that is nested at most 254 deep, found more")
+        return None
+
+
+def _scalar(value: object) -> pa.Array:
+    """One JSON value as an array that can be cast; what Arrow has no plain type for, as JSON text."""
+    plain = value is None or isinstance(value, str | float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63)
+    return pa.array([value if plain else json_text(value)])
+
+
+def metadata_field(name: str, type_: pa.DataType) -> pa.Field:
+    """The field that keeps a source column: a wide type of its kind, or a string."""
+    kinds = pa.types
+    if kinds.is_dictionary(type_):
+        return metadata_field(name, type_.value_type)
+    if kinds.is_integer(type_):
+        return pa.field(name, pa.int64())
+    if kinds.is_floating(type_):
+        return pa.field(name, pa.float64())
+    if kinds.is_timestamp(type_):
+        return pa.field(name, pa.timestamp("us", type_.tz))
+    if kinds.is_date(type_):
+        return pa.field(name, pa.date32())
+    return pa.field(name, pa.bool_() if kinds.is_boolean(type_) else pa.string())
+
+
+def metadata_struct(names: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.StructType:
+    """The metadata type of columns with `types`, in the order of `names`."""
+    return pa.struct([metadata_field(name, types[name]) for name in names])
