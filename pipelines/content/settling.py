@@ -42,8 +42,8 @@ class Settled:
 
     hold: np.ndarray
     """Whether each row stays: bool."""
-    states: np.ndarray
-    """Documents of each Fate."""
+    fates: np.ndarray
+    """How many documents met each Fate, in its order: int64."""
     removed: int
     """Documents that had rows and have none now."""
     again: int
@@ -71,7 +71,7 @@ def settle(rows: pa.Table, new: np.ndarray, seen: pa.Table, standing: np.ndarray
     agrees = (hashes[of_row] == row_hash).all(axis=1) & (of_row >= 0)
     hold = _once(rows["row_hash"], agrees & (file[of_row] == row_file))
 
-    states, removed = _count(winner, row_code[~new], agrees[~new], len(seen), standing[file[winner]])
+    fates, removed = _count(winner, row_code[~new], agrees[~new], len(seen), standing[file[winner]])
     gone, back = ~hold & ~new, hold & new
     again = member(rows["row_hash"].filter(pa.array(back)), rows["row_hash"].filter(pa.array(gone))).sum() if back.any() else 0
 
@@ -88,7 +88,7 @@ def settle(rows: pa.Table, new: np.ndarray, seen: pa.Table, standing: np.ndarray
             "holder": pa.array(np.concatenate([file[winner[seen_code[lost]]], file[of_row[taken]]])),
         }
     )
-    return Settled(hold, states, removed, int(again), losers)
+    return Settled(hold, fates, removed, int(again), losers)
 
 
 def _winners(codes: np.ndarray, file: np.ndarray, seen: int, standing: np.ndarray, keep_last: bool, documents: int) -> np.ndarray:
@@ -124,8 +124,8 @@ def _count(winner: np.ndarray, code: np.ndarray, agrees: np.ndarray, seen: int, 
     same[code[agrees]] = True
     sighted = (winner >= 0) & (winner < seen)
     last_resort = (winner >= seen) & (standing == Standing.FAILED)
-    states = np.array([(sighted & ~had).sum(), (sighted & had & ~same).sum(), (sighted & same).sum() + last_resort.sum()])
-    return states, int((had & (winner < 0)).sum())
+    fates = np.array([(sighted & ~had).sum(), (sighted & had & ~same).sum(), (sighted & same).sum() + last_resort.sum()])
+    return fates, int((had & (winner < 0)).sum())
 
 
 def halves(hashes: pa.Array | pa.ChunkedArray) -> np.ndarray:

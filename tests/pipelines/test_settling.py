@@ -144,7 +144,7 @@ def test_each_document_holds_in_one_file_in_one_form_once(corpus: Corpus, keep_l
         for id, holder in expected.items()
         if corpus.standing[holder.file] != Standing.KEPT
     )
-    assert result.states.tolist() == [states[state] for state in Fate]
+    assert result.fates.tolist() == [states[state] for state in Fate]
     assert result.removed == len(had.keys() - expected.keys())
 
     losers = Counter((str(id), file, holder.file) for id, holder in expected.items() for file in holder.claims)

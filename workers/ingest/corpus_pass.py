@@ -86,7 +86,7 @@ class CorpusPass:
         self._doubt = {file.path for file in files.read} | files.gone
         """Files whose rows may not be what their record says if the run ends now."""
         self._deleted = _NOTHING
-        self._states = np.zeros(len(Fate), dtype=np.int64)
+        self._fates = np.zeros(len(Fate), dtype=np.int64)
         self._added = self._gone = self._again = self._removed_documents = 0
 
     def inserts(self, shards: Sequence[SourceShard], done: Iterable[Ingested]) -> Iterator[Step]:
@@ -162,10 +162,10 @@ class CorpusPass:
         """Counts over the whole corpus, files that were not read included. Complete only after `settle`."""
         untouched = sum(self._records[record.file.path].documents for record in self._files.kept)
         return CorpusSummary(
-            documents_added=int(self._states[Fate.ADDED]),
-            documents_changed=int(self._states[Fate.CHANGED]),
+            documents_added=int(self._fates[Fate.ADDED]),
+            documents_changed=int(self._fates[Fate.CHANGED]),
             documents_removed=self._removed_documents,
-            documents_unchanged=int(self._states[Fate.UNCHANGED]) + untouched,
+            documents_unchanged=int(self._fates[Fate.UNCHANGED]) + untouched,
             chunks_added=self._added - self._again,
             chunks_removed=self._gone - self._again,
             chunks_unchanged=self._total - self._gone + self._again,
