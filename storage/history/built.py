@@ -1,6 +1,6 @@
 """What a run finished, published or not, and what it was judged by."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import orjson
@@ -24,15 +24,16 @@ class Built:
     thresholds: dict[str, Any]
     """The `gates` of the spec that it was held against."""
     lacking: tuple[int, int, int] | None = None
-    """The checksum of the rows that have no vector, all of them excused; None if there were others, or nobody counted."""
+    """The checksum of the rows that have no vector, all of them excused; None if there are none or others, or nobody counted."""
     tries: int = 1
     """Runs, one after another, that left it so: what fails again and again is not tried for ever."""
 
 
 def keep_built(store: Store, built: Built) -> None:
-    """Keep `built` as the newest of its generation, in place of what an earlier run left."""
-    publication = built.publication
-    store.objects.put(_key(Collection(store, publication.collection), publication.generation), orjson.dumps(asdict(built)))
+    """Replace what is kept of the generation. What says nothing is left out: versions before it came up refuse what they do not know."""
+    publication, later = built.publication, {field.name: field.default for field in fields(Built)}
+    record = {name: value for name, value in asdict(built).items() if value != later[name]}
+    store.objects.put(_key(Collection(store, publication.collection), publication.generation), orjson.dumps(record))
 
 
 def find_built(collection: Collection, generation: str) -> Built | None:
@@ -41,7 +42,8 @@ def find_built(collection: Collection, generation: str) -> Built | None:
     if record is None:
         return None
     lacking = record.get("lacking")
-    return Built(**record | {"publication": Publication(**record["publication"]), "lacking": tuple(lacking) if lacking else None})
+    said = record | {"publication": Publication(**record["publication"]), "lacking": tuple(lacking) if lacking else None}
+    return Built(**{field.name: said[field.name] for field in fields(Built) if field.name in said})
 
 
 def forget_built(collection: Collection, generation: str) -> None:

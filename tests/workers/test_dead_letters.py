@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows import evaluate
+from flows import evaluate, rollback
 from storage.collection import Collection
 from storage.history.ledger import runs
 from storage.store.lance import Store
@@ -97,7 +97,24 @@ def test_a_candidate_that_its_dead_letters_keep_back_begins_no_more_runs(refusin
     refusing.spec()
     refusing.write("a.parquet", {f"d{number}": f"a text {number}" for number in range(3)})
     refusing.apply()
-    refusing.spec(rest='candidates = [{ name = "hash", dimensions = 24, prompt = "never " }]\ngates = { max_failed = 0.5 }')
+    refusing.spec(rest='candidates = [{ name = "hash", dimensions = 24, prompt = "never " }]\ngates = { max_failed = 0.1 }')
     for _ in range(6):
         refusing.apply()
     assert begun(refusing) == 1 + 3
+
+
+def test_evaluate_excuses_what_failed_of_the_chunks_that_readers_have(refusing: Workplace) -> None:
+    refusing.write("a.parquet", {"d0": "a text", "d2": "more text"})
+    refusing.write("b.parquet", {"d1": "never"})
+    first = refusing.apply()
+    refusing.remove("b.parquet")
+    assert refusing.apply().version == first.version
+    rollback("docs", refusing.config)
+    assert evaluate("docs", config=refusing.config).passed
+
+
+def test_what_says_nothing_is_not_in_the_record_that_versions_before_must_read(workplace: Workplace) -> None:
+    workplace.write("a.parquet", {"d0": "a text"})
+    generation = workplace.apply().generation
+    record = Collection(Store(workplace.store), "docs").objects.get_json(f"_revector/docs/built/{generation}.json")
+    assert sorted(record) == ["failed", "gates", "passed", "publication", "thresholds"]

@@ -9,7 +9,7 @@ from pipelines.spaces.known import known_models
 from pipelines.spec.declared import CollectionSpec, Spec
 from storage.collection import Collection
 from storage.history.built import find_built
-from storage.history.catalog import current
+from storage.history.catalog import Publication, current
 from storage.history.evaluations import Evaluation, keep_evaluation
 from storage.history.ledger import Run
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
@@ -58,9 +58,9 @@ def _analysed(version: Version) -> list[Gate]:
 def _letters(version: Version) -> dict[str, Any]:
     """Of a Case, what the run that made the version left: `failed`, `excused` and `dead`."""
     built = find_built(version.collection, version.generation)
-    if built and built.publication.version == version.number:
+    if built and _is_of(built.publication, version):
         return {"failed": frozenset(built.failed), "excused": built.lacking, "dead": built.publication.dead_letters}
-    rows = [row for row in finished_versions(version.collection, version.generation) if row.version == version.number]
+    rows = [row for row in finished_versions(version.collection, version.generation) if _is_of(row, version)]
     if not rows or not rows[-1].dead_letters:
         return {}
     result = Run(version.collection, rows[-1].run_id).read("result.json") or {}
@@ -71,3 +71,8 @@ def _letters(version: Version) -> dict[str, Any]:
         if (one["generation"], one["version"]) == (version.generation, version.number)
     ]
     return {"failed": failed, "excused": tuple(made[0]) if made and made[0] else None, "dead": rows[-1].dead_letters}
+
+
+def _is_of(row: Publication, version: Version) -> bool:
+    """A vectors table stays as it is while the corpus loses what it never had: both tables must be the version's."""
+    return (row.version, row.chunk_table, row.chunk_version) == (version.number, version.chunk_table, version.chunk_version)
