@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import ModelError, SpecError
 from pipelines.spec.declared import CollectionSpec, Spec
 from pipelines.spec.keys import nearest
-from pipelines.spec.parsing import check_name, chosen_store, load_spec, spec_file
+from pipelines.spec.parsing import DEFAULT_CONFIG, check_name, chosen_store, load_spec, spec_file
 
 if TYPE_CHECKING:
     from storage.collection import Collection
@@ -47,8 +48,9 @@ class Request:
 
     @property
     def collections(self) -> Mapping[str, CollectionSpec]:
-        """All that are declared; none where the store is named, and there is no spec."""
-        nowhere = self.config is None and chosen_store(self.store) and not spec_file().exists()
+        """All that are declared; none where the store is named, and there is no spec, nor the name of one."""
+        unnamed = self.config is None and spec_file() == Path(DEFAULT_CONFIG)
+        nowhere = unnamed and chosen_store(self.store) and not spec_file().exists()
         return {} if nowhere else self.spec.collections
 
     @property

@@ -14,6 +14,11 @@ from pipelines.content.documents import DocumentBatch, SourceFile, SourceShard
 class Source(Protocol):
     """A corpus that can be read. Can be pickled: shards are read on other machines than they were listed on."""
 
+    @property
+    def place(self) -> str:
+        """What is listed: sources of one place list the same files, however they read them."""
+        ...
+
     def files(self) -> list[SourceFile]:
         """All files, sorted by path. Raises SourceError if there is no such place."""
         ...

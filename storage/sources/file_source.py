@@ -37,6 +37,10 @@ class FileSource:
         """The documents in a file, folder or glob of `filesystem`."""
         return cls(filesystem, *listing.locate(filesystem, path), spec, limits)
 
+    @property
+    def place(self) -> str:
+        return self.spec.uri
+
     def files(self) -> list[SourceFile]:
         """All files, sorted by path. Raises SourceMissing if there is no such place, SpecError if the source does not fit the files."""
         try:

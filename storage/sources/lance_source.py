@@ -33,6 +33,11 @@ class LanceSource:
         check_tabular("lance", spec)
         return cls(spec, limits, _open_table(spec.uri).version)
 
+    @property
+    def place(self) -> str:
+        """With the version: that of two sources may differ, if the table moved between their openings."""
+        return f"{self.spec.uri}@{self.version}"
+
     def files(self) -> list[SourceFile]:
         """The fragments in the order of the table."""
         return sorted(_fragment_file(fragment.metadata.to_json()) for fragment in self._table().get_fragments())

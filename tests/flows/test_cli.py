@@ -204,3 +204,9 @@ def test_profile_tells_where_the_time_went(workplace: Workplace) -> None:
         "publish",
     ]
     assert "stand-in" in shown.stdout
+
+
+def test_a_spec_that_the_environment_names_must_be_there(workplace: Workplace, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVECTOR_CONFIG", str(workplace.root / "mistyped.toml"))
+    with pytest.raises(SpecError, match=r"expected a spec at .*mistyped\.toml"):
+        status(store=workplace.store)

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import lance
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -18,9 +20,10 @@ from storage.history.ledger import Run
 from storage.store import spill
 from storage.tables import chunk_table
 from storage.who import new_run_id
+from tests.conftest import Workplace
 from workers.ingest import corpus_pass
 from workers.observing.account import Account
-from workers.planning import plan
+from workers.planning import live, plan
 from workers.planning.state import read_state
 from workers.planning.target import Target, resolve_target
 from workers.runs import ingesting, session
@@ -176,3 +179,21 @@ def test_chunk_table_is_what_the_corpus_says_after_any_edits_and_crashes(
         place.run()
         place.edit(last)
         place.run()
+
+
+def test_each_opening_of_a_table_that_moves_is_read_as_it_is_listed(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(workplace.root / "words.lance")
+    lance.write_dataset(pa.table({"id": [f"d{number}" for number in range(6)], "text": ["a few words"] * 6}), uri, max_rows_per_file=2)
+    workplace.spec(source='uri = "words.lance", id = "id", text = "text"')
+    workplace.apply()
+    lance.write_dataset(pa.table({"id": ["d6"], "text": ["a few words"]}), uri, mode="append")
+    opened = live.open_source
+
+    def compacted(*of: Any) -> Any:
+        lance.dataset(uri).optimize.compact_files()
+        return opened(*of)
+
+    monkeypatch.setattr(live, "open_source", compacted)
+    workplace.spec(source='uri = "words.lance", id = "id", text = "text"', rest="chunking = { size = 50 }")
+    done = workplace.apply()
+    assert (done.status, done.dead_letters, len(workplace.texts())) == ("published", 0, 7)

@@ -153,7 +153,7 @@ def _is_finished(built: Built | None, version: int | None, chunk_version: int | 
 
 
 Listings = dict[str, list[SourceFile]]
-"""What was listed, by the URI of the source."""
+"""What was listed, by the place of the source."""
 
 
 def _still_listed(before: State | None, versions: dict[str, int | None], known: dict[str, dict[str, FileRecord]]) -> Listings:
@@ -163,15 +163,15 @@ def _still_listed(before: State | None, versions: dict[str, int | None], known: 
         (earlier[name].version, earlier[name].known) != (versions[name], known[name]) for name in known
     ):
         return {}
-    return {table.target.spec.source.uri: table.listed for table in earlier.values() if not table.missing}
+    return {table.target.corpus.place: table.listed for table in earlier.values() if not table.missing}
 
 
 def _read_table(target: Target, version: int | None, known: dict[str, FileRecord], building: bool, listings: Listings) -> TableState:
     """`building`: a generation is not finished. For that, what is stored will do, if the corpus is gone. `listings`: so far, added to."""
-    uri, missing = target.spec.source.uri, False
+    place, missing = target.corpus.place, False
     try:
         with naming(target.collection.name):
-            listings[uri] = listed = listings[uri] if uri in listings else target.corpus.files()
+            listings[place] = listed = listings[place] if place in listings else target.corpus.files()
     except SourceMissing:
         missing = building and bool(known) and not any(record.retry for record in known.values())
         if not missing:

@@ -164,7 +164,7 @@ class _Application:
             passed=all(gate.passed for gate in gates),
             failed=sorted(case.failed)[:DEAD_LETTERS_KEPT],
             thresholds=thresholds(target),
-            lacking=case.lacking if case.failed and next(gate.passed for gate in gates if gate.name == ROWS) else None,
+            lacking=case.lacking if case.failed and all(gate.passed for gate in gates if gate.name == ROWS) else None,
         )
         self._keep(built)
         keep_evaluation(case.version, gates, session.run.run_id)
