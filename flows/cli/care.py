@@ -26,14 +26,17 @@ def maintain(
     """Compact tables, keep indexes whole, and remove what nothing needs any more. Readers get the same rows.
 
     What goes is set by [bold]retention = { publications = 10, days = 30 }[/bold] in the spec.
-    A publication stays while it is current, among the newest, or was current within so many days.
-    Others can no longer be rolled back to, and content that only they hold costs a forward pass when it comes back.
-    Files of the last hour stay until the next time.
+    A publication stays while it is current, among the newest, or was current
+    within so many days. Others can no longer be rolled back to, and content that
+    only they hold costs a forward pass when it comes back. Files of the last hour
+    stay until the next time.
 
-    [bold]--erase[/bold] leaves the newest state of each generation in use, without a byte of deleted documents, and checks that.
-    [bold]Earlier versions can then no longer be rolled back to[/bold], and readers that hold one open lose it.
-    Generations that neither the spec declares nor readers have are dropped.
-    Run apply before it: what is deleted is what apply no longer found."""
+    [bold]--erase[/bold] leaves the newest state of each generation in use, without a byte of
+    deleted documents, and checks that. [bold]Earlier versions can then no longer be
+    rolled back to[/bold], and readers that hold one open lose it. Generations that
+    neither the spec declares nor readers have are dropped. Run apply before it:
+    what is deleted is what apply no longer found.
+    """
     from flows import commands
     from flows.show import terminal
     from flows.show.progress import progress
@@ -49,14 +52,16 @@ def maintain(
 @with_options
 def drop(
     name: NameRequired,
-    generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it, or the part after the last dot.")],
+    generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it, or how its last part begins.")],
     force: Annotated[bool, typer.Option("--force", help="Even if the spec declares it: the next apply builds it again.")] = False,
     *,
     call: Call,
 ) -> None:
     """Remove a generation that readers do not have, and its chunk table if nothing else needs that.
 
-    Its publications stay in the history, and can no longer be promoted or rolled back to."""
+    Its publications stay in the history, and can no longer be promoted or rolled
+    back to.
+    """
     from flows import commands
     from flows.show import terminal
     from flows.show.progress import progress

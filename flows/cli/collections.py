@@ -19,7 +19,9 @@ commands = typer.Typer()
 
 
 @commands.command(epilog="Example: revector init && $EDITOR revector.toml")
-def init(file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("revector.toml"), json: Json = False) -> None:
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("revector.toml"), json: Json = False
+) -> None:
     """Write a commented revector.toml."""
     from flows import commands
 
@@ -89,7 +91,7 @@ def status(name: Name = None, *, call: Call) -> None:
 @with_options
 def search(
     name: NameRequired,
-    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for, in words.")],
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results.")] = 10,
     where: Annotated[
         list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="What results must have; also != < <= > >=.")

@@ -30,11 +30,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Keep the embeddings of large corpora current.
 
-    Declare a collection in revector.toml; [bold]plan[/bold] shows what an update would do and cost, [bold]apply[/bold] does it and
-    publishes the result atomically. Only what changed is embedded.
+    Declare a collection in revector.toml; [bold]plan[/bold] shows what an update would do and
+    cost, [bold]apply[/bold] does it and publishes the result atomically. Only what changed
+    is embedded.
 
-    Exit codes: 0 done, 1 error, 2 changes pending (plan), 3 a gate failed (built, not published), 4 partial (dead letters),
-    5 conflict with another run, 64 bad spec or usage.""",
+    Exit codes: 0 done, 1 error, 2 changes pending (plan), 3 a gate failed (built,
+    not published), 4 published with dead letters, 5 another run has the
+    collection, 64 bad spec or usage, 130 stopped.""",
     epilog="First steps: [bold]revector demo[/bold], or [bold]revector init[/bold], edit revector.toml, [bold]revector plan[/bold], "
     "[bold]revector apply[/bold].",
 )

@@ -18,7 +18,9 @@ commands = typer.Typer()
 @with_options
 def evaluate(
     name: NameRequired,
-    generation: Annotated[str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it.")] = "published",
+    generation: Annotated[
+        str, typer.Argument(metavar="GENERATION", help="As `revector status` lists it, or how its last part begins.")
+    ] = "published",
     *,
     call: Call,
     sending: Sending,
@@ -50,7 +52,8 @@ def compare(
 ) -> None:
     """Two generations side by side: their measures, what they share, and the queries that changed most.
 
-    A, B: a name as `revector status` lists it, a beginning of the name's last part, or "published".
+    A, B: a name as `revector status` lists it, a beginning of the name's last
+    part, or "published".
     """
     from flows import commands
     from flows.show import verdicts
@@ -64,9 +67,12 @@ def compare(
 def bridge(name: NameRequired, *, call: Call) -> NoReturn:
     """Let queries of the spec's model search what is published, while its own vectors are still being made.
 
-    Learns a map from the new model's space into the published one from a few thousand stored contents, and keeps the better of two
-    kinds if the searches it makes are near enough to the published model's own (gates.min_bridge_recall); exits 3 if none is. May run
-    beside apply. [bold]revector search --bridge[/bold] and open_published(...).bridge(space) use it."""
+    Learns a map from the new model's space into the published one from a few
+    thousand stored contents, and keeps the better of two kinds if the searches it
+    makes are near enough to the published model's own (gates.min_bridge_recall);
+    exits 3 if none is. May run beside apply. [bold]revector search --bridge[/bold] and
+    open_published(...).bridge(space) use it.
+    """
     from flows import commands
     from flows.show import verdicts
     from flows.show.progress import progress

@@ -31,8 +31,9 @@ Where = Annotated[
 def attach(run: Run, cluster: Where = None, *, call: Call) -> NoReturn:
     """Follow a run that goes on, wherever it was started; ends as it ends, with its result and its exit code.
 
-    The store is enough for that; of a run on a cluster that can be reached its log is shown, too.
-    Ctrl-C ends the following, not the run."""
+    The store is enough for that; of a run on a cluster that can be reached its
+    log is shown, too. Ctrl-C ends the following, not the run.
+    """
     from flows.elsewhere import attaching
 
     try:
@@ -77,8 +78,10 @@ def rayjob(
 ) -> None:
     """A KubeRay RayJob that brings the collection up to date once, on a cluster of its own, as YAML on stdout.
 
-    Each manifest is one run, with names of its own: kubectl create and kubectl apply both do.
-    revector attach and revector cancel find it by the run id in its first line."""
+    Each manifest is one run, with names of its own: kubectl create and kubectl
+    apply both do. revector attach and revector cancel find it by the run id in
+    its first line.
+    """
     from flows.elsewhere import rayjob as manifests
 
     typer.echo(manifests.render(place.request().spec, name, image, namespace, secret), nl=False)

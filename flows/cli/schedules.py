@@ -37,12 +37,15 @@ def deploy(
 ) -> None:
     """Write or update the deployments of each collection on the Prefect server: sync, upgrade, maintain and evaluate.
 
-    When they start is said by [bold]schedule = "0 3 * * *"[/bold] in the spec, or { sync = "0 3 * * *", maintain = ..., timezone =
-    "Europe/Berlin", paused = true }; where, by [bold]run = { pool = "revector" }[/bold]: a work pool of processes that is made if it is not
-    there, and that [bold]prefect worker start --pool revector[/bold] serves.
+    When they start is said by [bold]schedule = "0 3 * * *"[/bold] in the spec, or { sync =
+    "0 3 * * *", maintain = ..., timezone = "Europe/Berlin", paused = true };
+    where, by [bold]run = { pool = "revector" }[/bold]: a work pool of processes that is made
+    if it is not there, and that [bold]prefect worker start --pool revector[/bold] serves.
 
-    Announced files start sync, a registered model starts upgrade ([bold]revector announce[/bold]). A second time changes nothing.
-    The Prefect server is the one at PREFECT_API_URL."""
+    Announced files start sync, a registered model starts upgrade
+    ([bold]revector announce[/bold]). A second time changes nothing. The Prefect server is the
+    one at PREFECT_API_URL.
+    """
     from flows.deployment import deployments
     from flows.deployment.server import server
 
@@ -67,7 +70,9 @@ def serve(
 ) -> None:
     """Deploy, and run what is due in this process, without a work pool, until Ctrl-C: for one machine.
 
-    Needs a Prefect server: PREFECT_API_URL says where, [bold]prefect server start[/bold] starts one."""
+    Needs a Prefect server: PREFECT_API_URL says where, [bold]prefect server start[/bold]
+    starts one.
+    """
     from flows.deployment import deployments
     from flows.deployment.server import server
 
@@ -88,8 +93,10 @@ def announce(
 ) -> None:
     """Say that files arrived for a collection: starts its sync, of several within ten seconds one.
 
-    Any program can say so itself to the Prefect server: POST a list of what [bold]--json[/bold] shows to $PREFECT_API_URL/events, each with
-    an id of its own and the present time as `occurred`."""
+    Any program can say so itself to the Prefect server: POST a list of what
+    [bold]--json[/bold] shows to $PREFECT_API_URL/events, each with an id of its own and the
+    present time as `occurred`.
+    """
     from flows.deployment.server import server
     from flows.flow_run import events
 
@@ -103,7 +110,9 @@ def announce(
 def reconcile(json: Json = False) -> None:
     """End what was orphaned: flow runs whose process is gone, runs whose flow run has ended, slots that nobody holds.
 
-    Looks after every collection with a deployment on the Prefect server; a deployment does the same every few minutes."""
+    Looks after every collection with a deployment on the Prefect server; a
+    deployment does the same every few minutes.
+    """
     from flows import reconcile as reconciling
     from flows.deployment.server import server
 

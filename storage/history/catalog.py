@@ -102,7 +102,8 @@ def published(collection: Collection) -> Publication:
     publication = current(collection)
     if publication is None:
         known = ", ".join(sorted({row.collection for row in all_publications(collection.store)}))
-        raise NotFound(f"expected a published collection {collection.name!r}, found {known or 'none'}: run `revector apply {collection}`")
+        others = f"only {known}: check the name, or" if known else "none:"
+        raise NotFound(f"expected a published collection {collection.name!r}, found {others} run `revector apply {collection}`")
     return publication
 
 
