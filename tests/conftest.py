@@ -27,30 +27,11 @@ from workers.runs import filling, session
 QUIET_PREFECT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
 # Also under nohup, or in the background of a script, where it is ignored: runs are stopped by it, in this process and in its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-SHARED = ("prefect", "ray_cluster")
-"""Fixtures of the session that take long to start: once is enough."""
-LONGEST = ("prefect", "test_jobs", "test_nodes", "ray_cluster", "test_store_faults", "test_kills")
-"""Groups of tests that begin first, so that all processes end at about the same time."""
 LOOPBACK_STORE = ObjectStore()
 # At import: Ray, whose processes keep the environment that they were started with, may start before the object store does.
 os.environ.update(LOOPBACK_STORE.environment())
 for variable in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
     os.environ.pop(variable, None)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs in one of several processes: the tests of a file, and those of all files that share a Ray or a Prefect server."""
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group(next((shared for shared in SHARED if shared in fixtures), item.path.stem)))
-    rank = {group: number for number, group in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(_group(item), len(rank)))
-
-
-def _group(item: pytest.Item) -> str:
-    mark = item.get_closest_marker("xdist_group")
-    return str(mark.args[0]) if mark else ""
 
 
 @pytest.fixture(scope="session")
