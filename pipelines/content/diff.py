@@ -38,11 +38,6 @@ class FilesDiff:
     """Unchanged: not opened."""
 
     @property
-    def released(self) -> frozenset[str]:
-        """Paths whose stored documents must be found again in a file that is read, or are removed."""
-        return self.gone | {file.path for file in self.read}
-
-    @property
     def empty(self) -> bool:
         return not self.read and not self.gone
 

@@ -103,7 +103,8 @@ class Ownership(RuleBasedStateMachine):
                 self.files[path] = documents
         listed = [SourceFile(path, 1, str(self.etags[path])) for path in self.files]
         diff = diff_files(listed, self.known)
-        self.owner = {document: path for document, path in self.owner.items() if path not in diff.released}
+        released = diff.gone | {file.path for file in diff.read}
+        self.owner = {document: path for document, path in self.owner.items() if path not in released}
         self.known = {record.file.path: record for record in diff.kept}
         for file in diff.read:  # in file order
             self.known[file.path] = FileRecord(file)
