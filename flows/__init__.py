@@ -1,5 +1,7 @@
 """When it happens: Prefect flows, the command line, and the commands as functions (`from flows import plan, apply`)."""
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,3 +31,14 @@ def __getattr__(name: str) -> Any:
 
         return getattr(commands, name)
     raise AttributeError(name)
+
+
+class _Commands(ModuleType):
+    """`flows.evaluate` stays the command when the module of the flow is imported, which Python would put in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in __all__:
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Commands

@@ -99,6 +99,9 @@ def test_no_room_imports_in_a_circle(imports: dict[str, set[str]]) -> None:
 
 
 def test_the_public_names_stay() -> None:
+    """Also after a server has imported the flow of a command's name."""
+    for name in ("evaluate", "maintain"):
+        assert importlib.import_module(f"flows.{name}").__name__ == f"flows.{name}"
     assert all(callable(getattr(importlib.import_module("flows"), name)) for name in COMMANDS)
     assert callable(importlib.import_module("storage").open_published)
     scripts = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["scripts"]

@@ -164,11 +164,10 @@ def start_flow(prefect: SimpleNamespace, config: str) -> subprocess.Popen[bytes]
 
 
 def believed_running(client: Any) -> UUID:
-    """The only flow run that the server takes for running."""
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    """The only flow run of the collection that the server takes for running."""
+    from flows.flow_run.slots import going_on
 
-    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=["RUNNING"])))
-    (found,) = client.read_flow_runs(flow_run_filter=running)
+    (found,) = going_on(client, "My_docs")
     return UUID(str(found.id))
 
 
