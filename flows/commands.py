@@ -15,7 +15,7 @@ import orjson
 from flows.request import Config, Request
 from pipelines.errors import RevectorError, SpecError
 from storage.collection import Collection, collections
-from storage.history import catalog, promotion
+from storage.history import catalog, decisions
 from storage.history.evaluations import Evaluation
 from storage.reading import status as standing
 from storage.reading.filters import Condition
@@ -150,12 +150,22 @@ def promote(
 
     Raises NotFound, and GateFailed for one that failed its gates, or is behind what readers have, unless `force`.
     """
-    return promotion.promote(Request(name, config, store).stored, generation, why, force)
+    return decisions.promote(Request(name, config, store).stored, generation, why, force)
 
 
-def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
-    """Publish again what was published before; again and again, it goes further back. `why`: for the history. Raises NotFound."""
-    return catalog.rollback(Request(name, config, store).stored, why)
+def rollback(
+    name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "", to: int | None = None
+) -> catalog.Publication:
+    """Publish again what was published before; again and again, it goes further back. Readers stay there until `resume` or `promote`.
+
+    `to`: a published version instead. `why`: for the history. Raises NotFound.
+    """
+    return decisions.rollback(Request(name, config, store).stored, why, to)
+
+
+def resume(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
+    """Release a rollback: publish the newest version that passed its gates. `why`: for the history. Raises NotFound if none holds."""
+    return decisions.resume(Request(name, config, store).stored, why)
 
 
 def maintain(

@@ -88,10 +88,11 @@ def show_link(key: str, address: str, text: str) -> None:
 def headline(result: Mapping[str, Any]) -> str:
     """What a run did, in one sentence."""
     name, status, dead = result["collection"], result["status"], result["dead_letters"]
+    pinned = f"; {result['notes'][0]}" if result.get("pin") else ""
     if status == "nothing":
-        return f"{name} is current: nothing to do"
+        return f"{name} is current: nothing to do{pinned}"
     more = {"built": f": {result['reason']}", "partial": f" ({dead:,})"}.get(status, "")
-    return f"{name} {outcome(status, result['version'], result['generation'])}{more}"
+    return f"{name} {outcome(status, result['version'], result['generation'])}{more}{pinned}"
 
 
 def result_table(result: Mapping[str, Any]) -> Rows:

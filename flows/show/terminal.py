@@ -147,12 +147,14 @@ def status(shown: Mapping[str, Any]) -> None:
         published, last = collection["published"], collection["last_run"]
         table.add_row(
             collection["name"],
-            f"version {published['version']}, {_minute(published['at'])}" if published else "not yet",
+            f"version {published['version']}, {_minute(published['at'])}, {published['chunks']:,} chunks" if published else "not yet",
             *(f"{collection[key]:,}" for key in ("chunks", "vectors", "backlog", "dead_letters")),
             f"{last['status']}, {_minute(last['began'])}" if last else "none",
         )
     console.print(table)
     for collection in shown["collections"]:
+        if pin := collection["pin"]:
+            console.print(f"! {collection['name']} is {pin.summary}: `revector resume {collection['name']}` releases it", markup=False)
         for generation in collection["generations"]:
             mark = "*" if collection["published"] and collection["published"]["generation"] == generation["name"] else " "
             index = ", ".join(generation["index"]) or "no index: exact search"
@@ -241,10 +243,13 @@ def diff(changes: Mapping[str, Any]) -> None:
 
 
 def moved(publication: Publication) -> None:
-    paper().print(
+    console = paper()
+    console.print(
         f"[bold]{publication.collection}[/bold]  {publication.action}: "
         f"{version(publication.version, publication.generation)} is what readers get (epoch {publication.epoch})"
     )
+    if publication.action == "rollback":
+        console.print(f"It stays so, whatever runs build, until `revector resume {publication.collection}` or a promotion.")
 
 
 def upkeep(done: Upkeep) -> None:

@@ -6,6 +6,7 @@ _OUTCOMES = {
     "published": "published",
     "partial": "published, with dead letters",
     "built": "built, not published",
+    "pinned": "built, and kept from readers by a rollback",
     "nothing": "published before",
 }
 

@@ -27,6 +27,8 @@ class Built:
     """The checksum of the rows that have no vector, all of them excused; None if there are none or others, or nobody counted."""
     tries: int = 1
     """Runs, one after another, that left it so: what fails again and again is not tried for ever."""
+    withheld: int = 0
+    """Versions, this one included, that passed and were kept from readers by a rollback."""
 
 
 def keep_built(store: Store, built: Built) -> None:

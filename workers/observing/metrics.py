@@ -44,6 +44,7 @@ HELP = {
     "revector_published_version": "Of the vectors table that readers have.",
     "revector_published_epoch": "Of the publication that readers have.",
     "revector_published_chunks": "That readers have.",
+    "revector_versions_behind": "Versions that a rollback keeps from readers; without one there is no such measure.",
     "revector_published_timestamp_seconds": "When readers got what they have.",
     "revector_last_success_timestamp_seconds": "When a run last ended well; one that found nothing to do counts.",
     "revector_next_update_timestamp_seconds": "When the schedule comes to it next, seen from the last success; infinite without one.",
@@ -121,6 +122,8 @@ def of_result(result: Any) -> Iterator[Measure]:
         for change, count in result.chunks.items():
             yield "revector_chunks", {"change": change}, count
         yield "revector_dead_letters", {}, result.dead_letters
+        if result.pin:
+            yield "revector_versions_behind", {}, result.pin.behind
     for gate in getattr(result, "gates", ()):
         yield from _of_gate(gate)
 

@@ -74,6 +74,7 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         seconds=_together([generation.seconds for generation in planned]),
         pinned=pinned(state),
         pending=pending,
+        pin=state.pin,
         identity=change.identity,
         generations=planned,
         notes=[*notes(state), *_stopped(state)],
@@ -143,7 +144,8 @@ def notes(state: State) -> list[str]:
         for table in state.tables.values()
         if table.missing
     ]
-    return [*state.live.notes, *missing]
+    pinned = [f"{state.pin.summary}: `revector resume {state.live.subject.collection}` releases it"] if state.pin else []
+    return [*pinned, *state.live.notes, *missing]
 
 
 def _stopped(state: State) -> list[str]:

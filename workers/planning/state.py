@@ -9,6 +9,7 @@ from pipelines.errors import PlanStale, SourceMissing
 from pipelines.fingerprint import fingerprint
 from storage.history.built import Built, find_built
 from storage.history.catalog import Publication, publications
+from storage.history.decisions import Pin, find_pin
 from storage.sources.labelled import load_labelled
 from workers.observing.report import Plan
 from workers.planning.live import Live, live_generations
@@ -47,6 +48,8 @@ class State:
     """Of the collection, oldest first."""
     declared: str
     """The generation that the spec declares, whatever a person chose since."""
+    pin: Pin | None
+    """What a rollback keeps readers on, whatever is built."""
 
     @property
     def current(self) -> Publication | None:
@@ -62,17 +65,11 @@ class State:
         return self.tables[target.chunk_table.name]
 
     def announced(self, target: Target) -> Publication | None:
-        """The newest publication but for rollbacks, if readers have the generation, and it is of exactly these tables and query prompt.
-
-        Then readers have had, or have, all there is: a rollback since then stands until there is something new.
-        """
-        name = target.generation.name
-        if self.current is None or self.current.generation != name:
+        """What readers have, if it is the generation, and of exactly these tables and query prompt."""
+        here = self.current
+        if here is None or here.generation != target.generation.name:
             return None
-        last = next(
-            (row for row in reversed(self.history) if row.generation == name and row.action != "rollback" and not row.removed), None
-        )
-        return last if last and _same_state(last, self._tables(target)) and same_queries(last, target) else None
+        return here if _same_state(here, self._tables(target)) and same_queries(here, target) else None
 
     def finished(self, target: Target) -> bool:
         """Whether a run has brought it to its end as it is now, published or not."""
@@ -84,7 +81,12 @@ class State:
         if target in self.live.candidates:
             built = self.built[target.generation.name]
             return self.finished(target) and built is not None and built.thresholds == thresholds(target)
-        return self.finished(target) and self.announced(target) is not None
+        return self.finished(target) and (self.announced(target) is not None or self._withheld(target))
+
+    def _withheld(self, target: Target) -> bool:
+        """Whether a rollback alone keeps readers from what was finished."""
+        built = self.built[target.generation.name]
+        return self.pin is not None and built is not None and built.passed
 
     @property
     def settled(self) -> bool:
@@ -145,7 +147,7 @@ def read_state(target: Target, before: State | None = None) -> State:
     for one in reversed(live.targets):
         name = one.chunk_table.name
         tables[name] = _read_table(one, versions[name], known[name], building, listings)
-    return State(live, tables, vectors, built, history, target.generation.name)
+    return State(live, tables, vectors, built, history, target.generation.name, find_pin(target.collection, history))
 
 
 def _is_finished(built: Built | None, version: int | None, chunk_version: int | None) -> bool:

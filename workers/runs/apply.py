@@ -9,6 +9,7 @@ from pipelines.content.documents import DeadLetter, count_inputs
 from pipelines.logs import log
 from storage.history.built import Built, keep_built
 from storage.history.catalog import Publication, publish
+from storage.history.decisions import find_pin
 from storage.history.declaration import Declaration, declaration, declare
 from storage.history.evaluations import keep_evaluation
 from storage.reading.versions import version_of
@@ -166,9 +167,19 @@ class _Application:
             thresholds=thresholds(target),
             lacking=case.lacking if case.failed and all(gate.passed for gate in gates if gate.name == ROWS) else None,
         )
-        self._keep(built)
+        built = self._keep(replace(built, withheld=self._withheld(built)))
         keep_evaluation(case.version, gates, session.run.run_id)
         return built
+
+    def _withheld(self, built: Built) -> int:
+        """How many versions a rollback keeps from readers, with this one."""
+        row = built.publication
+        before = self._state.built[row.generation]
+        if self._state.pin is None:
+            return 0
+        earlier = before.withheld if before else 0
+        known = any(row.tables == other.tables for other in [*self._state.history, *([before.publication] if before else [])])
+        return earlier + (built.passed and not known)
 
     def _keep(self, built: Built) -> Built:
         self._session.fence.check()
@@ -187,8 +198,11 @@ class _Application:
         if role == "candidate" or not built.passed:
             log("not published", generation=publication.generation, version=publication.version, gates_passed=built.passed)
             return "built"
+        if self._state.pin:
+            log("not published", generation=publication.generation, version=publication.version, pinned=self._state.pin.version)
+            return "pinned"
         announced = self._state.announced(target)
-        if announced is not None and self._adds_nothing(announced, publication):
+        if announced is not None and _same(announced, publication):
             return "partial" if publication.dead_letters else "nothing"
         action = "publish" if target.generation.name == self._state.declared else "update"
         session = self._session
@@ -201,15 +215,11 @@ class _Application:
         log("published", generation=publication.generation, version=publication.version, epoch=epoch, chunks=publication.chunks)
         return "partial" if publication.dead_letters else "published"
 
-    def _adds_nothing(self, announced: Publication, publication: Publication) -> bool:
-        """Whether readers had this already. If only the count of dead letters is new, that is no reason to undo a rollback."""
-        only_letters = _same(announced, replace(publication, dead_letters=announced.dead_letters))
-        return _same(announced, publication) or (only_letters and announced.epoch != self._state.epoch)
-
     def _finish(self, generations: list[BuiltGeneration]) -> Result:
         """Sum up all generations, and keep that as the record of the run: the list of its dead letters is cut, their count is not."""
-        state, session = self._state, self._session
-        subject = state.live.subject
+        session = self._session
+        subject = self._state.live.subject
+        state = replace(self._state, pin=find_pin(subject.collection) if self._state.pin else None)  # which is further behind by now
         table = self._tables[subject.chunk_table.name]
         main = next(generation for generation in generations if generation.role == "main")
         documents, chunks, _ = counts(table.corpus.summary())
@@ -236,6 +246,7 @@ class _Application:
             identity=self._change.identity,
             generations=generations,
             notes=notes(state),
+            pin=state.pin,
             **spent,
         )
         session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})

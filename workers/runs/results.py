@@ -37,6 +37,7 @@ def nothing_to_do(state: State) -> Result:
         tokens_per_second=0.0,
         gates=_gates(built),
         notes=notes(state),
+        pin=state.pin,
     )
 
 
