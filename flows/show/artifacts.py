@@ -17,7 +17,7 @@ from prefect.artifacts import (
 
 from flows.show.lines import Record
 from flows.show.progress import describe
-from flows.show.words import counts, measured, money, outcome, short, version
+from flows.show.words import counts, documents, measured, money, outcome, short, version
 from workers.observing.report import Progress
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def result_table(result: Mapping[str, Any]) -> Rows:
     embed, seconds, cost = result["embed"], result["seconds"], result.get("cost")
     rows = {
         "change": result["change"],
-        "documents": counts(result["documents"]),
+        "documents": documents(result["documents"]),
         "chunks": counts(result["chunks"]),
         "forward passes": embed["contents"],
         "reused": result["reuse"]["chunks"],

@@ -44,6 +44,8 @@ def collection_status(collection: Collection) -> dict[str, Any]:
         "chunks": shown.get("chunks", 0),
         "vectors": shown.get("vectors", 0),
         "backlog": shown.get("backlog", 0),
+        "failed": last.get("failed") if last else None,
+        "stale": (last.get("documents") or {}).get("stale", 0) if last else 0,
         "dead_letters": last.get("dead_letters", publication.dead_letters if publication else 0) if last else 0,
         "last_run": last,
     }
@@ -146,6 +148,7 @@ def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, A
         "embed",
         "reuse",
         "dead_letters",
+        "failed",
         "seconds",
         "tokens_per_second",
         "cost",

@@ -101,6 +101,8 @@ class Plan:
     """Estimated from earlier runs, by the prices of the spec; None before the first, and without prices."""
     pin: Pin | None = None
     """What a rollback keeps readers on."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """`documents` that cannot be read, a lost file by what is in it; `of` so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,8 @@ class Result:
     """For a person: what is not as one would expect."""
     pin: Pin | None = None
     """What a rollback keeps readers on."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """`documents` that could not be read or embedded, a lost file by what is in it; `of` so many."""
 
     @property
     def exit_code(self) -> int:

@@ -24,6 +24,7 @@ from workers.observing.report import BuiltGeneration, Plan, Report, Result, Stat
 from workers.observing.telemetry import Observer, observe
 from workers.planning.calibration import calibrate
 from workers.planning.changes import classify_change
+from workers.planning.objections import removed
 from workers.planning.plan import counts, notes
 from workers.planning.state import State, check_saved, pinned, read_state, thresholds
 from workers.planning.target import Target
@@ -79,8 +80,8 @@ class _Application:
         """What readers have by now."""
         self._tables: dict[str, CurrentChunks] = {}
         self._filled: dict[str, tuple[int, Tally]] = {}
-        self._failed: dict[str, str] = {}
-        """Chunks of the main generation that could not be embedded, and why."""
+        self._main = Tally()
+        """Of the main generation."""
 
     def perform(self) -> Result:
         self._write_intent()
@@ -111,7 +112,7 @@ class _Application:
             version, tally = self._filled.get(target.generation.name) or self._fill(target, encoding)
             built = self._built(target, version, tally, encoding)
         if state.live.role(target) == "main":
-            self._failed = tally.failed
+            self._main = tally
         return built_generation(target, state.live.role(target), self._publish(target, built), built, tally)
 
     def _fill(self, target: Target, encoding: Encoding) -> tuple[int, Tally]:
@@ -137,19 +138,25 @@ class _Application:
         if built is not None and built.passed and state.at_rest(target) and again:
             return self._keep(replace(built, tries=built.tries + 1)) if tally.failed else built
         case = self._case(target, publication, built, encoding)
-        judged = self._judge(target, publication, replace(case, failed=frozenset(tally.failed)))
+        judged = self._judge(target, publication, replace(case, failed=frozenset(tally.failed), lost=self._lost(target, tally)))
         return self._keep(replace(judged, tries=built.tries + 1)) if built is not None and again else judged
 
     def _case(self, target: Target, publication: Publication, before: Built | None, encoding: Encoding) -> Case:
         known = (target.model, *target.candidates)
+        table, unmoved = self._state.table(target), self._current == self._state.current
         return Case(
             version=version_of(target.store, publication, known),
             spec=target.spec,
             encoding=encoding,
             served=version_of(target.store, self._current, known) if self._current else None,
             since=before.publication.version if before and before.passed and not self._never_compared(target, before) else None,
-            dead=publication.dead_letters,
+            counted=removed(self._state, table, self._tables[table.target.chunk_table.name].corpus.summary()) if unmoved else None,
         )
+
+    def _lost(self, target: Target, tally: Tally) -> tuple[int, int]:
+        """Documents that could not be read or embedded, and of how many."""
+        summary = self._tables[target.chunk_table.name].corpus.summary()
+        return summary.failed + len(tally.failed_documents), summary.total
 
     def _judge(self, target: Target, publication: Publication, case: Case) -> Built:
         """Hold the version against its gates, and keep what came of it."""
@@ -165,6 +172,7 @@ class _Application:
             passed=all(gate.passed for gate in gates),
             failed=sorted(case.failed)[:DEAD_LETTERS_KEPT],
             thresholds=thresholds(target),
+            lost=case.lost if publication.dead_letters else None,
             lacking=case.lacking if case.failed and all(gate.passed for gate in gates if gate.name == ROWS) else None,
         )
         built = self._keep(replace(built, withheld=self._withheld(built)))
@@ -225,7 +233,7 @@ class _Application:
         documents, chunks, _ = counts(table.corpus.summary())
         spent = session.account.spent()
         tokens = sum(generation.embed["tokens"] for generation in generations)
-        dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._failed.items())]
+        dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._main.failed.items())]
         quiet = all(state.at_rest(target) and self._as_it_was(target, generations) for target in state.live.targets)
         result = Result(
             collection=subject.collection.name,
@@ -240,6 +248,7 @@ class _Application:
             status=main.status,
             version=main.version,
             dead_letters=count_inputs(dead),
+            failed=dict(zip(("documents", "of"), self._lost(subject, self._main), strict=True)),
             tokens_per_second=tokens / spent["seconds"]["total"],
             reason=main.objection,
             gates=main.gates,

@@ -2,6 +2,7 @@
 
 from pipelines.measures.gate import Gate
 from storage.history.built import Built
+from workers.ingest.corpus_pass import CorpusSummary
 from workers.observing.account import Tally
 from workers.observing.report import BuiltGeneration, Result, Role, Status
 from workers.planning.plan import begin_pass, counts, notes
@@ -38,7 +39,13 @@ def nothing_to_do(state: State) -> Result:
         gates=_gates(built),
         notes=notes(state),
         pin=state.pin,
+        failed=_failed(built, corpus.summary()),
     )
+
+
+def _failed(built: Built | None, summary: CorpusSummary) -> dict[str, int]:
+    lost, total = built.lost if built and built.lost else (summary.failed, summary.total)
+    return {"documents": lost, "of": total}
 
 
 def _gates(built: Built | None) -> list[Gate]:
