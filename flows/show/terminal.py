@@ -42,7 +42,7 @@ def plan(made: Plan) -> None:
         console.print(f"  {name:<15} {_short(before)} -> {_short(after)}", markup=False)
     console.print(f"  generation      {made.generation}  (space {made.space})")
     console.print(f"  files           {counts(made.files, ('read', 'gone', 'unchanged'))}")
-    console.print(f"  documents       {documents(made.documents)}")
+    console.print(f"  documents       {documents(made.documents, made.failed)}")
     console.print(f"  chunks          {counts(made.chunks, ('added', 'removed', 'unchanged'))}")
     embed = made.embed
     console.print(f"  forward passes  [bold]{embed['contents']:,}[/bold] for {embed['chunks']:,} chunks, about {embed['tokens']:,} tokens")
@@ -94,7 +94,7 @@ def result(done: Result, with_profile: bool = False) -> None:
         _notes(console, done.notes)
         return
     console.print(f"[bold]{done.collection}[/bold]  {outcome(done.status, done.version, done.generation)}")
-    console.print(f"  documents       {documents(done.documents)}")
+    console.print(f"  documents       {documents(done.documents, done.failed)}")
     console.print(f"  forward passes  {done.embed['contents']:,} for {done.embed['chunks']:,} chunks; {done.reuse['chunks']:,} reused")
     speed = f", {done.embed['tokens'] / done.seconds['total']:,.0f} tokens/s" if done.embed["tokens"] else ""
     console.print(f"  time            {duration(done.seconds['total'])}{speed}")
@@ -162,7 +162,7 @@ def status(shown: Mapping[str, Any]) -> None:
             held = f"{generation['vectors']:,} vectors of {generation['chunks']:,} chunks"
             about = f"{generation['state']}, {generation['model']}, {generation['dimension']} dimensions, {held}, {index}"
             console.print(f"{mark} {generation['name']}  {about}", markup=False)
-        if stale := collection["stale"]:
+        if stale := (collection["failed"] or {}).get("stale", 0):
             console.print(f"! {stale:,} documents are stale: they are as they were before their files became unreadable")
         for letter in collection.get("letters", []):
             console.print(f"  dead: {letter['stage']} {letter['id']} {letter['file']}: {letter['reason']}", markup=False)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.measures.gate import Gate
-from storage.history.decisions import Pin
 from workers.observing.costs import Cost
 from workers.observing.workforce import NodeUse
+
+if TYPE_CHECKING:
+    from storage.history.decisions import Pin
 
 Change = Literal["none", "data", "chunking", "model", "metadata"]
 Stage = Literal["read", "reuse", "embed", "index", "gates", "publish", "compact", "clean up", "check"]
@@ -99,10 +101,10 @@ class Plan:
     """For a person: what is not as one would expect."""
     cost: Cost | None = None
     """Estimated from earlier runs, by the prices of the spec; None before the first, and without prices."""
-    pin: Pin | None = None
+    pin: "Pin | None" = None
     """What a rollback keeps readers on."""
     failed: dict[str, int] = field(default_factory=dict)
-    """`documents` that cannot be read, a lost file by what is in it; `of` so many."""
+    """`documents` that cannot be read, a lost file by what is in it; `stale`: of these, readers keep an older form; `of` so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +161,10 @@ class Result:
     """All that were brought up to date."""
     notes: list[str] = field(default_factory=list)
     """For a person: what is not as one would expect."""
-    pin: Pin | None = None
+    pin: "Pin | None" = None
     """What a rollback keeps readers on."""
     failed: dict[str, int] = field(default_factory=dict)
-    """`documents` that could not be read or embedded, a lost file by what is in it; `of` so many."""
+    """`documents` that could not be read or embedded, a lost file by what is in it; `stale`: of these, readers keep an older form; `of`."""
 
     @property
     def exit_code(self) -> int:

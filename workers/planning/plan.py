@@ -58,7 +58,8 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
     at_rest = all(state.at_rest(one) for one in targets)
     pending = not at_rest or any(summary.changed for summary in summaries.values()) or any(generation.pending for generation in planned)
     change = classify_change(state, pending)
-    documents, chunks, files = counts(summaries[subject.chunk_table.name])
+    main = summaries[subject.chunk_table.name]
+    documents, chunks, files = counts(main)
     return Plan(
         collection=target.collection.name,
         generation=subject.generation.name,
@@ -77,7 +78,7 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         pin=state.pin,
         identity=change.identity,
         generations=planned,
-        failed={"documents": summaries[subject.chunk_table.name].failed, "of": summaries[subject.chunk_table.name].total},
+        failed={"documents": main.failed, "stale": main.stale, "of": main.total},
         notes=[*notes(state), *objections(state, state.table(subject), passes[subject.chunk_table.name]), *_stopped(state)],
         cost=_estimate(planned, measured, subject.spec.prices),
     )

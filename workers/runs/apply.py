@@ -30,7 +30,7 @@ from workers.planning.state import State, check_saved, pinned, read_state, thres
 from workers.planning.target import Target
 from workers.runs.filling import Filling
 from workers.runs.ingesting import CurrentChunks, ingest_corpus
-from workers.runs.results import DEAD_LETTERS_KEPT, NOTHING, built_generation, nothing_to_do
+from workers.runs.results import DEAD_LETTERS_KEPT, NOTHING, built_generation, failures, nothing_to_do
 from workers.runs.session import Session, open_session
 
 
@@ -248,7 +248,7 @@ class _Application:
             status=main.status,
             version=main.version,
             dead_letters=count_inputs(dead),
-            failed=dict(zip(("documents", "of"), self._lost(subject, self._main), strict=True)),
+            failed=failures(table.corpus.summary(), self._lost(subject, self._main)),
             tokens_per_second=tokens / spent["seconds"]["total"],
             reason=main.objection,
             gates=main.gates,

@@ -39,13 +39,14 @@ def nothing_to_do(state: State) -> Result:
         gates=_gates(built),
         notes=notes(state),
         pin=state.pin,
-        failed=_failed(built, corpus.summary()),
+        failed=failures(corpus.summary(), built.lost if built else None),
     )
 
 
-def _failed(built: Built | None, summary: CorpusSummary) -> dict[str, int]:
-    lost, total = built.lost if built and built.lost else (summary.failed, summary.total)
-    return {"documents": lost, "of": total}
+def failures(summary: CorpusSummary, lost: tuple[int, int] | None) -> dict[str, int]:
+    """As a Result has them. `lost`: counted with those that could not be embedded."""
+    documents, total = lost or (summary.failed, summary.total)
+    return {"documents": documents, "stale": summary.stale, "of": total}
 
 
 def _gates(built: Built | None) -> list[Gate]:
