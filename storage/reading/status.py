@@ -141,6 +141,7 @@ def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, A
         "chunks",
         "embed",
         "reuse",
+        "unread",
         "dead_letters",
         "seconds",
         "tokens_per_second",

@@ -1,0 +1,76 @@
+"""The tokenizer that a model has once it is loaded. It need not be its `tokenizer.json`.
+
+transformers builds some classes of tokenizers anew, from the vocabulary in that file and the settings beside it, and sentence-transformers
+may put lower-casing before it. So it is asked, by loading all of the model but the weights of its transformer.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sentence_transformers.base.modules import Transformer
+from tokenizers import Tokenizer
+from torch import nn
+
+from pipelines.errors import ModelError
+from pipelines.spaces.space import Model
+from workers.encoders.text.stack import load_modules
+
+
+def tokenizer_as_loaded(model: Model, lying: bytes) -> bytes:
+    """A `tokenizer.json` that counts as the loaded `model` does: `lying`, the one in its folder, if that does.
+
+    Raises ModelError if the model cannot be loaded.
+    """
+    with _weightless():
+        tokenizer = load_modules(model, "cpu").tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise ModelError(f"{model.spec.name}: expected a fast tokenizer, found {type(tokenizer).__name__}: save the model with one")
+    loaded = _written(backend)
+    if backend.encode_special_tokens:  # it takes no text for a special token: a setting that no file keeps
+        loaded["added_tokens"] = [token for token in loaded["added_tokens"] if not token["special"]]
+    return lying if _same_counts(loaded, _written(Tokenizer.from_str(lying.decode()))) else json.dumps(loaded).encode()
+
+
+class _Stub(nn.Module):
+    """Stands for a transformer that is asked for nothing but its config."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+        raise NotImplementedError
+
+
+@contextmanager
+def _weightless() -> Iterator[None]:
+    """Within it, loading a SentenceTransformer reads no weights of a transformer."""
+    load = Transformer._load_model
+    Transformer._load_model = lambda _self, _name, _task, config, *_, **__: (_Stub(config), {"missing_keys": []})
+    try:
+        yield
+    finally:
+        Transformer._load_model = load
+
+
+def _written(tokenizer: Tokenizer) -> dict[str, Any]:
+    """As a `tokenizer.json` has it, without what a call decides."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    written: dict[str, Any] = json.loads(copy.to_str())
+    return written
+
+
+def _same_counts(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two tokenizers make as many tokens of each text. What only names, decodes or places them may differ."""
+    return all(one[part] == other[part] for part in ("normalizer", "pre_tokenizer", "model")) and _added(one) == _added(other)
+
+
+def _added(written: dict[str, Any]) -> tuple[set[str], int]:
+    """What a text may name, and how many tokens are put around it."""
+    around = Tokenizer.from_str(json.dumps(written)).num_special_tokens_to_add(is_pair=False)
+    return {token["content"] for token in written["added_tokens"]}, around
