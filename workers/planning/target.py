@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipelines.chunking.chunker import Chunker
 from pipelines.chunking.making import VERSION, make_chunker, restore_chunker
-from pipelines.chunking.tokens import ModelTokenizer, Tokenizer
+from pipelines.chunking.tokens import ModelTokenizer, Tokenizer, identity_of
 from pipelines.content.source import Source
 from pipelines.errors import SpecError
 from pipelines.fingerprint import fingerprint
@@ -119,7 +120,7 @@ def _kept_chunker(collection: Collection, declared: CollectionSpec, model: Model
     not fit its window: also where they were counted by the file of its tokenizer, which counts otherwise than the loaded model does.
     """
     store, fitting = collection.store, []
-    mistaken = {tokenizer_of(model).identity} - {tokenizer.identity}
+    mistaken = {identity_of(Path(model.tokenizer_file).read_bytes())} - {tokenizer.identity} if model.tokenizer_file else set()
     for table in dict.fromkeys(row.chunk_table for row in reversed(publications(collection))):
         meta = table_meta(store.open(table)) if store.has(table) else {}
         if meta.get("declared") == declared.chunking.model_dump(mode="json") and meta["chunker"].get("tokenizer") not in mistaken:

@@ -13,9 +13,8 @@ from sentence_transformers.base.modules import Transformer
 from tokenizers import Tokenizer
 from torch import nn
 
-from pipelines.errors import ModelError
 from pipelines.spaces.space import Model
-from workers.encoders.text.stack import load_modules
+from workers.encoders.text.stack import copied_tokenizer, load_modules
 
 
 def tokenizer_as_loaded(model: Model, lying: bytes) -> bytes:
@@ -24,14 +23,12 @@ def tokenizer_as_loaded(model: Model, lying: bytes) -> bytes:
     Raises ModelError if the model cannot be loaded.
     """
     with _weightless():
-        tokenizer = load_modules(model, "cpu").tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
-        raise ModelError(f"{model.spec.name}: expected a fast tokenizer, found {type(tokenizer).__name__}: save the model with one")
-    loaded = _written(backend)
-    if backend.encode_special_tokens:  # it takes no text for a special token: a setting that no file keeps
-        loaded["added_tokens"] = [token for token in loaded["added_tokens"] if not token["special"]]
-    return lying if _same_counts(loaded, _written(Tokenizer.from_str(lying.decode()))) else json.dumps(loaded).encode()
+        loaded = copied_tokenizer(model, load_modules(model, "cpu"))
+    written = _written(loaded)
+    if loaded.encode_special_tokens:  # it takes no text for a special token
+        written["added_tokens"] = [token for token in written["added_tokens"] if not token["special"]]
+    same = _same_counts(written, _written(Tokenizer.from_str(lying.decode())))
+    return lying if same else json.dumps(written).encode()
 
 
 class _Stub(nn.Module):
@@ -57,12 +54,9 @@ def _weightless() -> Iterator[None]:
 
 
 def _written(tokenizer: Tokenizer) -> dict[str, Any]:
-    """As a `tokenizer.json` has it, without what a call decides."""
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    written: dict[str, Any] = json.loads(copy.to_str())
-    return written
+    """As a `tokenizer.json` has it."""
+    written: dict[str, Any] = json.loads(tokenizer.to_str())
+    return written | {"truncation": None, "padding": None}
 
 
 def _same_counts(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -100,10 +100,7 @@ class Stack:
         self._prompt = model.space.prompt
         self._prompt_lengths = {prompt: _prompt_length(self._modules, prompt) for prompt in (model.space.prompt, model.query_prompt)}
         self._transformer: Any = getattr(self._modules[0], "model", None)
-        # a copy: the library changes the settings of its own with every call
-        self._tokenizer = Tokenizer.from_str(self._modules.tokenizer.backend_tokenizer.to_str())
-        self._tokenizer.encode_special_tokens = self._modules.tokenizer.backend_tokenizer.encode_special_tokens  # no copy keeps it
-        self._tokenizer.no_padding()
+        self._tokenizer = copied_tokenizer(model, self._modules)
         self._tokenizer.enable_truncation(model.space.max_tokens, direction=self._modules.tokenizer.truncation_side)
         self._most_tokens = model.space.max_tokens
         self._special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
@@ -231,6 +228,22 @@ def load_modules(model: Model, device: str) -> Any:
         del stack[-1]
     stack.max_seq_length = model.space.max_tokens
     return stack.eval()
+
+
+def copied_tokenizer(model: Model, modules: Any) -> Tokenizer:
+    """The tokenizer of loaded modules, for texts of any length: the library changes the settings of its own with every call.
+
+    Raises ModelError if it has parts of Python.
+    """
+    try:
+        backend = modules.tokenizer.backend_tokenizer
+        copy = Tokenizer.from_str(backend.to_str())
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"{model.spec.name}: expected a fast tokenizer, found {_told(error)}: save the model with one") from error
+    copy.encode_special_tokens = backend.encode_special_tokens  # which is not written
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
 
 
 def _told(error: BaseException) -> str:
