@@ -1,6 +1,7 @@
 """Whatever the architecture, a text has the vector that `encode` gives it: alone, in any batch, packed or padded, tokenised elsewhere."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,6 +119,13 @@ def test_special_tokens_that_a_text_names_move_no_other(make: Make, architecture
     encoder = load(folder)
     assert encoder.how.startswith("padded" if architecture == "MPNet" else "packed")
     assert np.allclose(documents(encoder, texts).vectors, reference(folder).encode(texts, batch_size=1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_tokenizer_that_takes_no_text_for_a_special_token_does_so_here(make: Make) -> None:
+    texts = ["[PAD] tide rises", "bread [SEP] and salt", "tide"]
+    folder = make("Bert", split_special_tokens=True)
+    assert json.loads((folder / "tokenizer_config.json").read_text())["split_special_tokens"]
+    assert np.allclose(documents(load(folder), texts).vectors, reference(folder).encode(texts), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("pooling", ["max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean", ("cls", "mean")], ids=str)

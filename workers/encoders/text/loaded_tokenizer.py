@@ -27,8 +27,9 @@ def tokenizer_as_loaded(model: Model, lying: bytes) -> bytes:
     written = _written(loaded)
     if loaded.encode_special_tokens:  # it takes no text for a special token
         written["added_tokens"] = [token for token in written["added_tokens"] if not token["special"]]
-    same = _same_counts(written, _written(Tokenizer.from_str(lying.decode())))
-    return lying if same else json.dumps(written).encode()
+    elif _what_counts(written) == _what_counts(_written(Tokenizer.from_str(lying.decode()))):
+        return lying
+    return json.dumps(written, ensure_ascii=False).encode()
 
 
 class _Stub(nn.Module):
@@ -59,12 +60,11 @@ def _written(tokenizer: Tokenizer) -> dict[str, Any]:
     return written | {"truncation": None, "padding": None}
 
 
-def _same_counts(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two tokenizers make as many tokens of each text. What only names, decodes or places them may differ."""
-    return all(one[part] == other[part] for part in ("normalizer", "pre_tokenizer", "model")) and _added(one) == _added(other)
-
-
-def _added(written: dict[str, Any]) -> tuple[set[str], int]:
-    """What a text may name, and how many tokens are put around it."""
+def _what_counts(written: dict[str, Any]) -> list[Any]:
+    """What decides how many tokens a text has that names no special one. What only names, places or decodes them may differ."""
+    model = {name: value for name, value in written["model"].items() if value not in (None, "")}
+    if "unk_token" not in model:
+        model.pop("fuse_unk", None)
+    added = {token["content"] for token in written["added_tokens"] if not token["special"]}
     around = Tokenizer.from_str(json.dumps(written)).num_special_tokens_to_add(is_pair=False)
-    return {token["content"] for token in written["added_tokens"]}, around
+    return [written["normalizer"], written["pre_tokenizer"], model, added, around]
