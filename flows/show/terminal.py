@@ -96,6 +96,8 @@ def result(done: Result, with_profile: bool = False) -> None:
     console.print(f"[bold]{done.collection}[/bold]  {outcome(done.status, done.version, done.generation)}")
     console.print(f"  documents       {documents(done.documents, done.failed)}")
     console.print(f"  forward passes  {done.embed['contents']:,} for {done.embed['chunks']:,} chunks; {done.reuse['chunks']:,} reused")
+    if done.unread["tokens"]:
+        console.print(f"  unread          {_unread(done.unread)}")
     speed = f", {done.embed['tokens'] / done.seconds['total']:,.0f} tokens/s" if done.embed["tokens"] else ""
     console.print(f"  time            {duration(done.seconds['total'])}{speed}")
     if done.cost:
@@ -115,6 +117,10 @@ def result(done: Result, with_profile: bool = False) -> None:
     _notes(console, done.notes)
     if with_profile:
         _profile(console, done)
+
+
+def _unread(unread: Mapping[str, int]) -> str:
+    return f"{unread['tokens']:,} tokens of {unread['contents']:,} texts are beyond what the model reads"
 
 
 def _profile(console: Console, done: Result) -> None:
@@ -164,6 +170,9 @@ def status(shown: Mapping[str, Any]) -> None:
             console.print(f"{mark} {generation['name']}  {about}", markup=False)
         if stale := (collection["failed"] or {}).get("stale", 0):
             console.print(f"! {stale:,} documents are stale: they are as they were before their files became unreadable")
+        last = collection["last_run"] or {}
+        if last.get("unread", {}).get("tokens"):
+            console.print(f"  unread: {_unread(last['unread'])}, in the last run")
         for letter in collection.get("letters", []):
             console.print(f"  dead: {letter['stage']} {letter['id']} {letter['file']}: {letter['reason']}", markup=False)
 

@@ -146,6 +146,7 @@ def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, A
         "chunks",
         "embed",
         "reuse",
+        "unread",
         "dead_letters",
         "failed",
         "seconds",

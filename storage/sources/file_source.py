@@ -94,17 +94,19 @@ class FileSource:
         return format_
 
     def _check_spec(self, files: Iterable[SourceFile]) -> None:
-        for format_ in sorted({self._format(file) for file in files}):
-            if format_ in text.TEXTUAL:
-                check_textual(format_, self.spec)
-            else:
+        formats = sorted({self._format(file) for file in files})
+        for format_ in formats:
+            if format_ not in text.TEXTUAL:
                 check_tabular(format_, self.spec)
+        if textual := [format_ for format_ in formats if format_ in text.TEXTUAL]:
+            check_textual(textual, self.spec)
 
     def _types(self, file: SourceFile) -> dict[str, pa.DataType]:
         """The columns of a file and their types."""
         format_ = self._format(file)
         if format_ in text.TEXTUAL:
-            return dict.fromkeys(text.METADATA, pa.string())
+            named = self.spec.metadata if format_ == "markdown" else ()
+            return dict.fromkeys([*text.METADATA, *named], pa.string())
         if format_ == "parquet":
             with self.filesystem.open(self._path(file), "rb") as raw:
                 return parquet.parquet_types(raw)

@@ -19,6 +19,10 @@ Status = Literal["published", "partial", "built", "pinned", "nothing"]
 """`partial`: published, with dead letters. `built`: a gate failed. `pinned`: a rollback keeps readers where they are."""
 
 
+ALL_READ = {"contents": 0, "tokens": 0}
+"""What a model did not read of texts, where it read them whole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """A moment of a run."""
@@ -105,6 +109,8 @@ class Plan:
     """What a rollback keeps readers on."""
     failed: dict[str, int] = field(default_factory=dict)
     """`documents` that cannot be read, a lost file by what is in it; `stale`: of these, readers keep an older form; `of` so many."""
+    unread: dict[str, int] | None = None
+    """`tokens` beyond the longest input of a model, and of how many `contents`; None: not known before they are embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,8 @@ class BuiltGeneration(LiveGeneration):
     gates: list[Gate]
     lacking: tuple[int, int, int] | None = None
     """The checksum of the rows that have no vector, where all of them are excused."""
+    unread: dict[str, int] = field(default_factory=lambda: dict(ALL_READ))
+    """`tokens` beyond the longest input of the model, and of how many `contents` that went through it."""
 
     @property
     def objection(self) -> str:
@@ -159,6 +167,8 @@ class Result:
     """What differed from what readers had: its name, then before and after."""
     generations: list[BuiltGeneration] = field(default_factory=list)
     """All that were brought up to date."""
+    unread: dict[str, int] = field(default_factory=lambda: dict(ALL_READ))
+    """`tokens` that no vector says anything of, for they are beyond the longest input of a model, and of how many `contents`."""
     notes: list[str] = field(default_factory=list)
     """For a person: what is not as one would expect."""
     pin: "Pin | None" = None

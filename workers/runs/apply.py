@@ -20,7 +20,7 @@ from workers.judging.case import Case
 from workers.judging.gates import judge
 from workers.judging.hard_gates import ROWS
 from workers.observing.account import Tally
-from workers.observing.report import BuiltGeneration, Plan, Report, Result, Status, silent
+from workers.observing.report import ALL_READ, BuiltGeneration, Plan, Report, Result, Status, silent
 from workers.observing.telemetry import Observer, observe
 from workers.planning.calibration import calibrate
 from workers.planning.changes import classify_change
@@ -50,6 +50,7 @@ def _apply(target: Target, saved: Plan | None, report: Report, run_id: str | Non
     observer.published(state.current)
     if saved is not None:
         check_saved(saved, state)
+    target.counting.keep()
     if state.settled:
         _declare(state)
         return nothing_to_do(state)
@@ -256,6 +257,7 @@ class _Application:
             generations=generations,
             notes=notes(state),
             pin=state.pin,
+            unread={unit: sum(generation.unread[unit] for generation in generations) for unit in ALL_READ},
             **spent,
         )
         session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})

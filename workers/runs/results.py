@@ -67,4 +67,5 @@ def built_generation(target: Target, role: Role, status: Status, built: Built, t
         code_points_a_token=tally.code_points / tally.tokens if tally.tokens else None,
         gates=_gates(built),
         lacking=built.lacking,
+        unread=tally.unread,
     )
