@@ -39,14 +39,15 @@ def read_parquet(stream: Any, piece: Piece, layout: Layout) -> Iterator[Document
             first += len(batch)
 
 
-def parquet_types(stream: Any) -> dict[str, pa.DataType]:
-    """The columns of a Parquet file."""
+def parquet_types(stream: Any) -> Iterator[dict[str, pa.DataType]]:
+    """The columns of a Parquet file, once."""
     schema = pq.read_schema(stream)
-    return dict(zip(schema.names, schema.types, strict=True))
+    yield dict(zip(schema.names, schema.types, strict=True))
 
 
-def row_group_pieces(file: SourceFile, footer: pq.FileMetaData, target_bytes: int) -> Iterator[tuple[Piece, int]]:
+def row_group_pieces(stream: Any, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
     """Cut a Parquet file into runs of row groups of about `target_bytes`, decoded."""
+    footer = pq.read_metadata(stream)
     stored = [_stored_group(footer, group) for group in range(footer.num_row_groups)]
     if sum(stored) > file.size:  # a footer that errs: whoever reads the file finds out how
         yield Piece(file), file.size

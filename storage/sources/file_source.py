@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
 from pipelines.errors import SourceError, SourceMissing
 from pipelines.formats import csv, jsonl, parquet, rows, suffixes, text
+from pipelines.formats.apart import decoded_apart
 from pipelines.formats.casts import metadata_struct
 from pipelines.formats.limits import Budget, Unreadable
 from pipelines.formats.rows import Layout
@@ -107,7 +107,8 @@ class FileSource:
             return dict.fromkeys(text.METADATA, pa.string())
         if format_ == "parquet":
             with self.filesystem.open(self._path(file), "rb") as raw:
-                return parquet.parquet_types(raw)
+                (types,) = decoded_apart(parquet.parquet_types, raw)
+                return types
         with self._open(file) as stream:
             if format_ == "jsonl":
                 return jsonl.json_types(stream, self.limits.document_bytes)
@@ -128,18 +129,17 @@ class FileSource:
     def _row_group_pieces(self, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
         try:
             with _reading(), self.filesystem.open(self._path(file), "rb") as raw:
-                footer = pq.read_metadata(raw)
+                pieces = list(decoded_apart(parquet.row_group_pieces, raw, file, target_bytes))
         except Unreadable:
             # Whoever reads the piece reports it.
-            yield Piece(file), file.size
-        else:
-            yield from parquet.row_group_pieces(file, footer, target_bytes)
+            pieces = [(Piece(file), file.size)]
+        yield from pieces
 
     def _read(self, piece: Piece, layout: Layout) -> Iterator[DocumentBatch]:
         file, format_ = piece.file, self._format(piece.file)
         if format_ == "parquet":
             with self.filesystem.open(self._path(file), "rb") as raw:
-                yield from parquet.read_parquet(raw, piece, layout)
+                yield from decoded_apart(parquet.read_parquet, raw, piece, layout)
         elif format_ == "jsonl":
             yield from jsonl.read_jsonl(lambda: self._open(file), piece, layout)
         else:
