@@ -1,5 +1,6 @@
 """Values of columns as the types that documents keep: whole columns at once, value by value only where one does not fit."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,8 +55,25 @@ def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
 
 
 def json_text(value: object) -> str:
-    """A value that Arrow has no column type for here, as JSON. Raises TypeError where it is nested deeper than 254."""
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    """A value that Arrow has no column type for here, as JSON.
+
+    Raises TypeError where it is nested deeper than 254 or has bytes that are not UTF-8.
+    """
+    try:
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError as error:
+        if "64-bit" not in str(error):
+            raise
+        return json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":"))
+
+
+def _plain(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def fits_int64(value: int) -> bool:
+    """Whether a column of whole numbers takes it."""
+    return -(1 << 63) <= value < 1 << 63
 
 
 def json_column(values: Sequence[Any], type_: pa.DataType, label: str, allowed: frozenset[type], problems: dict[int, str]) -> pa.Array:
@@ -63,7 +81,7 @@ def json_column(values: Sequence[Any], type_: pa.DataType, label: str, allowed: 
     if set(map(type, values)) - {type(None)} <= JSON_TYPES.get(type_, frozenset()):
         try:
             return pa.array(values, type_)
-        except OverflowError:
+        except (OverflowError, pa.ArrowInvalid):  # more than 64 bits, or than a float has digits for
             pass
     accepted = allowed | {str, type(None)}
     for row, value in enumerate(values):
@@ -87,7 +105,7 @@ def _json_string(row: int, value: object, label: str, problems: dict[int, str]) 
 
 def _scalar(value: object) -> pa.Array:
     """One JSON value as an array that can be cast; what Arrow has no plain type for, as JSON text."""
-    plain = value is None or isinstance(value, str | float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63)
+    plain = value is None or isinstance(value, str | float) or (isinstance(value, int) and fits_int64(value))
     return pa.array([value if plain else json_text(value)])
 
 

@@ -28,7 +28,7 @@ def read_parquet(stream: Any, piece: Piece, layout: Layout) -> Iterator[Document
     wanted = [(number, leaf) for number, leaf in leaves if leaf.path in columns or leaf.path.partition(".")[0] in columns]
     nested = [leaf.path for _, leaf in wanted if leaf.path not in columns and leaf.physical_type == "BYTE_ARRAY"]
     # A single row of lists can unfold without bound: their values stay in dictionaries until the row was measured.
-    parquet = pq.ParquetFile(stream, metadata=footer, read_dictionary=nested, buffer_size=BUFFER_BYTES)
+    parquet = pq.ParquetFile(stream, metadata=footer, read_dictionary=nested, buffer_size=BUFFER_BYTES, coerce_int96_timestamp_unit="us")
     flat = [number for number, leaf in wanted if leaf.path not in nested and leaf.physical_type.endswith("BYTE_ARRAY")]
     first = 1 + sum(footer.row_group(group).num_rows for group in range(piece.start))
     budget = Budget(layout.limits, _stored(piece, footer), rows=first - 1)

@@ -1,5 +1,6 @@
 """`revector.toml`: what a person declares. Read once, checked whole, immutable afterwards."""
 
+import codecs
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -43,6 +44,28 @@ class SourceSpec(SpecTable):
 
     format: Format | None = None
     """How files are read; left out: by the suffix of each, with `.gz` or `.zst` after it."""
+    delimiter: str = ","
+    """What stands between the fields of a CSV file: one character, `"\\t"` for a tab."""
+    encoding: str = "utf-8"
+    """Of CSV files: `latin-1`, `cp1252`, `utf-16` or another that Python knows."""
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str) -> str:
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+            raise ValueError(f"expected one ASCII character that is no quote and ends no line, found {delimiter!r}")
+        return delimiter
+
+    @field_validator("encoding")
+    @classmethod
+    def _of_text(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+            codecs.getincrementaldecoder(encoding)
+        except LookupError:
+            raise ValueError(f"expected an encoding of text like 'latin-1', found {shorten(encoding)}") from None
+        return encoding
+
     duplicates: Literal["first", "last", "error"] = "first"
     """Which document is kept, in file order, when an id occurs twice; the others are dead letters. `error`: the run ends."""
 

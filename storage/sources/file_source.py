@@ -112,7 +112,7 @@ class FileSource:
         with self._open(file) as stream:
             if format_ == "jsonl":
                 return jsonl.json_types(stream, self.limits.document_bytes)
-            return dict.fromkeys(csv.csv_header(stream), pa.string())
+            return dict.fromkeys(csv.csv_header(csv.CsvStream(stream, self.spec.encoding), self.spec.delimiter), pa.string())
 
     def _open(self, file: SourceFile) -> io.BufferedReader:
         return listing.open_stream(self.filesystem, self._path(file), Budget(self.limits, file.size))
@@ -145,14 +145,17 @@ class FileSource:
         else:
             with self._open(file) as stream:
                 if format_ == "csv":
-                    yield from csv.read_csv(stream, piece, layout, self._block_bytes(file))
+                    text_stream = csv.CsvStream(stream, self.spec.encoding)
+                    yield from csv.read_csv(text_stream, piece, layout, self._block_bytes(file), self.spec.delimiter)
                 else:
                     yield text.read_textual(stream, file, format_, layout)
 
     def _block_bytes(self, file: SourceFile) -> int:
-        """Bytes in which a record of a CSV file must lie whole: the limit of a document; no more than a file that is not compressed has."""
+        """Bytes in which a record of a CSV file must lie whole: the limit of a document; no more than a file that is not compressed has,
+        in UTF-8.
+        """
         most = self.limits.document_bytes
-        return most if suffixes.compression(file.path) else max(1, min(file.size + 1, most))
+        return most if suffixes.compression(file.path) else min(4 * file.size + 1, most)
 
 
 @contextmanager

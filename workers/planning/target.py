@@ -42,6 +42,8 @@ class Target:
     def reading(self) -> str:
         """Identity of how files become documents: when it changes, every file must be read again."""
         source = self.spec.source.model_dump(include={"id", "text", "metadata", "format", "duplicates"}, mode="json")
+        # Only where they are declared: they came later, and nothing is read again for that.
+        source |= self.spec.source.model_dump(include={"delimiter", "encoding"}, exclude_defaults=True, mode="json")
         return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json")})
 
     @property

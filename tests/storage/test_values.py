@@ -1,0 +1,82 @@
+"""A value is kept exactly, or costs itself: it never becomes another value, and never costs what is beside it."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.spec.declared import LimitsSpec, SourceSpec
+from storage.sources.opening import DEFAULT_LIMITS, open_source
+
+BIG = 98765432109876543210987
+
+
+def read(folder: Path, limits: LimitsSpec = DEFAULT_LIMITS, **options: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Of all files: id -> (text, metadata) and id or place -> reason."""
+    corpus = open_source(SourceSpec(uri=str(folder), **({"id": "id", "text": "text"} | options)), limits)
+    files = corpus.files()
+    kept = corpus.metadata_type(files)
+    documents, dead = {}, {}
+    for shard in corpus.shards(files, 1 << 20):
+        for batch in corpus.read(shard, kept):
+            documents |= {row["doc_id"]: (row["text"], row.get("metadata")) for row in batch.documents.to_pylist()}
+            dead |= {letter.id: letter.reason for letter in batch.dead}
+    return documents, dead
+
+
+def test_a_whole_number_of_json_keeps_its_digits(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"id": 1, "text": "one", "s": "x", "i": 1, "f": 0.5, "h": {BIG}}}\n')
+    (tmp_path / "b.jsonl").write_text(
+        f'{{"id": {BIG}, "text": {BIG}, "s": {{"n": [{BIG}, 1e30]}}, "i": 2, "f": 1e30, "h": 1}}\n'
+        f'{{"id": 2, "text": "two", "s": "x", "i": {BIG}, "f": 1}}\n'
+        f'{{"id": 3, "text": "three", "s": "x", "i": 3, "f": {(1 << 53) + 1}}}\n'
+        f'{{"id": 4, "text": {"9" * 5000}}}\n'
+    )
+    documents, dead = read(tmp_path, metadata=["s", "i", "f", "h"])
+    assert documents == {
+        "1": ("one", {"s": "x", "i": 1, "f": 0.5, "h": str(BIG)}),
+        str(BIG): (str(BIG), {"s": f'{{"n":[{BIG},1e+30]}}', "i": 2, "f": 1e30, "h": "1"}),
+    }
+    assert ("'i'" in dead["2"], "'f'" in dead["3"], dead.keys()) == (True, True, {"2", "3", "line 4"})
+
+
+def test_int96_timestamps_keep_their_value(tmp_path: Path) -> None:
+    when = [datetime.datetime(2024, 1, 1, 1, 2, 3, 456789), datetime.datetime(9999, 12, 31), datetime.datetime(1200, 1, 1)]
+    table = pa.table({"id": ["a", "b", "c"], "text": ["x"] * 3, "when": pa.array(when, pa.timestamp("us"))})
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    documents, dead = read(tmp_path, metadata="when")
+    assert ([kept["when"] for _, kept in documents.values()], dead) == (when, {})
+
+
+def test_bytes_in_a_list_are_text_or_cost_their_row(tmp_path: Path) -> None:
+    tags = pa.array([[b"one", "zwölf".encode()], [b"\xff"]], pa.list_(pa.binary()))
+    pq.write_table(pa.table({"id": ["a", "b"], "text": ["x", "y"], "tags": tags}), tmp_path / "a.parquet")
+    documents, dead = read(tmp_path, metadata="tags")
+    assert documents == {"a": ("x", {"tags": '["one","zwölf"]'})}
+    assert dead.keys() == {"b"}
+
+
+def test_an_invalid_record_of_a_csv_file_costs_itself_whatever_bytes_it_has(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"id,text,note\n1,eins,n\n2,caf" + b"\xe9,n,EXTRA\n3,caf\xe9,n\n4,vier,\xe9\n")
+    documents, dead = read(tmp_path)
+    assert documents == {"1": ("eins", None), "4": ("vier", None)}
+    assert {"fields" in dead["row 2"], "UTF-8" in dead["3"]} == {True}
+
+
+@pytest.mark.parametrize("limit", range(40, 60))
+def test_a_line_break_within_quotes_stays_whole_wherever_a_block_ends(tmp_path: Path, limit: int) -> None:
+    (tmp_path / "a.csv").write_bytes(b'id,text\r\na,"' + b"o\r\n" * 12 + '"\r\nb,"zwö\r\nlf"\r\n'.encode())
+    documents, dead = read(tmp_path, limits=LimitsSpec(document_bytes=limit))
+    assert (documents, dead) == ({"a": ("o\r\n" * 12, None), "b": ("zwö\r\nlf", None)}, {})
+
+
+@pytest.mark.parametrize(("delimiter", "encoding"), [(";", "cp1252"), ("\t", "utf-16"), (",", "latin-1")])
+def test_csv_of_another_dialect(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    rows = [["id", "text"], ["ä", "für\u00a0alle, 12\r\nÄpfel"], ["b", "x;y"]]
+    lines = [delimiter.join(f'"{field}"' for field in row) for row in rows]
+    (tmp_path / "a.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    documents, dead = read(tmp_path, delimiter=delimiter, encoding=encoding)
+    assert (documents, dead) == ({row[0]: (row[1], None) for row in rows[1:]}, {})
