@@ -8,8 +8,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-BAD_VALUE = (ValueError, TypeError, OverflowError, pa.ArrowNotImplementedError)
-"""What Arrow and orjson raise on values that do not fit, are not UTF-8, or are nested too deep. ArrowInvalid is a ValueError."""
+BAD_VALUE = (ValueError, TypeError, OverflowError, LookupError, pa.ArrowNotImplementedError)
+"""What Arrow and orjson raise on values that do not fit, are not UTF-8, are nested too deep, or have a time zone that nobody knows.
+
+ArrowInvalid is a ValueError.
+"""
 
 JSON_TYPES: Mapping[pa.DataType, frozenset[type]] = {
     pa.bool_(): frozenset({bool}),
@@ -42,7 +45,9 @@ def _cast_each(values: Iterable[pa.Array], type_: pa.DataType, label: str, probl
 
 
 def _words(type_: pa.DataType) -> str:
-    return "UTF-8 text" if pa.types.is_string(type_) else str(type_)
+    if pa.types.is_string(type_):
+        return "UTF-8 text"
+    return f"{type_} of the years 1 to 9999" if pa.types.is_temporal(type_) else str(type_)
 
 
 def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
@@ -51,6 +56,8 @@ def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
     result = column.cast(options=pc.CastOptions(target_type=type_, allow_time_truncate=True))
     # Readers take the bytes of a file for UTF-8 unseen.
     result.validate(full=True)
+    if pa.types.is_temporal(type_):
+        pc.min_max(result).as_py()  # raises where one is of no year that Python has: readers could not convert it
     return result
 
 
@@ -119,10 +126,19 @@ def metadata_field(name: str, type_: pa.DataType) -> pa.Field:
     if kinds.is_floating(type_):
         return pa.field(name, pa.float64())
     if kinds.is_timestamp(type_):
-        return pa.field(name, pa.timestamp("us", type_.tz))
+        return pa.field(name, pa.timestamp("us", type_.tz and (type_.tz if _is_zone(type_.tz) else "UTC")))
     if kinds.is_date(type_):
         return pa.field(name, pa.date32())
     return pa.field(name, pa.bool_() if kinds.is_boolean(type_) else pa.string())
+
+
+def _is_zone(name: str) -> bool:
+    """Whether values of that time zone can be shown. In any other they are the same points in time as in UTC."""
+    try:
+        pa.scalar(0, pa.timestamp("us", name)).as_py()
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def metadata_struct(names: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.StructType:

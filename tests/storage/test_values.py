@@ -80,3 +80,27 @@ def test_csv_of_another_dialect(tmp_path: Path, delimiter: str, encoding: str) -
     (tmp_path / "a.csv").write_bytes("\r\n".join(lines).encode(encoding))
     documents, dead = read(tmp_path, delimiter=delimiter, encoding=encoding)
     assert (documents, dead) == ({row[0]: (row[1], None) for row in rows[1:]}, {})
+
+
+def test_a_point_in_time_beyond_the_calendar_costs_its_row(tmp_path: Path) -> None:
+    last = 253402300799  # the last second of the year 9999
+    when = pa.array([0, last, last + 1, -(1 << 40)], pa.timestamp("s"))
+    columns = {
+        "zoned": pa.array([0, last, 0, 0], pa.timestamp("s", "Europe/Berlin")),
+        "nested": pa.array([[0], [0], [last], [last + 1]], pa.list_(pa.timestamp("s"))),
+        "day": pa.array([0, 0, 0, 1 << 30], pa.date32()),
+    }
+    for name, column in {"when": when, **columns}.items():
+        table = pa.table({"id": [f"{name}-{n}" for n in range(4)], "text": ["x"] * 4, "value": column})
+        (tmp_path / name).mkdir()
+        pq.write_table(table, tmp_path / name / "a.parquet")
+    dead = {name: read(tmp_path / name, metadata="value")[1].keys() for name in ("when", *columns)}
+    assert dead == {"when": {"when-2", "when-3"}, "zoned": {"zoned-1"}, "nested": {"nested-3"}, "day": {"day-3"}}
+
+
+def test_a_time_zone_that_nobody_knows_is_utc_and_costs_its_row_in_a_list(tmp_path: Path) -> None:
+    when = pa.array([0, 1], pa.timestamp("s", "Mars/Olympus"))
+    nested = pa.array([[], [1]], pa.list_(when.type))
+    pq.write_table(pa.table({"id": ["a", "b"], "text": ["x"] * 2, "when": when, "list": nested}), tmp_path / "a.parquet")
+    (documents, dead), epoch = read(tmp_path, metadata=["when", "list"]), datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    assert (documents, dead.keys()) == ({"a": ("x", {"when": epoch, "list": "[]"})}, {"b"})
