@@ -17,6 +17,8 @@ from pipelines.formats import rows
 from pipelines.formats.limits import Budget, Unreadable, beyond
 from pipelines.formats.rows import Layout
 
+DELIMITERS = ";\t|,"
+"""What a header with a single column may be divided by in truth."""
 CHUNK_BYTES = 1 << 20
 _UNDECODED = re.compile("[\udc80-\udcff]")
 _MARK = "\U0010fffe"
@@ -124,7 +126,7 @@ def read_csv(stream: CsvStream, piece: Piece, layout: Layout, block_bytes: int, 
 
     Raises Unreadable at a record of more than `block_bytes`.
     """
-    columns = layout.check(csv_header(stream, delimiter))
+    columns = _columns(csv_header(stream, delimiter), layout)
     invalid = _InvalidRows()
     first = 1
     budget = Budget(layout.limits, piece.file.size)
@@ -146,6 +148,14 @@ def csv_header(stream: CsvStream, delimiter: str) -> list[str]:
         return next(filter(None, csv.reader(io.StringIO(text), delimiter=delimiter)), [])
     except csv.Error:
         raise Unreadable("expected a CSV header, found none that can be parsed") from None
+
+
+def _columns(header: list[str], layout: Layout) -> list[str]:
+    try:
+        return layout.check(header)
+    except Unreadable as error:
+        other = next((mark for mark in DELIMITERS if len(header) == 1 and mark in header[0]), None)
+        raise Unreadable(f"{error}; is source.delimiter {other!r}?" if other else str(error)) from None
 
 
 def _csv_batches(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
+from pipelines.content.source import Listing, ignored
 from pipelines.errors import SourceError, SourceMissing
 from pipelines.formats import csv, jsonl, parquet, rows, suffixes, text
 from pipelines.formats.apart import decoded_apart
@@ -42,7 +43,11 @@ class FileSource:
         return self.spec.uri
 
     def files(self) -> list[SourceFile]:
-        """All files, sorted by path. Raises SourceMissing if there is no such place, SpecError if the source does not fit the files."""
+        """Those of `listing` that are read."""
+        return self.listing().files
+
+    def listing(self) -> Listing:
+        """All files. Raises SourceMissing if there is no such place, SpecError if the source does not fit the files."""
         try:
             files = listing.list_files(self.filesystem, self.base, self.pattern)
         except FileNotFoundError as error:
@@ -53,7 +58,8 @@ class FileSource:
             listing.check_suffixes(files)
         known = [file for file in files if suffixes.format_of(file.path, self.spec.format)]
         self._check_spec(known)
-        return known
+        others = (file.path for file in files if not suffixes.format_of(file.path, self.spec.format))
+        return Listing(known, ignored("".join(suffixes.split_suffixes(path)) for path in others))
 
     def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
         """Read off the first file that can be read and has the columns; strings if none does."""

@@ -8,6 +8,7 @@ import lance
 import pyarrow as pa
 
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
+from pipelines.content.source import Listing
 from pipelines.errors import SourceMissing
 from pipelines.fingerprint import fingerprint
 from pipelines.formats import rows
@@ -41,6 +42,10 @@ class LanceSource:
     def files(self) -> list[SourceFile]:
         """The fragments in the order of the table."""
         return sorted(_fragment_file(fragment.metadata.to_json()) for fragment in self._table().get_fragments())
+
+    def listing(self) -> Listing:
+        """The same: all of them are read."""
+        return Listing(self.files())
 
     def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
         """Read off the table's schema; a column that it does not have counts as a string."""

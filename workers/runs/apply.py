@@ -256,6 +256,7 @@ class _Application:
             generations=generations,
             notes=notes(state),
             pin=state.pin,
+            ignored=dict(state.table(subject).listed.ignored),
             **spent,
         )
         session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})

@@ -39,6 +39,7 @@ def nothing_to_do(state: State) -> Result:
         gates=_gates(built),
         notes=notes(state),
         pin=state.pin,
+        ignored=dict(state.table(target).listed.ignored),
         failed=_failed(built, corpus.summary()),
     )
 
