@@ -8,6 +8,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.spec.declared import MetadataType
+
 BAD_VALUE = (ValueError, TypeError, OverflowError, LookupError, pa.ArrowNotImplementedError)
 """What Arrow and orjson raise on values that do not fit, are not UTF-8, are nested too deep, or have a time zone that nobody knows.
 
@@ -53,12 +55,43 @@ def _words(type_: pa.DataType) -> str:
 def _cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
     if pa.types.is_nested(column.type):
         column = pa.array([None if value is None else json_text(value) for value in column.to_pylist()], pa.string())
+    _check_kinds(column.type, type_)
+    if _kind(column.type) == "text" and _kind(type_) != "text":
+        column = column.cast(pa.string())
+        column = pc.if_else(pc.equal(column, ""), None, column)  # CSV has no other null
+        if pa.types.is_timestamp(type_):
+            column = _points_in_time(column, type_)
     result = column.cast(options=pc.CastOptions(target_type=type_, allow_time_truncate=True))
     # Readers take the bytes of a file for UTF-8 unseen.
     result.validate(full=True)
     if pa.types.is_temporal(type_):
         pc.min_max(result).as_py()  # raises where one is of no year that Python has: readers could not convert it
     return result
+
+
+def _check_kinds(type_: pa.DataType, target: pa.DataType) -> None:
+    """Raises TypeError where Arrow has a cast, but the value would not be the same: a number is no point in time, and no truth."""
+    if _kind(type_) not in (_kind(target), "text", "null") and _kind(target) != "text":
+        raise TypeError(f"expected {target}, found {type_}")
+
+
+def _kind(type_: pa.DataType) -> str:
+    kinds = pa.types
+    if kinds.is_boolean(type_):
+        return "bool"
+    if kinds.is_integer(type_) or kinds.is_floating(type_) or kinds.is_decimal(type_):
+        return "number"
+    return "null" if kinds.is_null(type_) else "time" if kinds.is_temporal(type_) else "text"
+
+
+def _points_in_time(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Strings with a zone, or all without one: where the column is in UTC, so are they."""
+    try:
+        return column.cast(type_)
+    except pa.ArrowInvalid:
+        if type_.tz != "UTC":
+            raise
+        return column.cast(pa.timestamp("us")).cast(type_)
 
 
 def json_text(value: object) -> str:
@@ -95,6 +128,8 @@ def json_column(values: Sequence[Any], type_: pa.DataType, label: str, allowed: 
         if type(value) not in accepted:
             problems.setdefault(row, f"{label}: expected a string or a number, found {type(value).__name__}")
     usable = [value if type(value) in accepted else None for value in values]
+    if not pa.types.is_string(type_) and set(map(type, usable)) <= {str, type(None)}:
+        return cast_column(pa.array(usable, pa.string()), type_, label, problems)
     if pa.types.is_string(type_):
         return pa.array([_json_string(row, value, label, problems) for row, value in enumerate(usable)], type_)
     return _cast_each(map(_scalar, usable), type_, label, problems)
@@ -141,6 +176,20 @@ def _is_zone(name: str) -> bool:
     return True
 
 
-def metadata_struct(names: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.StructType:
-    """The metadata type of columns with `types`, in the order of `names`."""
-    return pa.struct([metadata_field(name, types[name]) for name in names])
+DECLARED: Mapping[MetadataType, pa.DataType] = {
+    "string": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", "UTC"),
+    "date": pa.date32(),
+}
+"""The columns of the types that a spec may declare."""
+
+
+def metadata_struct(declared: Mapping[str, MetadataType], types: Mapping[str, pa.DataType]) -> pa.StructType:
+    """The metadata type of columns as a spec declares them; those of `auto` have `types`, or else are strings."""
+    return pa.struct(
+        pa.field(name, DECLARED[kind]) if kind in DECLARED else metadata_field(name, types.get(name, pa.string()))
+        for name, kind in declared.items()
+    )

@@ -62,19 +62,20 @@ class FileSource:
         return Listing(known, ignored("".join(suffixes.split_suffixes(path)) for path in others))
 
     def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
-        """Read off the first file that can be read and has the columns; strings if none does."""
-        names = self.spec.metadata
-        if not names:
+        """As declared; what is not, read off the first file that can be read and has the columns, strings if none does."""
+        declared = self.spec.metadata
+        if not declared:
             return None
-        for file in files:
+        undeclared = {name for name, kind in declared.items() if kind == "auto"}
+        for file in files if undeclared else ():
             try:
                 with _reading():
                     types = self._types(file)
             except Unreadable:
                 continue
-            if types.keys() >= set(names):
-                return metadata_struct(names, types)
-        return metadata_struct(names, dict.fromkeys(names, pa.string()))
+            if types.keys() >= undeclared:
+                return metadata_struct(declared, types)
+        return metadata_struct(declared, {})
 
     def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
         """Parquet is cut at row groups and uncompressed JSON lines at bytes; other files stay whole."""

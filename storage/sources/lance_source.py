@@ -49,10 +49,10 @@ class LanceSource:
 
     def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
         """Read off the table's schema; a column that it does not have counts as a string."""
-        names = self.spec.metadata
+        declared = self.spec.metadata
         schema = self._table().schema
-        types = {name: schema.field(name).type if name in schema.names else pa.string() for name in names}
-        return metadata_struct(names, types) if names else None
+        types = {name: schema.field(name).type for name in declared if name in schema.names}
+        return metadata_struct(declared, types) if declared else None
 
     def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
         """Whole fragments, so many that a shard has about `target_bytes`: fragments are not cut."""

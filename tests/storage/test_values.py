@@ -1,6 +1,7 @@
 """A value is kept exactly, or costs itself: it never becomes another value, and never costs what is beside it."""
 
 import datetime
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,41 @@ def test_a_time_zone_that_nobody_knows_is_utc_and_costs_its_row_in_a_list(tmp_pa
     pq.write_table(pa.table({"id": ["a", "b"], "text": ["x"] * 2, "when": when, "list": nested}), tmp_path / "a.parquet")
     (documents, dead), epoch = read(tmp_path, metadata=["when", "list"]), datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
     assert (documents, dead.keys()) == ({"a": ("x", {"when": epoch, "list": "[]"})}, {"b"})
+
+
+TYPES = {"i": "int", "f": "float", "b": "bool", "t": "timestamp", "d": "date", "s": "string"}
+ODD = {"i": ["20.5", "x"], "f": ["true", "x"], "b": ["2", "x"], "t": ["12", "soon"], "d": ["1", "2024-13-01"], "s": []}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_metadata_has_the_types_that_are_declared_in_every_format(tmp_path: Path, suffix: str) -> None:
+    day = datetime.datetime(2024, 2, 29, tzinfo=datetime.UTC)
+    expected = {"i": 20, "f": 3.0, "b": True, "t": day, "d": day.date(), "s": "007"}
+    values = {"i": "20", "f": "3", "b": "true", "t": "2024-02-29", "d": "2024-02-29", "s": "007"}
+    rows = [{"id": "good", "text": "x", **values}, {"id": "null", "text": "x", **dict.fromkeys(values, "")}]
+    rows += [{"id": f"{name}{n}", "text": "x", **values, name: odd} for name, odds in ODD.items() for n, odd in enumerate(odds)]
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    elif suffix == "csv":
+        (tmp_path / "a.csv").write_text("\n".join(",".join(row) for row in [list(rows[0]), *(list(row.values()) for row in rows)]))
+    else:
+        (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    documents, dead = read(tmp_path, metadata=TYPES)
+    assert documents == {"good": ("x", expected), "null": ("x", {**dict.fromkeys(expected), "s": ""})}
+    assert dead.keys() == {row["id"] for row in rows[2:]}
+
+
+def test_a_value_of_another_kind_is_no_number_and_no_time(tmp_path: Path) -> None:
+    rows = [{"i": True}, {"f": False}, {"b": 1}, {"t": 1_700_000_000}, {"d": 19_000}]
+    lines = [{"id": f"bad-{n}", "text": "x", **row} for n, row in enumerate(rows)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [*lines, {"id": "good", "text": "x", "i": 7, "f": 7, "b": False, "s": 7}])))
+    when = pa.array([datetime.datetime(2024, 1, 1, 12)], pa.timestamp("ns"))
+    pq.write_table(
+        pa.table({"id": ["p"], "text": ["x"], "t": when, "d": when, "i": [2.0], "f": [2]} | {"b": [None], "s": [1.5]}),
+        tmp_path / "b.parquet",
+    )
+    documents, dead = read(tmp_path, metadata=TYPES)
+    assert dead.keys() == {line["id"] for line in lines}
+    assert documents["good"][1] == {"i": 7, "f": 7.0, "b": False, "t": None, "d": None, "s": "7"}
+    noon = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
+    assert documents["p"][1] == {"i": 2, "f": 2.0, "b": None, "t": noon, "d": noon.date(), "s": "1.5"}

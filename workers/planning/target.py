@@ -69,7 +69,11 @@ class Target:
 
     def chunks_meta(self) -> dict[str, Any]:
         """What the chunk table records of itself."""
-        return {"chunker": self.chunker.identity, "declared": self.spec.chunking.model_dump(mode="json")}
+        return {
+            "chunker": self.chunker.identity,
+            "declared": self.spec.chunking.model_dump(mode="json"),
+            **self.spec.source.model_dump(include={"metadata"}, mode="json"),
+        }
 
     def generation_meta(self) -> dict[str, Any]:
         """What the generation's table records of itself."""
@@ -136,7 +140,8 @@ def _kept_chunker(collection: Collection, declared: CollectionSpec, model: Model
 
 
 def _chunking(chunker: Chunker, declared: CollectionSpec) -> str:
-    return fingerprint({"chunker": chunker.identity, "metadata": list(declared.source.metadata)})
+    metadata = declared.source.model_dump(include={"metadata"}, mode="json")
+    return fingerprint({"chunker": chunker.identity, **metadata})
 
 
 def _generation(collection: Collection, chunking: str, model: Model) -> Generation:
