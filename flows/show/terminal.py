@@ -55,6 +55,8 @@ def plan(made: Plan) -> None:
         console.print(f"  cost            about {money(made.cost.total, made.cost.currency)}, by what the last run held")
     if made.dead_letters:
         console.print(f"  dead letters    {made.dead_letters:,}")
+        for letter in made.reasons:
+            console.print(f"                  {letter.count:,}: {letter.reason} (as in {letter.file} {letter.id})", markup=False)
     if len(made.generations) > 1:
         _planned_generations(console, made)
     _notes(console, made.notes)

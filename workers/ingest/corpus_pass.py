@@ -128,7 +128,11 @@ class CorpusPass:
         return not any((settled.hold & new).any() for settled, new, _ in self._settled(self.ingest.version))
 
     def settle(self, version: int | None) -> Step:
-        """What must go from `version` of the chunk table, which has all inserts. Raises SourceError for a duplicate that is refused."""
+        """What must go from `version` of the chunk table, which has all inserts.
+
+        Raises SourceError for a duplicate that is refused, and if no file has the columns that the spec names.
+        """
+        self._check_columns()
         deleted = [_NOTHING]
         for settled, new, address in self._settled(version):
             self._count(settled, new)
@@ -138,6 +142,12 @@ class CorpusPass:
         self._deleted = np.sort(np.concatenate(deleted))
         written = self._deleted[self._deleted < self._first_new] if self._planned.rows else self._deleted
         return self._step(written, [])
+
+    def _check_columns(self) -> None:
+        """A mistake in the spec is not so many bad files."""
+        letters = [next((letter for letter in self._records[file.path].dead if letter.misfit), None) for file in self._files.read]
+        if letters and letters[0] and all(letters) and not self._files.kept:
+            raise SourceError(f"{letters[0].reason} (in {letters[0].file}; of {len(letters):,} files none has what the spec names)")
 
     def _settled(self, version: int | None) -> Iterator[tuple[Settled, np.ndarray, np.ndarray]]:
         """What holds, which rows are new, and the address of each row, part by part."""

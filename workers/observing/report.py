@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.content.documents import DeadLetter
 from pipelines.measures.gate import Gate
 from workers.observing.costs import Cost
 from workers.observing.workforce import NodeUse
@@ -107,6 +108,10 @@ class Plan:
     """Estimated from earlier runs, by the prices of the spec; None before the first, and without prices."""
     pin: "Pin | None" = None
     """What a rollback keeps readers on."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that are not read, as no format is known for them, by suffix."""
+    reasons: list[DeadLetter] = field(default_factory=list)
+    """The most frequent reasons of dead letters: the first letter of each, and the count of all."""
     failed: dict[str, int] = field(default_factory=dict)
     """`documents` that cannot be read, a lost file by what is in it; `stale`: of these, readers keep an older form; `of` so many."""
     unread: dict[str, int] | None = None
@@ -173,6 +178,8 @@ class Result:
     """For a person: what is not as one would expect."""
     pin: "Pin | None" = None
     """What a rollback keeps readers on."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that are not read, as no format is known for them, by suffix."""
     failed: dict[str, int] = field(default_factory=dict)
     """`documents` that could not be read or embedded, a lost file by what is in it; `stale`: of these, readers keep an older form; `of`."""
 

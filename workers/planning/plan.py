@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from pipelines.content.chunks import metadata_type
-from pipelines.content.documents import SourceShard, count_inputs
+from pipelines.content.documents import SourceShard, count_inputs, most_frequent
 from pipelines.spec.running import PricesSpec
 from workers.embedding.work import find_work
 from workers.ingest.corpus_pass import CorpusPass, CorpusSummary
@@ -24,6 +24,7 @@ from workers.planning.target import Target
 
 SHARD_BYTES = 16 << 20
 """Of files as they are stored: Parquet may hold ten times as much text."""
+REASONS_SHOWN = 3
 
 
 def begin_pass(state: TableState, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
@@ -43,7 +44,7 @@ def _metadata(state: TableState) -> pa.StructType | None:
     """The type in the table once there is one; a corpus cannot change it under its readers."""
     target = state.target
     if state.version is None:
-        return target.corpus.metadata_type(state.listed)
+        return target.corpus.metadata_type(state.listed.files)
     return metadata_type(target.store.open(target.chunk_table.name, state.version).schema)
 
 
@@ -61,6 +62,7 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
     change = classify_change(state, pending)
     main = summaries[subject.chunk_table.name]
     documents, chunks, files = counts(main)
+    dead = passes[subject.chunk_table.name].dead
     return Plan(
         collection=target.collection.name,
         generation=subject.generation.name,
@@ -72,11 +74,13 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         files=files,
         embed={unit: sum(generation.embed[unit] for generation in planned) for unit in ("contents", "chunks", "tokens")},
         reuse={"chunks": sum(generation.reuse["chunks"] for generation in planned)},
-        dead_letters=count_inputs(passes[subject.chunk_table.name].dead),
+        dead_letters=count_inputs(dead),
+        reasons=most_frequent(dead, REASONS_SHOWN),
         seconds=_together([generation.seconds for generation in planned]),
         pinned=pinned(state),
         pending=pending,
         pin=state.pin,
+        ignored=dict(state.table(subject).listed.ignored),
         identity=change.identity,
         generations=planned,
         failed={"documents": main.failed, "stale": main.stale, "of": main.total},
@@ -169,9 +173,14 @@ def notes(state: State) -> list[str]:
         for table in state.tables.values()
         if table.place and table.place != table.target.corpus.place
     ]
+    ignored = [
+        f"of no known format, and ignored: {table.listed.left_out} (source.format, or a narrower source.uri, tells what they are)"
+        for table in [state.table(state.live.subject)]
+        if table.listed.ignored
+    ]
     pinned = [f"{state.pin.summary}: `revector resume {state.live.subject.collection}` releases it"] if state.pin else []
     models = dict.fromkeys(note for target in state.live.targets for note in target.model.notes)
-    return [*pinned, *state.live.notes, *moved, *missing, *models]
+    return [*pinned, *state.live.notes, *moved, *missing, *ignored, *models]
 
 
 def _stopped(state: State) -> list[str]:

@@ -258,6 +258,7 @@ class _Application:
             notes=notes(state),
             pin=state.pin,
             unread={unit: sum(generation.unread[unit] for generation in generations) for unit in ALL_READ},
+            ignored=dict(state.table(subject).listed.ignored),
             **spent,
         )
         session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})

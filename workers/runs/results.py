@@ -40,6 +40,7 @@ def nothing_to_do(state: State) -> Result:
         notes=notes(state),
         pin=state.pin,
         failed=failures(corpus.summary(), built.lost if built else None),
+        ignored=dict(state.table(target).listed.ignored),
     )
 
 
