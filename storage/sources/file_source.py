@@ -90,7 +90,19 @@ class FileSource:
                 with _reading():
                     yield from self._read(piece, layout)
             except Unreadable as error:
-                yield rows.only_letters(piece.file, layout, [DeadLetter("file", piece.file.path, "", str(error))])
+                letter = DeadLetter("file", piece.file.path, "", str(error), documents=self._rows_in(piece.file))
+                yield rows.only_letters(piece.file, layout, [letter])
+
+    def _rows_in(self, file: SourceFile) -> int:
+        """The rows that the footer of a Parquet file names, a byte each at most: it may err. 0 where nothing says that."""
+        if self._format(file) != "parquet":
+            return 0
+        try:
+            with _reading(), self.filesystem.open(self._path(file), "rb") as raw:
+                (rows_there,) = decoded_apart(parquet.row_count, raw)
+        except Unreadable:
+            return 0
+        return min(rows_there, file.size)
 
     def _path(self, file: SourceFile) -> str:
         return f"{self.base}/{file.path}"
