@@ -1,10 +1,11 @@
 """An embedding space, and a model as it was found: what decides the vector of a text."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipelines.fingerprint import fingerprint
+from pipelines.spaces.seal import Seal
 from pipelines.spec.declared import ModelSpec
 
 Role = Literal["document", "query"]
@@ -73,6 +74,8 @@ class Model:
     """Put before every query. Not in the space: no stored vector depends on it."""
     tokenizer_file: str | None
     """Its `tokenizer.json`; None for the stand-in."""
+    seal: Seal = field(default_factory=dict, compare=False, repr=False)
+    """Of its folder, just before the hashes of the space were taken; empty for the stand-in."""
 
     def prompt(self, role: Role) -> str:
         """What is put before a text."""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,8 +177,7 @@ class Stack:
 
 
 def _load_modules(model: Model, device: str) -> Any:
-    if model.folder is None or not Path(model.folder).is_dir():
-        raise ModelError(f"expected the model at {model.folder}, found none: resolve it on the machine that loads it")
+    assert model.folder is not None
     disable_progress_bar()  # of loading weights: it would break into what a person reads
     try:
         with whole_weights(model.folder):
@@ -204,7 +202,15 @@ def _load_modules(model: Model, device: str) -> Any:
     if isinstance(stack[-1], Normalize):
         del stack[-1]
     stack.max_seq_length = model.space.max_tokens
+    _own(stack)
     return stack.eval()
+
+
+def _own(stack: torch.nn.Module) -> None:
+    """Copy what is still a view of the mapped file: whoever writes into that would change a model that runs, or end its process."""
+    for tensor in chain(stack.parameters(), stack.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def _prompt_length(modules: Any, prompt: str) -> int | None:
