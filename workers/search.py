@@ -9,7 +9,7 @@ from pipelines.spec.declared import ModelSpec
 from storage.collection import Collection
 from storage.history.bridges import read_bridge
 from storage.history.catalog import published
-from storage.reading.filters import Condition
+from storage.reading.filters import Where
 from storage.reading.published import search_vectors
 from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
@@ -19,7 +19,7 @@ def search(
     collection: Collection,
     query: str,
     k: int = 10,
-    where: Sequence[Condition] = (),
+    where: Where = (),
     models: Sequence[ModelSpec] = (),
     bridge: bool = False,
 ) -> list[dict[str, Any]]:
