@@ -90,7 +90,6 @@ class Steps:
         self._worn = worn
         self._at = datetime.now(UTC)
         self._tables: list[TableUpkeep] = []
-        self._before: dict[str, int] = {}
         self._published: int | None = None
         self._given_up: list[int] = []
         self._removed: list[str] = []
@@ -116,7 +115,6 @@ class Steps:
 
     def begin(self, session: Session) -> None:
         self._session = session
-        self._before = {table: int(self._store.open(table).version) for table in tables_of(self._collection)}
 
     def tend(self) -> None:
         """Write tables anew that have many small or worn fragments, and bring the indexes up to date. The rows stay the same."""
@@ -206,8 +204,8 @@ class Steps:
     def check(self) -> None:
         """Raises StorageError unless the tables' folders hold what is kept, and nothing else."""
         self._session.account.tell("check")
-        tables = tables_of(self._collection)
-        self._checked = sum(check_erased(self._store, table) for table in tables)
+        needed, finished = needed_versions(self._collection)
+        self._checked = sum(check_erased(self._store, table, needed[table] | finished[table]) for table in tables_of(self._collection))
         here = published(self._collection)
         self._store.open(here.generation, here.version)
 
@@ -256,8 +254,7 @@ class Steps:
         if not self._store.has(table):
             return version
         latest = int(self._store.open(table).version)
-        same = version == self._before[table] or unchanged(self._store, table, version, latest)
-        return latest if same else version
+        return latest if unchanged(self._store, table, version, latest) else version
 
     def _unused(self) -> list[str]:
         if self._chunk_table is None:
