@@ -49,6 +49,8 @@ class DeadLetter:
     reason: str
     count: int = 1
     """Inputs that it stands for."""
+    documents: int = 0
+    """That the file says to hold, of one that cannot be read; 0 where it does not say."""
 
     @property
     def capped(self) -> bool:

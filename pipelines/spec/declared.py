@@ -97,7 +97,9 @@ class GatesSpec(SpecTable):
     """When a built version may be published."""
 
     max_failed: float = Field(default=0.01, ge=0, le=1)
-    """The largest share of dead letters, of all that there is to embed."""
+    """The largest share of documents, of all, that cannot be read or embedded; a lost file counts as the documents in it."""
+    max_removed: float = Field(default=0.5, ge=0, le=1)
+    """The largest share of the documents that readers have that an update may take away; 1: all, also where nothing is found any more."""
     min_cosine: float = Field(default=0.99, ge=-1, le=1)
     """The least cosine of a stored vector to one that is made again of its text; at most 200 are."""
     min_index_recall: float = Field(default=0.95, ge=0, le=1)

@@ -85,7 +85,7 @@ def test_what_a_person_chose_stays_published_and_current(workplace: Workplace) -
     workplace.spec(model=OTHER)
     second = workplace.update().generation
     before = workplace.published()
-    rollback("docs", workplace.config, why="worse")
+    promote("docs", first, workplace.config, why="better after all")
     assert workplace.update().status in {"nothing", "published"}
     workplace.write("a.parquet", documents(25))
     done = workplace.update()
@@ -95,7 +95,7 @@ def test_what_a_person_chose_stays_published_and_current(workplace: Workplace) -
     promote("docs", second, workplace.config)  # was kept current meanwhile
     assert len(workplace.texts()) == 25
     assert before.num_rows == 20
-    assert [action for action, _ in actions(workplace)] == ["publish", "publish", "rollback", "update", "promote"]
+    assert [action for action, _ in actions(workplace)] == ["publish", "publish", "promote", "update", "promote"]
     workplace.write("a.parquet", documents(26))
     assert workplace.update().generation == second
     assert len(workplace.texts()) == 26

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.measures.gate import Gate
+from storage.history.decisions import Pin
 from workers.observing.costs import Cost
 from workers.observing.workforce import NodeUse
 
@@ -12,7 +13,8 @@ Change = Literal["none", "data", "chunking", "model", "metadata"]
 Stage = Literal["read", "reuse", "embed", "index", "gates", "publish", "compact", "clean up", "check"]
 Role = Literal["main", "served", "candidate"]
 """Of a live generation. `main`: what a run publishes. `served`: what readers have until then. `candidate`: kept beside them."""
-Status = Literal["published", "partial", "built", "nothing"]
+Status = Literal["published", "partial", "built", "pinned", "nothing"]
+"""`partial`: published, with dead letters. `built`: a gate failed. `pinned`: a rollback keeps readers where they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,10 @@ class Plan:
     """For a person: what is not as one would expect."""
     cost: Cost | None = None
     """Estimated from earlier runs, by the prices of the spec; None before the first, and without prices."""
+    pin: Pin | None = None
+    """What a rollback keeps readers on."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """`documents` that cannot be read, a lost file by what is in it; `of` so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,10 @@ class Result:
     """All that were brought up to date."""
     notes: list[str] = field(default_factory=list)
     """For a person: what is not as one would expect."""
+    pin: Pin | None = None
+    """What a rollback keeps readers on."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """`documents` that could not be read or embedded, a lost file by what is in it; `of` so many."""
 
     @property
     def exit_code(self) -> int:

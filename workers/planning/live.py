@@ -8,7 +8,7 @@ from pipelines.errors import ModelError, RevectorError
 from pipelines.spaces.known import model_of
 from pipelines.spec.declared import ModelSpec
 from storage.history.catalog import Publication
-from storage.history.promotion import decided_against
+from storage.history.decisions import decided_against, pinning
 from storage.sources.opening import open_source
 from storage.store.lance import table_meta
 from workers.observing.report import Role
@@ -58,11 +58,15 @@ def live_generations(target: Target, history: Sequence[Publication]) -> Live:
     here = history[-1] if history else None
     if here is None or here.generation == target.generation.name:
         return Live(target, None, _distinct(others, target))
-    choice = decided_against(history, target.generation.name)
+    pinned = pinning(history)
+    choice = pinned or decided_against(history, target.generation.name)
     if choice is not None:
         try:
             served = _served(target, here)
         except RevectorError as error:  # nothing else may take its place
+            if pinned:
+                note = f"what readers are pinned to is served as it is, and not updated: {error}"
+                return Live(target, None, _distinct(others, target), (note,))
             remedy = f"{choice.who} chose {here.generation}: `revector promote` another one if that cannot come back"
             raise ModelError(f"{error} ({remedy})") from None
         note = f"{here.generation} stays published, as {choice.who} chose; `revector promote` publishes {target.generation.name}"

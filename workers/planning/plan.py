@@ -18,6 +18,7 @@ from workers.observing.report import Plan, PlannedGeneration, Progress, Report, 
 from workers.planning.calibration import Calibration, calibrate
 from workers.planning.changes import classify_change
 from workers.planning.live import Live
+from workers.planning.objections import objections
 from workers.planning.state import State, TableState, pinned, read_state
 from workers.planning.target import Target
 
@@ -28,7 +29,6 @@ SHARD_BYTES = 16 << 20
 def begin_pass(state: TableState, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
     """A pass over what must be read, and its shards in the order in which they go."""
     target = state.target
-    source = target.spec.source
     table, version = target.chunk_table, state.version
     again = {file.path for file in state.files.read} & state.known.keys()
     fragments = table.fragments_by_file(version, again) if version is not None and again else {}
@@ -36,7 +36,7 @@ def begin_pass(state: TableState, *, stage: bool) -> tuple[CorpusPass, list[Sour
     narrow = not stage or version is not None
     ingest = Ingest(target.corpus, target.chunker, table, version, fragments, _metadata(state), stage, narrow)
     shards = list(target.corpus.shards(state.files.read, SHARD_BYTES))
-    return CorpusPass(ingest, state.files, state.known, source.duplicates == "error", source.duplicates == "last"), shards
+    return CorpusPass(ingest, state.files, state.known, target.spec.source), shards
 
 
 def _metadata(state: TableState) -> pa.StructType | None:
@@ -74,9 +74,11 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         seconds=_together([generation.seconds for generation in planned]),
         pinned=pinned(state),
         pending=pending,
+        pin=state.pin,
         identity=change.identity,
         generations=planned,
-        notes=[*notes(state), *_stopped(state)],
+        failed={"documents": summaries[subject.chunk_table.name].failed, "of": summaries[subject.chunk_table.name].total},
+        notes=[*notes(state), *objections(state, state.table(subject), passes[subject.chunk_table.name]), *_stopped(state)],
         cost=_estimate(planned, measured, subject.spec.prices),
     )
 
@@ -139,11 +141,17 @@ def _derived(live: Live, target: Target) -> bool:
 def notes(state: State) -> list[str]:
     """For a person: what is not as the spec and the corpus alone would have it."""
     missing = [
-        f"{table.target.spec.source.uri} is not there any more: built from the {len(table.known):,} files as they were read last"
+        f"{table.target.spec.source.uri} is not there any more, or empty: built from the {len(table.known):,} files as they were read last"
         for table in state.tables.values()
         if table.missing
     ]
-    return [*state.live.notes, *missing]
+    moved = [
+        f"documents were read from {table.place} until now, and are from {table.target.corpus.place} from here on: all files are read again"
+        for table in state.tables.values()
+        if table.place and table.place != table.target.corpus.place
+    ]
+    pinned = [f"{state.pin.summary}: `revector resume {state.live.subject.collection}` releases it"] if state.pin else []
+    return [*pinned, *state.live.notes, *moved, *missing]
 
 
 def _stopped(state: State) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.chunking.chunker import Chunker
@@ -38,11 +38,19 @@ class Target:
     def store(self) -> Store:
         return self.collection.store
 
+    def allowing_removal(self) -> "Target":
+        """The same, where a person has confirmed that any number of documents may go."""
+        gates = self.spec.gates.model_copy(update={"max_removed": 1.0})
+        return replace(self, spec=self.spec.model_copy(update={"gates": gates}))
+
     @property
     def reading(self) -> str:
-        """Identity of how files become documents: when it changes, every file must be read again."""
+        """Identity of how files become documents: when it changes, every file must be read again.
+
+        The place is part of it: a file of the same name, size and times elsewhere is another file.
+        """
         source = self.spec.source.model_dump(include={"id", "text", "metadata", "format", "duplicates"}, mode="json")
-        return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json")})
+        return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json"), "place": self.corpus.place})
 
     @property
     def chunking(self) -> str:

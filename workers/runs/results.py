@@ -2,6 +2,7 @@
 
 from pipelines.measures.gate import Gate
 from storage.history.built import Built
+from workers.ingest.corpus_pass import CorpusSummary
 from workers.observing.account import Tally
 from workers.observing.report import BuiltGeneration, Result, Role, Status
 from workers.planning.plan import begin_pass, counts, notes
@@ -37,7 +38,14 @@ def nothing_to_do(state: State) -> Result:
         tokens_per_second=0.0,
         gates=_gates(built),
         notes=notes(state),
+        pin=state.pin,
+        failed=_failed(built, corpus.summary()),
     )
+
+
+def _failed(built: Built | None, summary: CorpusSummary) -> dict[str, int]:
+    lost, total = built.lost if built and built.lost else (summary.failed, summary.total)
+    return {"documents": lost, "of": total}
 
 
 def _gates(built: Built | None) -> list[Gate]:
