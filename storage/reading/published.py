@@ -13,7 +13,7 @@ from pipelines.errors import NotFound
 from pipelines.measures.bridge import Bridge
 from storage.collection import Collection
 from storage.history.bridges import read_bridge
-from storage.history.catalog import Publication, published
+from storage.history.catalog import Publication, is_there, published_there
 from storage.reading.filters import Where, filter_of
 from storage.reading.neighbours import NOWHERE, nearest
 from storage.store.lance import Store, scan_table, table_meta, take
@@ -63,7 +63,7 @@ def open_published(root: str, name: str) -> Published:
     import lancedb  # takes seconds: only who opens a table pays for it
 
     store = Store(root)
-    publication = published(Collection(store, name))
+    publication = published_there(Collection(store, name))
     table = lancedb.connect(store.root, storage_options=store.options).open_table(publication.generation)
     table.checkout(publication.version)
     return Published(table, space_of(store, publication), publication, store)
@@ -101,10 +101,12 @@ def compare_versions(store: Store, publications: Sequence[Publication], a: int, 
 
 
 def _rows(store: Store, publications: Sequence[Publication], version: int) -> pa.Table:
-    matching = [row for row in publications if row.version == version]
+    kept = [row for row in publications if not row.removed and is_there(store, row)]
+    matching = [row for row in kept if row.version == version]
     if not matching:
-        known = sorted({row.version for row in publications})
-        raise NotFound(f"expected one of the published versions {', '.join(map(str, known)) or '(none)'}, found {version}")
+        known = sorted({row.version for row in kept})
+        once = ", which is no longer in the store" if any(row.version == version for row in publications) else ""
+        raise NotFound(f"expected one of the published versions {', '.join(map(str, known)) or '(none)'}, found {version}{once}")
     return scan_table(store.open(matching[-1].generation, version), ("chunk_id", "doc_id", "row_hash"))
 
 

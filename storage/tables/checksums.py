@@ -8,6 +8,7 @@ from lance import LanceDataset
 
 from pipelines.content.settling import halves
 from pipelines.errors import Conflict
+from pipelines.fingerprint import fingerprint
 from storage.store.lance import scan_batches
 
 Checksum = tuple[int, int, int]
@@ -33,6 +34,14 @@ def remainder(rows: Checksum, others: Checksum) -> Checksum:
     return count, first % 2**64, second % 2**64
 
 
+def commit_of(dataset: LanceDataset) -> str:
+    """Names the rows that a version has, and the files that they are in: of two versions of one number it tells which is which.
+
+    A number is used again where a table was restored from a copy that is older. To index rows changes nothing here.
+    """
+    return fingerprint({"files": sorted(key.decode() for key in _by_files(dataset))})
+
+
 def same_rows(one: LanceDataset, other: LanceDataset) -> bool:
     """Whether two versions of a table hold the same rows, in whichever order. What both have in the same files is not read."""
     ours, theirs = _by_files(one), _by_files(other)
@@ -43,8 +52,11 @@ def same_rows(one: LanceDataset, other: LanceDataset) -> bool:
 
 def _by_files(dataset: LanceDataset) -> dict[bytes, Any]:
     """The fragments by what their live rows are read from: files of data, and one of deletions. Each file is written once."""
-    described = [(fragment, fragment.metadata.to_json()) for fragment in dataset.get_fragments()]
-    return {orjson.dumps([[file["path"] for file in said["files"]], said["deletion_file"]]): fragment for fragment, said in described}
+    kept = {}
+    for fragment in dataset.get_fragments():
+        deletions = fragment.metadata.deletion_file
+        kept[orjson.dumps([[file.path for file in fragment.metadata.files], deletions and deletions.json()])] = fragment
+    return kept
 
 
 def own_latest(dataset: LanceDataset, before: int) -> LanceDataset:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipelines.spec.declared import RetentionSpec
 from storage.collection import Collection, is_generation, own_part
 from storage.history.built import find_built, forget_built, keep_built
-from storage.history.catalog import Publication, current, give_up, publications, publish, published, retire
+from storage.history.catalog import Publication, current, give_up, identified, is_there, publications, publish, published, retire
 from storage.history.fence import forget
 from storage.tables.chunk_table import ChunkTable
 from storage.tables.generations import generations
@@ -246,8 +246,12 @@ class Steps:
         )
 
     def _moved(self, row: Publication) -> Publication:
+        if not is_there(self._store, row):
+            return row
         version, chunk_version = self._now(row.generation, row.version), self._now(row.chunk_table, row.chunk_version)
-        return replace(row, version=version, chunk_version=chunk_version)
+        if (version, chunk_version) == (row.version, row.chunk_version):
+            return row
+        return identified(self._store, replace(row, version=version, chunk_version=chunk_version))
 
     def _now(self, table: str, version: int) -> int:
         """The latest version of a table if it holds the same rows as `version`, else that."""
