@@ -195,6 +195,15 @@ class ChunkTable:
             if int(name.removesuffix(".parquet")) > version:
                 self.collection.store.objects.delete(f"{self._folder}/{name}")
 
+    def older_lists(self) -> list[str]:
+        """The names of file lists that are no longer read: all but the newest."""
+        return self._lists()[:-1]
+
+    def forget_older_lists(self) -> None:
+        """Remove them: they have names of files that are gone."""
+        for name in self.older_lists():
+            self.collection.store.objects.delete(f"{self._folder}/{name}")
+
     def forget_files(self) -> None:
         """Remove all file lists: those of a table that is no more would be taken for those of one that is made anew."""
         self.collection.store.objects.remove(self._folder)

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from lance import LanceDataset
 from lance.dataset import Tags
 from lance.optimize import Compaction
 
-from flows import drop, history, maintain, promote, rollback, search
+from flows import drop, history, maintain, promote, rollback, search, status
 from pipelines.errors import Conflict, NotFound, RevectorError, SpecError, StorageError
 from pipelines.spec.declared import RetentionSpec
 from storage import open_published, who
@@ -592,3 +593,32 @@ def test_every_published_version_bears_its_tag_again_after_maintenance(workplace
     maintain(config=workplace.config)
     held = {row.version for row in publications(Collection(store, "docs"))}
     assert {tag["version"] for tag in lance.dataset(store.uri(name)).tags.list().values()} == held
+
+
+def test_an_erasure_leaves_no_id_and_no_name_of_a_file_in_the_records(workplace: Workplace) -> None:
+    """But for what the newest run could not read, which is in the corpus."""
+    workplace.spec(rest="gates = { max_failed = 1.0, max_removed = 1.0 }")
+    workplace.write("a.parquet", documents(*range(20)))
+    workplace.write("b-secret.parquet", {"d1": "the id of another", "d-secret": "text"})
+    (workplace.root / "data" / "c-secret.parquet").write_bytes(b"no parquet")
+    workplace.apply()
+    workplace.remove("b-secret.parquet")
+    workplace.apply()
+    workplace.remove("c-secret.parquet")
+    (workplace.root / "data" / "d-broken.parquet").write_bytes(b"no parquet")
+    workplace.apply()
+
+    def naming(name: str) -> set[str]:
+        named = set()
+        for key, data in files(workplace).items():
+            lists = pq.read_table(pa.BufferReader(data)).to_pylist() if key.endswith(".parquet") else ""
+            if name.encode() in data or name in str(lists):
+                named.add(key)
+        return named
+
+    assert any("/runs/" in key for key in naming("secret"))
+    assert any("/files/" in key for key in naming("secret"))
+    maintain(config=workplace.config, erase=True)
+    assert naming("secret") == set()
+    assert [letter["file"] for letter in status("docs", workplace.config)["collections"][0]["letters"]] == ["d-broken.parquet"]
+    assert workplace.apply().status == "partial"

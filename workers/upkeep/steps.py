@@ -25,6 +25,7 @@ from storage.upkeep.maintenance import (
     remove_versions,
     unchanged,
 )
+from storage.upkeep.records import check_names, forget_names
 from storage.upkeep.retention import (
     given_up,
     idle_lists,
@@ -176,6 +177,9 @@ class Steps:
             if all_else:
                 self._freed += remove_all_else(dataset)
         self.remove_tables()
+        if all_else:
+            self._session.fence.check()
+            forget_names(self._collection)
         for run in old_receipts(self._collection):
             store.objects.remove(run.key("shards"))
         for token in idle_tokens(self._collection):
@@ -202,9 +206,10 @@ class Steps:
             chunks.forget_files()
 
     def check(self) -> None:
-        """Raises StorageError unless the tables' folders hold what is kept, and nothing else."""
+        """Raises StorageError unless the tables' folders hold what is kept, and nothing else, and the records no names of what is not."""
         self._session.account.tell("check")
         needed, finished = needed_versions(self._collection)
+        check_names(self._collection)
         self._checked = sum(check_erased(self._store, table, needed[table] | finished[table]) for table in tables_of(self._collection))
         here = published(self._collection)
         self._store.open(here.generation, here.version)
