@@ -9,7 +9,8 @@ from typing import Any
 
 from pipelines.errors import NotFound
 from pipelines.spec.declared import CollectionSpec
-from storage.reading.completeness import Checksum, checksum, document_keys, fragments_since, missing_documents, remainder
+from storage.reading.completeness import document_keys, fragments_since, missing_documents
+from storage.tables.checksums import Checksum, checksum, remainder
 from storage.tables.version import Version
 from workers.embedding.encoding import Encoding
 

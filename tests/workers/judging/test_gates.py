@@ -24,12 +24,12 @@ from pipelines.spec.parsing import load_spec
 from storage.collection import Collection
 from storage.history.catalog import current
 from storage.reading import neighbours
-from storage.reading.completeness import Checksum, checksum, remainder
 from storage.reading.neighbours import to_numpy
 from storage.reading.versions import version_of
 from storage.store.commit import Change, commit
 from storage.store.lance import ROW_ADDRESS, scan_table, table_meta
 from storage.tables import index
+from storage.tables.checksums import Checksum, checksum, remainder
 from storage.tables.version import Version
 from tests.conftest import Workplace
 from workers.embedding import embed_shard
