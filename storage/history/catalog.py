@@ -116,7 +116,7 @@ SCHEMA = pa.schema([(field.name, _ARROW[field.type]) for field in fields(Publica
 def all_publications(store: Store) -> list[Publication]:
     """The publications of all collections of a store, by collection, oldest first."""
     catalog = _open(store)
-    rows = [Publication(**row) for row in catalog.to_table().to_pylist()] if catalog else []
+    rows = _rows(catalog) if catalog else []
     return sorted(rows, key=lambda row: (row.collection, row.epoch))
 
 
@@ -235,7 +235,7 @@ def _change(store: Store, change: Callable[[list[Publication]], list[Publication
     deadline, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE
     while True:
         catalog = _open(store) or _create(store)
-        rows = [Publication(**row) for row in catalog.to_table().to_pylist()]
+        rows = _rows(catalog)
         changed = change(rows)
         if changed == rows and not always:
             return
@@ -255,6 +255,12 @@ def _change(store: Store, change: Callable[[list[Publication]], list[Publication
                 failure = store_failure(error) or error
                 raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {failure}: run again") from error
         return
+
+
+def _rows(catalog: LanceDataset) -> list[Publication]:
+    """What this version knows of each row: a newer one may have made the catalog."""
+    known = [name for name in catalog.schema.names if name in SCHEMA.names]
+    return [Publication(**row) for row in catalog.to_table(columns=known).to_pylist()]
 
 
 def _open(store: Store) -> LanceDataset | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pipelines.errors import Conflict, GateFailed, NotFound
 from storage.collection import Collection
 from storage.history.built import Built, find_built
-from storage.history.catalog import Action, Publication, current, kept_publications, publications, publish, published
+from storage.history.catalog import Action, Publication, current, is_there, publications, publish, published
 from storage.history.declaration import declaration
 from storage.store.lance import Store
 from storage.tables.generations import generations, named
@@ -64,11 +64,11 @@ def promote(collection: Collection, name: str, why: str = "", force: bool = Fals
     known = {row.generation for row in history} | {generation.name for generation in generations(collection)}
     generation = named(collection, known, name)
     built = find_built(collection, generation)
-    earlier = [row for row in kept_publications(collection) if row.generation == generation]
+    earlier = _newest_there(collection, [row for row in history if row.generation == generation])
     if not force:
         _check_current(collection, generation, built, here)
-    if here and earlier and (built is None or earlier[-1].version >= built.publication.version):
-        return repoint(collection.store, here, earlier[-1], "promote", why)
+    if here and earlier and (built is None or earlier.version >= built.publication.version):
+        return repoint(collection.store, here, earlier, "promote", why)
     if built is None:
         raise NotFound(f"expected a finished generation, found none of {generation}: run `revector apply {collection}`")
     if not force:
@@ -124,8 +124,12 @@ def rollback(collection: Collection, why: str = "", to: int | None = None) -> Pu
             f"expected a publication of {collection} before version {here.version}, found none: `revector history {collection}` lists "
             "what there was; a corpus that is right again, `revector apply` brings to readers"
         )
-    kept = [row for row in kept_publications(collection) if row.epoch < here.origin]
-    return repoint(collection.store, here, (kept or before)[-1], "rollback", why)
+    return repoint(collection.store, here, _newest_there(collection, before) or before[-1], "rollback", why)
+
+
+def _newest_there(collection: Collection, rows: Sequence[Publication]) -> Publication | None:
+    """Of publications, oldest first, the newest whose tables are in the store. To ask that of all of them would take long."""
+    return next((row for row in reversed(rows) if not row.removed and is_there(collection.store, row)), None)
 
 
 def _of_version(here: Publication, history: Sequence[Publication], version: int) -> Publication:

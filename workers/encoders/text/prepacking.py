@@ -17,7 +17,7 @@ class PrepackedLinear(nn.Module):
         super().__init__()
         # named as in nn.Linear: some architectures read the dtype of it
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().to(dtype))
-        self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
+        self.bias = None if linear.bias is None else linear.bias.detach().to(dtype, copy=True)
         self._activation: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")
 
     def forward(self, states: Tensor) -> Tensor:

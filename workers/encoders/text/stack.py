@@ -72,9 +72,9 @@ def load_stack(model: Model, machine: Machine) -> "Stack":
     for dtype in _dtypes(torch.device(machine.device), machine.precision):
         stack = Stack(model, machine.device)
         if stack.quicken(dtype):
-            return stack
+            return stack.owned()
     warnings.warn(f"{model.spec.name}: its vectors come right through {BatchLayout.LIBRARY.value} alone: slow, but exact", stacklevel=2)
-    return Stack(model, machine.device)
+    return Stack(model, machine.device).owned()
 
 
 def _dtypes(device: torch.device, precision: Precision) -> list[torch.dtype]:
@@ -113,6 +113,16 @@ class Stack:
     def how(self) -> str:
         """Such as "packed, float32"."""
         return f"{self.layout.value}, {str(self._dtype).removeprefix('torch.')}"
+
+    def owned(self) -> "Stack":
+        """Itself, with a copy of what is still a view of the mapped file: whoever wrote into that would change a model that runs.
+
+        After `quicken`, which has copied the most.
+        """
+        for tensor in chain(self._modules.parameters(), self._modules.buffers()):
+            if tensor.device.type == "cpu":
+                tensor.data = tensor.data.clone()
+        return self
 
     def quicken(self, dtype: torch.dtype) -> bool:
         """Find the layout that suits the architecture, and prepare the weights for products of `dtype`. False: of no avail, load anew."""
@@ -227,7 +237,6 @@ def load_modules(model: Model, device: str) -> Any:
     if isinstance(stack[-1], Normalize):
         del stack[-1]
     stack.max_seq_length = model.space.max_tokens
-    _own(stack)
     return stack.eval()
 
 
@@ -250,13 +259,6 @@ def copied_tokenizer(model: Model, modules: Any) -> Tokenizer:
 def _told(error: BaseException) -> str:
     """The class and the message, in a line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def _own(stack: torch.nn.Module) -> None:
-    """Copy what is still a view of the mapped file: whoever writes into that would change a model that runs, or end its process."""
-    for tensor in chain(stack.parameters(), stack.buffers()):
-        if tensor.device.type == "cpu":
-            tensor.data = tensor.data.clone()
 
 
 def _prompt_length(modules: Any, prompt: str) -> int | None:
