@@ -5,7 +5,22 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.commands import apply, bridge, compare, diff, drop, evaluate, history, maintain, plan, promote, rollback, search, status
+    from flows.commands import (
+        apply,
+        bridge,
+        compare,
+        diff,
+        drop,
+        evaluate,
+        history,
+        maintain,
+        plan,
+        promote,
+        resume,
+        rollback,
+        search,
+        status,
+    )
 
 __all__ = [
     "apply",
@@ -18,6 +33,7 @@ __all__ = [
     "maintain",
     "plan",
     "promote",
+    "resume",
     "rollback",
     "search",
     "status",

@@ -15,7 +15,7 @@ import orjson
 from flows.request import Config, Request
 from pipelines.errors import RevectorError, SpecError
 from storage.collection import Collection, collections
-from storage.history import catalog, promotion
+from storage.history import catalog, decisions
 from storage.history.evaluations import Evaluation
 from storage.reading import status as standing
 from storage.reading.filters import Condition
@@ -28,14 +28,22 @@ from workers.judging.comparison import Comparison
 from workers.learning.build_bridge import BridgeResult, build_bridge
 from workers.observing.report import Plan, Report, Result, silent
 from workers.planning.plan import make_plan
+from workers.planning.target import Target
 from workers.runs.apply import apply as drive
 from workers.upkeep import maintaining
 from workers.upkeep.steps import Upkeep
 
 
-def plan(name: str | None = None, config: Config = None, *, store: str | None = None, report: Report = silent) -> Plan:
-    """What `apply` would do now. Touches nothing. Needs a spec. Raises ModelError and SourceError."""
-    return make_plan(Request(name, config, store).target, report)
+def plan(
+    name: str | None = None,
+    config: Config = None,
+    *,
+    store: str | None = None,
+    allow_removal: bool = False,
+    report: Report = silent,
+) -> Plan:
+    """What `apply` would do now. Touches nothing. Needs a spec. `allow_removal`: as of `apply`. Raises ModelError and SourceError."""
+    return make_plan(_target(Request(name, config, store), allow_removal), report)
 
 
 def apply(
@@ -44,15 +52,21 @@ def apply(
     *,
     store: str | None = None,
     saved: Plan | None = None,
+    allow_removal: bool = False,
     report: Report = silent,
     run_id: str | None = None,
 ) -> Result:
     """Bring a collection up to date and publish it. Needs a spec.
 
-    `saved`: a plan that must still hold, else PlanStale. `run_id`: of whoever submits the run; None: a new one. Raises Conflict while
+    `saved`: a plan that must still hold, else PlanStale. `allow_removal`: however many documents go, and if no file is found any more;
+    else `gates.max_removed` and SourceMissing are in the way. `run_id`: of whoever submits the run; None: a new one. Raises Conflict while
     another run has the collection, ModelError, SourceError and WorkerError; what was committed until then is kept.
     """
-    return drive(Request(name, config, store).target, saved, report, run_id)
+    return drive(_target(Request(name, config, store), allow_removal), saved, report, run_id)
+
+
+def _target(request: Request, allow_removal: bool) -> Target:
+    return request.target.allowing_removal() if allow_removal else request.target
 
 
 def save_plan(plan: Plan, file: str | PathLike[str]) -> None:
@@ -152,12 +166,22 @@ def promote(
 
     Raises NotFound, and GateFailed for one that failed its gates, or is behind what readers have, unless `force`.
     """
-    return promotion.promote(Request(name, config, store).stored, generation, why, force)
+    return decisions.promote(Request(name, config, store).stored, generation, why, force)
 
 
-def rollback(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
-    """Publish again what was published before; again and again, it goes further back. `why`: for the history. Raises NotFound."""
-    return catalog.rollback(Request(name, config, store).stored, why)
+def rollback(
+    name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "", to: int | None = None
+) -> catalog.Publication:
+    """Publish again what was published before; again and again, it goes further back. Readers stay there until `resume` or `promote`.
+
+    `to`: a published version instead. `why`: for the history. Raises NotFound.
+    """
+    return decisions.rollback(Request(name, config, store).stored, why, to)
+
+
+def resume(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
+    """Release a rollback: publish the newest version that passed its gates. `why`: for the history. Raises NotFound if none holds."""
+    return decisions.resume(Request(name, config, store).stored, why)
 
 
 def maintain(

@@ -36,8 +36,9 @@ def _model(spec: Spec, name: str) -> str:
 
 
 def _corpus(spec: Spec, name: str) -> str:
-    files = resolve_target(spec, name).corpus.files()
-    return f"{len(files):,} files, {sum(file.size for file in files) / (1 << 20):,.1f} MiB"
+    listing = resolve_target(spec, name).corpus.listing()
+    ignored = f"; ignored: {listing.left_out}" if listing.ignored else ""
+    return f"{len(listing.files):,} files, {sum(file.size for file in listing.files) / (1 << 20):,.1f} MiB{ignored}"
 
 
 def _cluster(closing: ExitStack) -> Iterator[Check]:

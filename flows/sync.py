@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 def sync(collection: CollectionName, config: ConfigFile = "revector.toml", store: StoreUri | None = None) -> dict[str, Any]:
     """Bring a collection up to date and publish it: `revector apply` as a Prefect flow. Gives what `apply --json` does.
 
-    The state is Published, Partial (published, with dead letters), Nothing or Superseded (another run waits already), all of them
-    completed; or failed: GateFailed (built, not published) or Conflict (another run has the collection). Artifacts:
+    The state is Published, Partial (published, with dead letters), Pinned (a rollback keeps readers where they are), Nothing or
+    Superseded (another run waits already), all of them completed; or failed: GateFailed (built, not published) or Conflict (another run
+    has the collection). Artifacts:
     `revector-<collection>-progress`, `-plan`, `-result` and `-report`, in lower case and with dashes. Raises SpecError, and
     RevectorError with the driver's one line. However the flow ends, the driver does not go on; what it committed is kept, and the next
     run goes on from there.
@@ -72,4 +73,5 @@ def outcome(done: Done) -> State[dict[str, Any]]:
     headline = artifacts.headline(done.result)
     if done.code == 3:
         return Failed(name="GateFailed", message=headline)
-    return Completed(name=done.result["status"].capitalize(), message=headline, data=done.result)
+    name = "pinned" if done.result.get("pin") else done.result["status"]
+    return Completed(name=name.capitalize(), message=headline, data=done.result)

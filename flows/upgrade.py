@@ -33,7 +33,8 @@ def upgrade(
 ) -> dict[str, Any]:
     """Build the generations of the spec's candidates, or of `model`, beside what readers have; judge them in full; promote if told to.
 
-    The state is Promoted, AwaitingDecision (built, and a person's to promote), Nothing or Superseded; or failed: GateFailed, Conflict.
+    The state is Promoted, AwaitingDecision (built, and a person's to promote: always so while a rollback holds), Nothing or Superseded;
+    or failed: GateFailed, Conflict.
     The artifact `revector-<collection>-upgrade` holds what was measured beside what readers have, and says what to type. Gives
     `{collection, status, generations: [{generation, passed, gates}]}`. Raises as `sync` does, and SpecError if there is no candidate.
     """
@@ -98,7 +99,7 @@ class _Upgrade:
 
     def _decide(self, served: Mapping[str, Any], judged: Sequence[dict[str, Any]]) -> State[Any]:
         rejected = [candidate for candidate in judged if not candidate["passed"]]
-        promoted = self._promote and not rejected
+        promoted = self._promote and not rejected and not self._pinned()
         if promoted:
             done = self._move(judged[0]["generation"])
             if done.result is None:
@@ -110,6 +111,12 @@ class _Upgrade:
             return Failed(name="GateFailed", message=message)
         name = "Promoted" if promoted else "AwaitingDecision"
         return Completed(name=name, message=message, data=self._data(status, judged))
+
+    def _pinned(self) -> bool:
+        """What a person went back to while this went on, or before, no schedule takes from readers."""
+        from storage.history.decisions import find_pin
+
+        return find_pin(self._job.request.stored) is not None
 
     def _move(self, generation: str) -> Done:
         """Promote it, and tell others."""

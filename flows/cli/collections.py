@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from flows.cli import remote
-from flows.cli.options import Call, Json, Name, NameRequired, Sending, with_options
+from flows.cli.options import AllowRemoval, Call, Json, Name, NameRequired, Sending, with_options
 from flows.show.output import put
 from pipelines.errors import SpecError
 
@@ -34,6 +34,7 @@ def init(
 def plan(
     name: Name = None,
     out: Annotated[Path | None, typer.Option("--out", help="Keep the plan for `apply --plan`.")] = None,
+    allow_removal: AllowRemoval = False,
     *,
     call: Call,
 ) -> NoReturn:
@@ -43,7 +44,7 @@ def plan(
     from flows.show.progress import progress
 
     with progress() as report:
-        made = commands.plan(name, call.config, store=call.store, report=report)
+        made = commands.plan(name, call.config, store=call.store, allow_removal=allow_removal, report=report)
     if out:
         commands.save_plan(made, out)
     call.answer(made, lambda: terminal.plan(made))
@@ -55,6 +56,7 @@ def plan(
 def apply(
     name: Name = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A plan of `plan --out`; refused when stale.")] = None,
+    allow_removal: AllowRemoval = False,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time went.")] = False,
     *,
     call: Call,
@@ -67,11 +69,14 @@ def apply(
 
     saved = commands.load_plan(plan) if plan else None
     if sending.away:
+        confirmed = ["--allow-removal"] if allow_removal else []
         plans = {"plan.json": plan.read_bytes()} if plan else {}
-        order = remote.order("apply", call.request(name), [f"--plan={file}" for file in plans], plans)
+        order = remote.order("apply", call.request(name), [*(f"--plan={file}" for file in plans), *confirmed], plans)
         remote.send(order, call, sending, profile)
     with progress() as report:
-        result = commands.apply(name, call.config, store=call.store, saved=saved, report=report, run_id=sending.run_id)
+        result = commands.apply(
+            name, call.config, store=call.store, saved=saved, allow_removal=allow_removal, report=report, run_id=sending.run_id
+        )
     call.answer(result, lambda: terminal.result(result, profile))
     raise typer.Exit(result.exit_code)
 

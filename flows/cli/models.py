@@ -101,12 +101,35 @@ def promote(
     call.answer(moved, lambda: terminal.moved(moved))
 
 
-@commands.command(epilog="Example: revector rollback docs --why 'bad import of 2026-03-02'", rich_help_panel=MODELS)
+@commands.command(
+    epilog="Examples: revector rollback docs --why 'bad import of 2026-03-02'; revector rollback docs --to 9", rich_help_panel=MODELS
+)
 @with_options
-def rollback(name: Name = None, why: Why = "", *, call: Call) -> None:
-    """Publish again what was published before: one move of a pointer, nothing is rewritten."""
+def rollback(
+    name: Name = None,
+    to: Annotated[int | None, typer.Option("--to", metavar="VERSION", help="A version that `revector history` lists as published.")] = None,
+    why: Why = "",
+    *,
+    call: Call,
+) -> None:
+    """Publish again what was published before: one move of a pointer, nothing is rewritten.
+
+    Readers stay there: runs go on building and judging, and publish nothing until
+    [bold]revector resume[/bold] or [bold]revector promote[/bold].
+    """
     from flows import commands
     from flows.show import terminal
 
-    moved = commands.rollback(name, call.config, store=call.store, why=why)
+    moved = commands.rollback(name, call.config, store=call.store, why=why, to=to)
+    call.answer(moved, lambda: terminal.moved(moved))
+
+
+@commands.command(epilog="Example: revector resume docs --why 'the import was mended'", rich_help_panel=MODELS)
+@with_options
+def resume(name: Name = None, why: Why = "", *, call: Call) -> None:
+    """Release a rollback: readers get the newest version that passed its gates, and from then on what runs publish."""
+    from flows import commands
+    from flows.show import terminal
+
+    moved = commands.resume(name, call.config, store=call.store, why=why)
     call.answer(moved, lambda: terminal.moved(moved))

@@ -24,6 +24,9 @@ Config = Annotated[Path | None, typer.Option("--config", "-c", help="The spec. (
 StoreOption = Annotated[str | None, typer.Option("--store", help="Folder or s3:// URI, instead of $REVECTOR_STORE and the spec's.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Why = Annotated[str, typer.Option("--why", help="For the history: the reason.")]
+AllowRemoval = Annotated[
+    bool, typer.Option("--allow-removal", help="However many documents go, and if no file is found any more (gates.max_removed).")
+]
 RunId = Annotated[str | None, typer.Option("--run-id", hidden=True, help="Of whoever submits the run; sorts by time.")]
 
 Cluster = Annotated[

@@ -17,7 +17,7 @@ from prefect.artifacts import (
 
 from flows.show.lines import Record
 from flows.show.progress import describe
-from flows.show.words import counts, measured, money, outcome, short, version
+from flows.show.words import counts, documents, measured, money, outcome, short, version
 from workers.observing.report import Progress
 
 if TYPE_CHECKING:
@@ -88,10 +88,11 @@ def show_link(key: str, address: str, text: str) -> None:
 def headline(result: Mapping[str, Any]) -> str:
     """What a run did, in one sentence."""
     name, status, dead = result["collection"], result["status"], result["dead_letters"]
+    pinned = f"; {result['notes'][0]}" if result.get("pin") else ""
     if status == "nothing":
-        return f"{name} is current: nothing to do"
+        return f"{name} is current: nothing to do{pinned}"
     more = {"built": f": {result['reason']}", "partial": f" ({dead:,})"}.get(status, "")
-    return f"{name} {outcome(status, result['version'], result['generation'])}{more}"
+    return f"{name} {outcome(status, result['version'], result['generation'])}{more}{pinned}"
 
 
 def result_table(result: Mapping[str, Any]) -> Rows:
@@ -99,7 +100,7 @@ def result_table(result: Mapping[str, Any]) -> Rows:
     embed, seconds, cost = result["embed"], result["seconds"], result.get("cost")
     rows = {
         "change": result["change"],
-        "documents": counts(result["documents"]),
+        "documents": documents(result["documents"], result["failed"]),
         "chunks": counts(result["chunks"]),
         "forward passes": embed["contents"],
         "reused": result["reuse"]["chunks"],

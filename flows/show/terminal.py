@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.show.words import counts, duration, megabytes, money, one_line, outcome, short, version
+from flows.show.words import counts, documents, duration, megabytes, money, one_line, outcome, short, version
 from storage.history.catalog import Publication
 from storage.store.examination import Check
 from workers.observing.report import Plan, Result
@@ -42,7 +42,7 @@ def plan(made: Plan) -> None:
         console.print(f"  {name:<15} {_short(before)} -> {_short(after)}", markup=False)
     console.print(f"  generation      {made.generation}  (space {made.space})")
     console.print(f"  files           {counts(made.files, ('read', 'gone', 'unchanged'))}")
-    console.print(f"  documents       {counts(made.documents, ('added', 'changed', 'removed', 'unchanged'))}")
+    console.print(f"  documents       {documents(made.documents, made.failed)}")
     console.print(f"  chunks          {counts(made.chunks, ('added', 'removed', 'unchanged'))}")
     embed = made.embed
     console.print(f"  forward passes  [bold]{embed['contents']:,}[/bold] for {embed['chunks']:,} chunks, about {embed['tokens']:,} tokens")
@@ -55,6 +55,8 @@ def plan(made: Plan) -> None:
         console.print(f"  cost            about {money(made.cost.total, made.cost.currency)}, by what the last run held")
     if made.dead_letters:
         console.print(f"  dead letters    {made.dead_letters:,}")
+        for letter in made.reasons:
+            console.print(f"                  {letter.count:,}: {letter.reason} (as in {letter.file} {letter.id})", markup=False)
     if len(made.generations) > 1:
         _planned_generations(console, made)
     _notes(console, made.notes)
@@ -94,7 +96,7 @@ def result(done: Result, with_profile: bool = False) -> None:
         _notes(console, done.notes)
         return
     console.print(f"[bold]{done.collection}[/bold]  {outcome(done.status, done.version, done.generation)}")
-    console.print(f"  documents       {counts(done.documents, ('added', 'changed', 'removed', 'unchanged'))}")
+    console.print(f"  documents       {documents(done.documents, done.failed)}")
     console.print(f"  forward passes  {done.embed['contents']:,} for {done.embed['chunks']:,} chunks; {done.reuse['chunks']:,} reused")
     if done.unread["tokens"]:
         console.print(f"  unread          {_unread(done.unread)}")
@@ -144,26 +146,32 @@ def _profile(console: Console, done: Result) -> None:
 
 
 def status(shown: Mapping[str, Any]) -> None:
-    """All collections, and the generations of each."""
+    """What readers have of each collection, and the newest state of its generations."""
     console = paper()
     console.print(f"store {shown['store']}")
-    numbers = ("chunks", "vectors", "backlog", "dead")
+    numbers = ("chunks", "backlog", "dead")
     table = columns("collection", "published", *numbers, "last run", right=numbers)
     for collection in shown["collections"]:
         published, last = collection["published"], collection["last_run"]
         table.add_row(
             collection["name"],
             f"version {published['version']}, {_minute(published['at'])}" if published else "not yet",
-            *(f"{collection[key]:,}" for key in ("chunks", "vectors", "backlog", "dead_letters")),
+            f"{published['chunks'] if published else 0:,}",
+            *(f"{collection[key]:,}" for key in ("backlog", "dead_letters")),
             f"{last['status']}, {_minute(last['began'])}" if last else "none",
         )
     console.print(table)
     for collection in shown["collections"]:
+        if pin := collection["pin"]:
+            console.print(f"! {collection['name']} is {pin.summary}: `revector resume {collection['name']}` releases it", markup=False)
         for generation in collection["generations"]:
             mark = "*" if collection["published"] and collection["published"]["generation"] == generation["name"] else " "
             index = ", ".join(generation["index"]) or "no index: exact search"
-            about = f"{generation['state']}, {generation['model']}, {generation['dimension']} dimensions, {index}"
+            held = f"{generation['vectors']:,} vectors of {generation['chunks']:,} chunks"
+            about = f"{generation['state']}, {generation['model']}, {generation['dimension']} dimensions, {held}, {index}"
             console.print(f"{mark} {generation['name']}  {about}", markup=False)
+        if stale := (collection["failed"] or {}).get("stale", 0):
+            console.print(f"! {stale:,} documents are stale: they are as they were before their files became unreadable")
         last = collection["last_run"] or {}
         if last.get("unread", {}).get("tokens"):
             console.print(f"  unread: {_unread(last['unread'])}, in the last run")
@@ -250,10 +258,13 @@ def diff(changes: Mapping[str, Any]) -> None:
 
 
 def moved(publication: Publication) -> None:
-    paper().print(
+    console = paper()
+    console.print(
         f"[bold]{publication.collection}[/bold]  {publication.action}: "
         f"{version(publication.version, publication.generation)} is what readers get (epoch {publication.epoch})"
     )
+    if publication.action == "rollback":
+        console.print(f"It stays so, whatever runs build, until `revector resume {publication.collection}` or a promotion.")
 
 
 def upkeep(done: Upkeep) -> None:

@@ -6,6 +6,7 @@ _OUTCOMES = {
     "published": "published",
     "partial": "published, with dead letters",
     "built": "built, not published",
+    "pinned": "built, and kept from readers by a rollback",
     "nothing": "published before",
 }
 
@@ -27,6 +28,13 @@ def short(generation: str) -> str:
 def counts(values: Mapping[str, int], names: Sequence[str] | None = None) -> str:
     """`20 added, 0 removed`: of all `values`, or of those named."""
     return ", ".join(f"{values[name]:,} {name}" for name in names or values)
+
+
+def documents(values: Mapping[str, int], failed: Mapping[str, int]) -> str:
+    """`20 added, 0 changed, 0 removed, 5 unchanged`, and those that are stale, if any are."""
+    stale = failed.get("stale", 0)
+    told = counts(values, ("added", "changed", "removed", "unchanged"))
+    return f"{told}, {stale:,} stale (in files that cannot be read)" if stale else told
 
 
 def money(amount: float, currency: str) -> str:

@@ -24,6 +24,10 @@ class FileRecord:
     """Files that hold the kept one of a duplicate of this file: when they change, this one must be read again."""
     retry: bool = False
     """Read again in any case: something in it failed, for a reason that may have passed."""
+    lost: int = 0
+    """Documents of a file that could not be read, known or estimated."""
+    stale: int = 0
+    """Those of them that are stored as they were before."""
 
 
 @dataclass(frozen=True, slots=True)

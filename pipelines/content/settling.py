@@ -28,12 +28,14 @@ class Standing(IntEnum):
 
 
 class Fate(IntEnum):
-    """What became of a document that was seen."""
+    """What became of a document."""
 
     ADDED = 0
     CHANGED = 1
     UNCHANGED = 2
     """In another file, maybe: then its rows are written anew, its vectors are not."""
+    STALE = 3
+    """Not seen: kept as it was, as the file that it is in could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Settled:
     """Old rows that go, and come back alike among the new."""
     losers: pa.Table
     """Documents left out for one of the same id: `doc_id`, `file`, and `holder`, the file of the one that holds."""
+    stale: np.ndarray
+    """The file of each document that is kept as it was, as its file could not be read: int32."""
 
 
 def settle(rows: pa.Table, new: np.ndarray, seen: pa.Table, standing: np.ndarray, keep_last: bool) -> Settled:
@@ -88,7 +92,8 @@ def settle(rows: pa.Table, new: np.ndarray, seen: pa.Table, standing: np.ndarray
             "holder": pa.array(np.concatenate([file[winner[seen_code[lost]]], file[of_row[taken]]])),
         }
     )
-    return Settled(hold, fates, removed, int(again), losers)
+    kept = winner[winner >= len(seen)]
+    return Settled(hold, fates, removed, int(again), losers, file[kept[standing[file[kept]] == Standing.FAILED]])
 
 
 def _winners(codes: np.ndarray, file: np.ndarray, seen: int, standing: np.ndarray, keep_last: bool, documents: int) -> np.ndarray:
@@ -124,7 +129,7 @@ def _count(winner: np.ndarray, code: np.ndarray, agrees: np.ndarray, seen: int, 
     same[code[agrees]] = True
     sighted = (winner >= 0) & (winner < seen)
     last_resort = (winner >= seen) & (standing == Standing.FAILED)
-    fates = np.array([(sighted & ~had).sum(), (sighted & had & ~same).sum(), (sighted & same).sum() + last_resort.sum()])
+    fates = np.array([(sighted & ~had).sum(), (sighted & had & ~same).sum(), (sighted & same).sum(), last_resort.sum()])
     return fates, int((had & (winner < 0)).sum())
 
 

@@ -27,6 +27,10 @@ class Built:
     """The checksum of the rows that have no vector, all of them excused; None if there are none or others, or nobody counted."""
     tries: int = 1
     """Runs, one after another, that left it so: what fails again and again is not tried for ever."""
+    lost: tuple[int, int] | None = None
+    """Documents that could not be read or embedded, and of how many; None if there are no dead letters, or nobody counted."""
+    withheld: int = 0
+    """Versions, this one included, that passed and were kept from readers by a rollback."""
 
 
 def keep_built(store: Store, built: Built) -> None:
@@ -41,8 +45,8 @@ def find_built(collection: Collection, generation: str) -> Built | None:
     record = collection.objects.get_json(_key(collection, generation))
     if record is None:
         return None
-    lacking = record.get("lacking")
-    said = record | {"publication": Publication(**record["publication"]), "lacking": tuple(lacking) if lacking else None}
+    pairs = {name: tuple(record[name]) if record.get(name) else None for name in ("lacking", "lost")}
+    said = record | pairs | {"publication": Publication(**record["publication"])}
     return Built(**{field.name: said[field.name] for field in fields(Built) if field.name in said})
 
 

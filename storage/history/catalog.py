@@ -15,19 +15,19 @@ from lance.fragment import write_fragments
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound
 from storage.collection import Collection
-from storage.history.declaration import declaration
 from storage.store.lance import Store
 from storage.store.s3 import store_failure
-from storage.who import now, whoami
+from storage.who import now
 
 CATALOG = "_revector/catalog"
 ATTEMPTS = 20
 """Races are only with publications of other collections, each of which is a moment."""
 
 _ARROW = {str: pa.string(), int: pa.int64()}
-Action = Literal["publish", "update", "promote", "rollback"]
+Action = Literal["publish", "update", "promote", "rollback", "resume", "maintenance"]
 """`publish`: the generation that the spec declares. `update`: the generation that readers have already, brought up to date, whatever the
-spec declares by now. `promote` and `rollback`: what a person chose."""
+spec declares by now. `promote` and `rollback`: what a person chose; `resume`: that a rollback holds no longer. `maintenance`: the same
+rows, written anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ class Publication:
     def origin(self) -> int:
         """The epoch that first had these rows."""
         return self.restores or self.epoch
+
+    @property
+    def by_upkeep(self) -> bool:
+        """Whether nothing was decided: readers have the same rows as before. Upkeep once called itself an update."""
+        return self.action == "maintenance" or (self.action == "update" and self.restores > 0)
 
     @property
     def tables(self) -> tuple[str, int, str, int]:
@@ -191,41 +196,6 @@ def _change(store: Store, change: Callable[[list[Publication]], list[Publication
                 raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {failure}: run again") from error
         return
     raise CommitUnknown(f"expected to swap the catalog of {store.root} within {ATTEMPTS} attempts, found it busy: run again")
-
-
-def repoint(store: Store, here: Publication, target: Publication, action: Action, why: str) -> Publication:
-    """Publish the tables of an earlier publication again, under the epoch that follows `here`. Raises Conflict if `here` is not current."""
-    new = replace(
-        target,
-        epoch=here.epoch + 1,
-        action=action,
-        restores=target.origin if action == "rollback" else 0,
-        at=now(),
-        who=whoami(),
-        why=why,
-        against=declared_generation(Collection(store, here.collection)),
-    )
-    return publish(store, new, target)
-
-
-def declared_generation(collection: Collection) -> str:
-    """What the spec declared at the newest run; "" before the first."""
-    newest = declaration(collection)
-    return newest.declared if newest else ""
-
-
-def rollback(collection: Collection, why: str = "") -> Publication:
-    """Point back to what readers had before the current state was published or promoted. Nothing is rewritten.
-
-    Again and again it goes further back; what was rolled back before the current state was published is not met again.
-    Raises NotFound if there is nothing before.
-    """
-    here = published(collection)
-    before = [row for row in publications(collection) if row.epoch < here.origin]
-    if not before:
-        raise NotFound(f"expected a publication of {collection} before epoch {here.origin}, found none")
-    kept = [row for row in before if not row.removed]
-    return repoint(collection.store, here, (kept or before)[-1], "rollback", why)
 
 
 def _open(store: Store) -> LanceDataset | None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance import LanceDataset
 from numpy.typing import NDArray
 
 from pipelines.content.chunks import HASH
-from pipelines.content.diff import diff_rows
+from pipelines.content.diff import diff_rows, member
 from pipelines.content.settling import halves
 from storage.reading.neighbours import to_numpy, vector_blocks
 from storage.store.lance import ROW_ADDRESS, data_file, scan_batches, take
@@ -19,6 +20,7 @@ from storage.store.spill import Spill, by_hash, matched
 NORM_SAMPLE = 1000
 """Rows that the usual length of a vector is read off."""
 _ROWS = pa.schema([("row_hash", HASH), (ROW_ADDRESS, pa.uint64())])
+_DOCUMENTS = pa.schema([("doc_key", HASH)])
 _CONTENTS = pa.schema([("content_hash", HASH)])
 
 
@@ -55,6 +57,28 @@ def differences(chunks: LanceDataset, vectors: LanceDataset) -> Iterator[tuple[N
         difference = diff_rows(desired, stored)
         surplus = np.union1d(difference.stale, _repeated(stored))
         yield desired[ROW_ADDRESS].to_numpy()[difference.pending], stored[ROW_ADDRESS].to_numpy()[surplus]
+
+
+def document_keys(chunks: LanceDataset) -> Iterator[pa.Table]:
+    """The `doc_key` of each row of a chunk table, some at a time."""
+    return scan_batches(chunks, _DOCUMENTS.names)
+
+
+def missing_documents(before: Iterator[pa.Table], after: Iterator[pa.Table]) -> tuple[int, int]:
+    """How many documents of `before` are not in `after`, and how many there are; of both the `doc_key` of each row, in any order."""
+    missing = total = 0
+    for had, have in matched(_spilled(before), _spilled(after)):
+        keys = pc.unique(had["doc_key"])
+        missing += int((~member(keys, have["doc_key"])).sum())
+        total += len(keys)
+    return missing, total
+
+
+def _spilled(rows: Iterator[pa.Table]) -> Spill:
+    spill = Spill(_DOCUMENTS, by_hash("doc_key"))
+    for part in rows:
+        spill.add(part)
+    return spill
 
 
 def _rows(dataset: LanceDataset) -> Spill:

@@ -10,7 +10,8 @@ from pipelines.content.chunks import HASH
 from pipelines.content.diff import diff_rows
 from storage.collection import Collection
 from storage.history.built import Built, find_built
-from storage.history.catalog import Publication, current, publications
+from storage.history.catalog import Publication, publications
+from storage.history.decisions import find_pin
 from storage.history.declaration import declaration
 from storage.history.evaluations import Evaluation, evaluations
 from storage.history.ledger import runs
@@ -22,7 +23,8 @@ from storage.tables.generations import Generation, generations
 
 def collection_status(collection: Collection) -> dict[str, Any]:
     """Generations, versions, coverage, backlog, dead letters and the last run of one collection."""
-    publication = current(collection)
+    history = publications(collection)
+    publication = history[-1] if history else None
     known = [_generation(generation, publication) for generation in generations(collection)]
     shown = next((entry for entry in known if publication and entry["name"] == publication.generation), known[-1] if known else {})
     last = last_run(collection)
@@ -33,13 +35,16 @@ def collection_status(collection: Collection) -> dict[str, Any]:
             "version": publication.version,
             "space": publication.space,
             "at": publication.at,
+            "chunks": publication.chunks,
         }
         if publication
         else None,
+        "pin": find_pin(collection, history),
         "generations": known,
         "chunks": shown.get("chunks", 0),
         "vectors": shown.get("vectors", 0),
         "backlog": shown.get("backlog", 0),
+        "failed": last.get("failed") if last else None,
         "dead_letters": last.get("dead_letters", publication.dead_letters if publication else 0) if last else 0,
         "last_run": last,
     }
@@ -143,6 +148,7 @@ def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, A
         "reuse",
         "unread",
         "dead_letters",
+        "failed",
         "seconds",
         "tokens_per_second",
         "cost",

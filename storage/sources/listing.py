@@ -113,13 +113,17 @@ def _resolved(path: str, entry: Entry, base: str) -> SourceFile | None:
     if not target.is_relative_to(Path(base).resolve()) or not target.is_file():
         return None
     status = target.stat()
-    return _source_file(path, {"size": status.st_size, "mtime": status.st_mtime})
+    return _source_file(path, {"size": status.st_size, "mtime": status.st_mtime, "created": status.st_ctime, "ino": status.st_ino})
 
 
 def _source_file(path: str, entry: Entry) -> SourceFile:
-    """A name that is not UTF-8 is spelled with escapes: no such file can be opened, and it becomes a dead letter."""
+    """A name that is not UTF-8 is spelled with escapes: no such file can be opened, and it becomes a dead letter.
+
+    On a disk a file is known by its inode and by when that last changed as well: an archive that is unpacked over a corpus, or a snapshot
+    that is mounted in its place, may have other files of the same size and time of modification.
+    """
     path = os.fsencode(path).decode(errors="backslashreplace")
-    etag = entry["ETag"].strip('"') if "ETag" in entry else f"{entry['mtime'] * 1e9:.0f}"
+    etag = entry["ETag"].strip('"') if "ETag" in entry else f"{entry['mtime'] * 1e9:.0f}-{entry['created'] * 1e9:.0f}-{entry['ino']}"
     return SourceFile(path, int(entry["size"]), etag)
 
 

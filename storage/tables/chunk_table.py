@@ -43,12 +43,24 @@ _LIST_SCHEMA = pa.schema(
         ("dead", pa.string()),
         ("partners", pa.list_(pa.string())),
         ("retry", pa.bool_()),
+        ("lost", pa.int64()),
+        ("stale", pa.int64()),
     ]
 )
-_READING, _TOKEN = b"reading", b"token"
-"""In a list's metadata: how its files were read, and the fencing token of the run that wrote it."""
+_READING, _TOKEN, _PLACE = b"reading", b"token", b"place"
+"""In a list's metadata: how its files were read, the fencing token of the run that wrote it, and where they were."""
 _DOCUMENT_SCHEMA = pa.schema([("doc_hash", HASH), ("file", pa.dictionary(pa.int32(), pa.string()))])
 DESIRED_SCHEMA = pa.schema([("row_hash", HASH), ("content_hash", HASH), ("length", pa.int64()), (ROW_ADDRESS, pa.uint64())])
+
+
+@dataclass(frozen=True, slots=True)
+class FileList:
+    """The files that the rows of a chunk table were read from."""
+
+    records: dict[str, FileRecord]
+    """By path."""
+    place: str | None
+    """Where they were; None if nothing says that."""
 
 
 @dataclass(frozen=True)
@@ -117,23 +129,24 @@ class ChunkTable:
             parts.append(pa.table([wanted["doc_hash"], wanted["file"].dictionary_encode()], schema=_DOCUMENT_SCHEMA))
         return pa.concat_tables([_DOCUMENT_SCHEMA.empty_table(), *parts]).combine_chunks()
 
-    def read_files(self, version: int | None, reading: str) -> dict[str, FileRecord]:
-        """The newest file list that is not newer than `version`, by path.
+    def read_files(self, version: int | None, reading: str) -> FileList:
+        """The newest file list that is not newer than `version`.
 
         Files that were read in another way than `reading` are all to be read again. They stay in the list: one that is gone by then
         must be known to take its documents along. So it is where the list is in doubt, and files that only the table knows are added.
         """
         if version is None:
-            return {}
+            return FileList({}, None)
         known, listed = self._newest_list(version)
         metadata = listed.schema.metadata
+        place = metadata.get(_PLACE, b"").decode() or None
         records = {row["path"]: _record(row) for row in listed.to_pylist()}
         if self._escaped(known, version, metadata[_TOKEN].decode()):
             unknown = [path for path in self._paths(version) if path not in records]
             records |= {path: FileRecord(SourceFile(path, 0, "")) for path in unknown}
         elif metadata[_READING] == reading.encode():
-            return records
-        return {path: replace(record, retry=True) for path, record in records.items()}
+            return FileList(records, place)
+        return FileList({path: replace(record, retry=True) for path, record in records.items()}, place)
 
     def _newest_list(self, version: int) -> tuple[int, pa.Table]:
         """The newest list that is not newer than `version`, and the version that it is of; an empty one of version 0 if there is none."""
@@ -141,7 +154,9 @@ class ChunkTable:
         data = self.collection.store.objects.get(f"{self._folder}/{names[-1]}") if names else None
         if data is None:
             return 0, _LIST_SCHEMA.with_metadata({_READING: b"", _TOKEN: b""}).empty_table()
-        return int(names[-1].removesuffix(".parquet")), pq.read_table(pa.BufferReader(data))
+        # In this thread: one of Arrow's own that still holds the bytes when the process ends, ends it with SIGABRT instead.
+        listed = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        return int(names[-1].removesuffix(".parquet")), listed
 
     def _escaped(self, known: int, version: int, token: str) -> bool:
         """Whether a commit between the version `known` and `version` is of another run than the one of `token`."""
@@ -154,9 +169,12 @@ class ChunkTable:
             paths.update(pc.unique(rows["file"]).to_pylist())
         return sorted(paths)
 
-    def write_files(self, version: int, reading: str, records: Iterable[FileRecord], token: int) -> None:
-        """Keep the file list of `version`, as the run with fencing token `token` has it; older lists but a few are removed."""
-        schema = _LIST_SCHEMA.with_metadata({_READING: reading.encode(), _TOKEN: str(token).encode()})
+    def write_files(self, version: int, reading: str, records: Iterable[FileRecord], token: int, place: str = "") -> None:
+        """Keep the file list of `version`, as the run with fencing token `token` has it; older lists but a few are removed.
+
+        `place`: where the files are.
+        """
+        schema = _LIST_SCHEMA.with_metadata({_READING: reading.encode(), _TOKEN: str(token).encode(), _PLACE: place.encode()})
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist([_row(record) for record in records], schema=schema), sink, compression="zstd")
         self.collection.store.objects.put(f"{self._folder}/{version:012d}.parquet", sink.getvalue().to_pybytes())
@@ -219,10 +237,13 @@ def _row(record: FileRecord) -> dict[str, Any]:
         "dead": dead,
         "partners": sorted(record.partners),
         "retry": record.retry,
+        "lost": record.lost,
+        "stale": record.stale,
     }
 
 
 def _record(row: dict[str, Any]) -> FileRecord:
     dead = tuple(DeadLetter(**letter) for letter in orjson.loads(row["dead"] or "[]"))
     file = SourceFile(row["path"], row["size"], row["etag"])
-    return FileRecord(file, row["documents"], dead, frozenset(row["partners"]), row["retry"])
+    lost, stale = row.get("lost", 0), row.get("stale", 0)  # of lists that an earlier version wrote
+    return FileRecord(file, row["documents"], dead, frozenset(row["partners"]), row["retry"], lost, stale)

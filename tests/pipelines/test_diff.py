@@ -226,6 +226,6 @@ def test_files_that_were_read_in_another_way_are_read_again_and_those_gone_by_th
     table = ChunkTable(Collection(Store(str(tmp_path)), "c"), "chunking")
     files = [SourceFile(path, 1, "x") for path in PATHS[:3]]
     table.write_files(1, "by one column", [FileRecord(file) for file in files], 1)
-    assert diff_files(files, table.read_files(1, "by one column")).empty
-    diff = diff_files(files[:2], table.read_files(1, "by another column"))
+    assert diff_files(files, table.read_files(1, "by one column").records).empty
+    diff = diff_files(files[:2], table.read_files(1, "by another column").records)
     assert (diff.read, diff.gone) == (files[:2], {files[2].path})

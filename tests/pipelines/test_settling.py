@@ -140,11 +140,12 @@ def test_each_document_holds_in_one_file_in_one_form_once(corpus: Corpus, keep_l
 
     had = {id: {content for _, other, content in corpus.old if other == id} for id in {id for _, id, _ in corpus.old}}
     states = Counter(
-        Fate.ADDED if id not in had else Fate.UNCHANGED if holder.contents & had[id] else Fate.CHANGED
+        Fate.ADDED if id not in had else Fate.STALE if not holder.claims else Fate.UNCHANGED if holder.contents & had[id] else Fate.CHANGED
         for id, holder in expected.items()
         if corpus.standing[holder.file] != Standing.KEPT
     )
     assert result.fates.tolist() == [states[state] for state in Fate]
+    assert sorted(result.stale.tolist()) == sorted(holder.file for holder in expected.values() if not holder.claims)
     assert result.removed == len(had.keys() - expected.keys())
 
     losers = Counter((str(id), file, holder.file) for id, holder in expected.items() for file in holder.claims)

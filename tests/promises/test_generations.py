@@ -12,6 +12,7 @@ from flows import history, promote, rollback, search, status
 from pipelines.content.documents import SourceFile
 from pipelines.errors import GateFailed, ModelError, NotFound, SourceError, SpecError
 from storage import open_published
+from storage.reading.filters import Condition
 from storage.sources.file_source import FileSource
 from tests.conftest import Workplace
 from tests.support.tiny import CONFIG, save_stack, save_transformer
@@ -85,7 +86,7 @@ def test_what_a_person_chose_stays_published_and_current(workplace: Workplace) -
     workplace.spec(model=OTHER)
     second = workplace.update().generation
     before = workplace.published()
-    rollback("docs", workplace.config, why="worse")
+    promote("docs", first, workplace.config, why="better after all")
     assert workplace.update().status in {"nothing", "published"}
     workplace.write("a.parquet", documents(25))
     done = workplace.update()
@@ -95,7 +96,7 @@ def test_what_a_person_chose_stays_published_and_current(workplace: Workplace) -
     promote("docs", second, workplace.config)  # was kept current meanwhile
     assert len(workplace.texts()) == 25
     assert before.num_rows == 20
-    assert [action for action, _ in actions(workplace)] == ["publish", "publish", "rollback", "update", "promote"]
+    assert [action for action, _ in actions(workplace)] == ["publish", "publish", "promote", "update", "promote"]
     workplace.write("a.parquet", documents(26))
     assert workplace.update().generation == second
     assert len(workplace.texts()) == 26
@@ -342,3 +343,18 @@ def test_a_rollback_from_a_candidate_that_became_the_declared_model_stands(workp
     rollback("docs", workplace.config)
     workplace.write("a.parquet", documents(11))
     assert workplace.update().generation == main
+
+
+def test_declaring_a_type_costs_no_pass_and_filters_compare_numbers(workplace: Workplace) -> None:
+    (workplace.root / "data").mkdir(exist_ok=True)
+    (workplace.root / "data/a.csv").write_text("id,text,price\na,cheap,9\nb,dear,10.5\nc,unknown,\n")
+    source = 'uri = "data", id = "id", text = "text", metadata = '
+    workplace.spec(source=source + '["price"]')
+    workplace.apply()
+    workplace.spec(source=source + '{ price = "float" }')
+    planned, done = workplace.plan(), workplace.apply()
+    assert (planned.change, planned.identity) == ("metadata", {"types": [["string"], ["double"]]})
+    assert (done.status, done.embed["contents"], done.reuse["chunks"]) == ("published", 0, 3)
+    found = search("docs", "x", where=[Condition("price", 9, ">")], config=workplace.config)
+    assert [(row["doc_id"], row["metadata"]) for row in found] == [("b", {"price": 10.5})]
+    assert workplace.plan().change == "none"

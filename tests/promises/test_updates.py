@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from flows import diff, rollback, status
-from pipelines.errors import PlanStale, SourceError
+from flows import diff, maintain, resume, rollback, status
+from pipelines.errors import NotFound, PlanStale, SourceError
 from pipelines.spec.parsing import load_spec
 from storage import open_published
 from storage.sources import listing
@@ -65,7 +65,7 @@ def test_moving_renaming_and_repartitioning_costs_no_pass(workplace: Workplace) 
 
 
 def test_a_moved_text_file_is_a_new_document_that_takes_its_old_vector(workplace: Workplace) -> None:
-    workplace.spec(source='uri = "data"')
+    workplace.spec(source='uri = "data"', rest="gates = { max_removed = 1 }")
     (workplace.root / "data/old.txt").write_text("A text about lighthouses.")
     workplace.update()
     before = workplace.published()["vector"].to_pylist()
@@ -101,6 +101,7 @@ def test_changed_metadata_is_kept_and_costs_no_pass(workplace: Workplace, monkey
 
 
 def test_what_is_gone_from_the_corpus_is_gone_from_the_next_version(workplace: Workplace) -> None:
+    workplace.spec(rest="gates = { max_removed = 0.6 }")
     workplace.write("a.parquet", documents(30))
     workplace.write("b.parquet", documents(30, 30))
     workplace.update()
@@ -219,29 +220,66 @@ def test_a_spec_that_is_set_back_reaches_the_readers(workplace: Workplace) -> No
     assert workplace.published()["vector"].type.list_size == 16
 
 
-def test_a_rollback_stands_until_there_is_something_new(workplace: Workplace) -> None:
-    workplace.write("a.parquet", documents(10))
-    workplace.update()
-    workplace.write("a.parquet", documents(12))
-    workplace.update()
-    rollback(config=workplace.config)
-    assert len(workplace.texts()) == 10
-    assert workplace.update().status == "nothing"
-    assert len(workplace.texts()) == 10
-    workplace.write("a.parquet", documents(13))
-    assert workplace.update().embed["contents"] == 1
-    assert len(workplace.texts()) == 13
-
-
-def test_news_of_dead_letters_alone_does_not_undo_a_rollback(workplace: Workplace) -> None:
+def test_what_was_rolled_back_to_stays_whatever_runs_build_until_a_person_releases_it(workplace: Workplace) -> None:
     workplace.write("a.parquet", documents(200))
-    workplace.update()
+    first = workplace.update()
     workplace.write("a.parquet", documents(210))
     workplace.update()
+    rollback(config=workplace.config, why="bad import")
+    assert workplace.update().status == "nothing"
+    for count in (211, 212):
+        workplace.write("a.parquet", documents(count) | {"empty": ""})
+        done = workplace.update()
+        assert (done.status, done.exit_code, done.embed["contents"]) == ("pinned", 4, 1)
+        (workplace.root / "data" / "a.parquet").rename(workplace.root / "data" / "b.parquet")
+        assert workplace.update().embed["contents"] == 0  # a rename without a changed byte
+        (workplace.root / "data" / "b.parquet").rename(workplace.root / "data" / "a.parquet")
+        assert workplace.update().embed["contents"] == 0
+    maintain(config=workplace.config)
+    shown = status("docs", workplace.config)["collections"][0]
+    assert (len(workplace.texts()), shown["published"]["chunks"], shown["chunks"]) == (200, 200, 212)
+    planned = workplace.plan()
+    assert planned.pin is not None and shown["pin"] == planned.pin
+    assert (planned.pin.version, planned.pin.why, planned.pin.behind) == (first.version, "bad import", 7)
+    assert f"pinned at version {first.version} by {planned.pin.who} since " in planned.notes[0]
+    assert "readers are 7 versions behind: `revector resume docs` releases it" in planned.notes[0]
+
+    assert resume(config=workplace.config).action == "resume"
+    assert len(workplace.texts()) == 212
+    workplace.write("b.parquet", documents(213))
+    assert workplace.update().pin is None
+    with pytest.raises(NotFound, match="readers get what runs publish already"):
+        resume(config=workplace.config)
+
+
+def test_a_rollback_to_any_published_version_and_what_cannot_be_says_the_way_forward(workplace: Workplace) -> None:
+    versions = []
+    for count in (10, 12, 13):
+        workplace.write("a.parquet", documents(count))
+        versions.append(workplace.update().version)
+    for version, count in zip(versions, (10, 12, 13), strict=True):
+        rollback(config=workplace.config, to=version)
+        assert len(workplace.texts()) == count
+    with pytest.raises(NotFound, match=f"expected one of the published versions {versions[0]}, .*, found 99: `revector history docs`"):
+        rollback(config=workplace.config, to=99)
+    rollback(config=workplace.config, to=versions[0])
+    with pytest.raises(NotFound, match=r"before version .* `revector history docs` lists"):
+        rollback(config=workplace.config)
+
+
+def test_another_model_in_the_spec_does_not_take_readers_from_what_a_person_went_back_to(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(10))
+    first = workplace.update().generation
+    workplace.write("a.parquet", documents(11))
+    workplace.update()
     rollback(config=workplace.config)
-    workplace.write("b.parquet", {"empty": ""})
-    assert workplace.update().exit_code == 4
-    assert len(workplace.texts()) == 200
+    workplace.spec(model='name = "hash", dimensions = 32')
+    done = workplace.update()
+    assert (done.generation, done.embed["contents"], len(workplace.texts())) == (first, 11, 10)
+    resume(config=workplace.config)
+    assert len(workplace.texts()) == 11
+    assert workplace.update().embed["contents"] == 0
+    assert workplace.published()["vector"].type.list_size == 32
 
 
 def test_diff_tells_what_changed_between_two_published_versions(workplace: Workplace) -> None:

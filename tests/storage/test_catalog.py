@@ -18,8 +18,8 @@ from lance.commit import CommitConflictError
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound, RevectorError
 from storage.collection import Collection
-from storage.history.catalog import Publication, all_publications, current, publications, publish, published, rollback
-from storage.history.promotion import promote
+from storage.history.catalog import Publication, all_publications, current, publications, publish, published
+from storage.history.decisions import promote, rollback
 from storage.store.commit import Change, commit
 from storage.store.lance import Store
 

@@ -48,6 +48,7 @@ def target_at(folder: str, duplicates: str) -> Target:
                 "source": {"uri": "corpus", "id": "id", "text": "text", "format": "jsonl", "duplicates": duplicates},
                 "chunking": {"by": "tokens", "size": 8},
                 "model": {"name": "hash", "dimensions": 8},
+                "gates": {"max_removed": 1},
             }
         },
     }

@@ -113,6 +113,15 @@ def test_evaluate_excuses_what_failed_of_the_chunks_that_readers_have(refusing: 
     assert evaluate("docs", config=refusing.config).passed
 
 
+def test_chunks_that_fail_are_counted_by_their_documents(refusing: Workplace) -> None:
+    """15 chunks of one document are one document of 101, not 15 of 115."""
+    refusing.spec(rest='chunking = { by = "tokens", size = 8 }\ngates = { max_failed = 0.02 }')
+    refusing.write("a.parquet", {"long": " ".join(["never one two three four five six seven"] * 15)})
+    refusing.write("b.parquet", {f"d{number}": f"text of document {number}" for number in range(100)})
+    done = refusing.apply()
+    assert (done.status, done.dead_letters, done.failed) == ("partial", 15, {"documents": 1, "stale": 0, "of": 101})
+
+
 def test_what_says_nothing_is_not_in_the_record_that_versions_before_must_read(workplace: Workplace) -> None:
     workplace.write("a.parquet", {"d0": "a text"})
     generation = workplace.apply().generation

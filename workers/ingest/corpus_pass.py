@@ -7,7 +7,7 @@ then the table may hold a document twice; nobody reads it before it is published
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +15,15 @@ import pyarrow.compute as pc
 
 from pipelines.content.chunks import HASH
 from pipelines.content.diff import FileRecord, FilesDiff, member
-from pipelines.content.documents import LETTERS_KEPT, DeadLetter, SourceFile, SourceShard, gathered
+from pipelines.content.documents import LETTERS_KEPT, DeadLetter, SourceFile, SourceShard, count_inputs, gathered
 from pipelines.content.settling import Fate, Settled, Standing, file_numbers, settle
 from pipelines.errors import SourceError
+from pipelines.spec.declared import SourceSpec
 from storage.store.commit import Change
 from storage.store.lance import ROW_ADDRESS
 from storage.store.spill import Spill, by_hash, matched
 from storage.tables.chunk_table import DESIRED_SCHEMA
+from workers.ingest.losses import Losses
 from workers.ingest.source_shard import Ingest, Ingested
 
 STEP_ROWS = 200_000
@@ -46,6 +48,12 @@ class CorpusSummary:
     files_read: int
     files_gone: int
     files_unchanged: int
+    failed: int
+    """Documents that could not be read: dead letters of documents, and what is in files that could not be read, stale or not there."""
+    stale: int
+    """Those of them that are stored as they were before: they are not among the unchanged."""
+    total: int
+    """All documents, those included."""
     changed: bool
     """Whether the chunk table is not what the corpus says: also where a document is only in another file."""
 
@@ -62,13 +70,16 @@ class Step:
 class CorpusPass:
     """Follows the shards of a run in order and tells what to commit: first all `inserts`, then what `settle` says."""
 
-    def __init__(self, ingest: Ingest, files: FilesDiff, known: dict[str, FileRecord], refuse_duplicates: bool, keep_last: bool) -> None:
+    def __init__(self, ingest: Ingest, files: FilesDiff, known: dict[str, FileRecord], source: SourceSpec) -> None:
         """`known`: the file list before the run."""
         self.ingest = ingest
         self._files = files
         self._records = dict(known)
-        self._refuse = refuse_duplicates
-        self._keep_last = keep_last
+        self._refuse = source.duplicates == "error"
+        self._keep_last = source.duplicates == "last"
+        self._losses = Losses(known, source.format)
+        self._stale: Counter[str] = Counter()
+        """Documents that are kept as they were, by file."""
         self._paths = sorted(known.keys() | {file.path for file in files.read})
         self._number = {path: number for number, path in enumerate(self._paths)}
         self._standing = np.full(len(self._paths), Standing.KEPT, dtype=np.int8)
@@ -117,14 +128,26 @@ class CorpusPass:
         return not any((settled.hold & new).any() for settled, new, _ in self._settled(self.ingest.version))
 
     def settle(self, version: int | None) -> Step:
-        """What must go from `version` of the chunk table, which has all inserts. Raises SourceError for a duplicate that is refused."""
+        """What must go from `version` of the chunk table, which has all inserts.
+
+        Raises SourceError for a duplicate that is refused, and if no file has the columns that the spec names.
+        """
+        self._check_columns()
         deleted = [_NOTHING]
         for settled, new, address in self._settled(version):
             self._count(settled, new)
             deleted.append(address[~settled.hold])
+            self._stale.update(self._paths[number] for number in settled.stale.tolist())
+        self._losses.count(self._records, self._stale)
         self._deleted = np.sort(np.concatenate(deleted))
         written = self._deleted[self._deleted < self._first_new] if self._planned.rows else self._deleted
         return self._step(written, [])
+
+    def _check_columns(self) -> None:
+        """A mistake in the spec is not so many bad files."""
+        letters = [next((letter for letter in self._records[file.path].dead if letter.misfit), None) for file in self._files.read]
+        if letters and letters[0] and all(letters) and not self._files.kept:
+            raise SourceError(f"{letters[0].reason} (in {letters[0].file}; of {len(letters):,} files none has what the spec names)")
 
     def _settled(self, version: int | None) -> Iterator[tuple[Settled, np.ndarray, np.ndarray]]:
         """What holds, which rows are new, and the address of each row, part by part."""
@@ -149,6 +172,11 @@ class CorpusPass:
         for rows in self._planned.parts():
             yield self._without_deleted(rows.select(DESIRED_SCHEMA.names))
 
+    def documents(self, version: int | None) -> Iterator[pa.Table]:
+        """The `doc_key` of each row of the chunk table, as they would be."""
+        for rows in chain(self.ingest.table.documents(version), self._planned.parts()):
+            yield self._without_deleted(rows).select(["doc_key"])
+
     @property
     def records(self) -> list[FileRecord]:
         return list(self._records.values())
@@ -160,18 +188,22 @@ class CorpusPass:
 
     def summary(self) -> CorpusSummary:
         """Counts over the whole corpus, files that were not read included. Complete only after `settle`."""
-        untouched = sum(self._records[record.file.path].documents for record in self._files.kept)
+        kept = [self._records[record.file.path] for record in self._files.kept]
+        failed = sum(record.lost + count_inputs(_of_documents(record.dead)) for record in self._records.values())
         return CorpusSummary(
             documents_added=int(self._fates[Fate.ADDED]),
             documents_changed=int(self._fates[Fate.CHANGED]),
             documents_removed=self._removed_documents,
-            documents_unchanged=int(self._fates[Fate.UNCHANGED]) + untouched,
+            documents_unchanged=int(self._fates[Fate.UNCHANGED]) + sum(record.documents for record in kept),
             chunks_added=self._added - self._again,
             chunks_removed=self._gone - self._again,
             chunks_unchanged=self._total - self._gone + self._again,
             files_read=len(self._files.read),
             files_gone=len(self._files.gone),
             files_unchanged=len(self._files.kept),
+            failed=failed,
+            stale=int(self._fates[Fate.STALE]) + sum(record.stale for record in kept),
+            total=failed + sum(record.documents for record in self._records.values()),
             changed=bool(self._added or self._gone),
         )
 
@@ -267,6 +299,7 @@ class CorpusPass:
             failed = [letter for letter in letters if letter.stage == "file"]
             if failed:
                 self._mark([file.path], Standing.FAILED)
+                self._losses.note(failed)
             record = self._open.get(file, FileRecord(file))
             self._open[file] = replace(
                 record,
@@ -278,6 +311,10 @@ class CorpusPass:
             self._pieces[file] -= pieces
             if not self._pieces[file]:
                 self._records[file.path] = self._open.pop(file)
+
+
+def _of_documents(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+    return (letter for letter in letters if letter.stage == "document")
 
 
 def _first(rows: pa.Table, *columns: str) -> list[pa.Array]:

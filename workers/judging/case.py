@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.errors import NotFound
 from pipelines.spec.declared import CollectionSpec
-from storage.reading.completeness import Checksum, checksum, fragments_since, remainder
+from storage.reading.completeness import Checksum, checksum, document_keys, fragments_since, missing_documents, remainder
 from storage.tables.version import Version
 from workers.embedding.encoding import Encoding
 
@@ -34,8 +34,10 @@ class Case:
     """Chunk ids that could not be embedded: they are no missing rows."""
     excused: Checksum | None = None
     """Of the rows that the run which made the version could not embed, where it was counted: they may be more than `failed` names."""
-    dead: int = 0
-    """Dead letters of all kinds."""
+    lost: tuple[int, int] | None = None
+    """Documents that could not be read or embedded, and of how many; None where nobody counted."""
+    counted: tuple[int, int] | None = None
+    """Documents that readers have and the version has not, and of how many, where the run that made it knows without a look."""
 
     @cached_property
     def lacking(self) -> Checksum:
@@ -49,6 +51,20 @@ class Case:
             return None if self.since is None else self.version.collection.store.open(self.version.generation, self.since)
         except NotFound:
             return None
+
+    @cached_property
+    def removed(self) -> tuple[int, int] | None:
+        """As `counted`, else by the keys of both chunk tables; None if there is nothing that readers have."""
+        if self.counted is not None or self.served is None:
+            return self.counted
+        mine = self.version
+        if (self.served.chunk_table, self.served.chunk_version) == (mine.chunk_table, mine.chunk_version):
+            return 0, 0
+        try:
+            before = self.served.chunks
+        except NotFound:
+            return None
+        return missing_documents(document_keys(before), document_keys(mine.chunks))
 
     @cached_property
     def new(self) -> list[Any]:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 
 from pipelines.measures.gate import Gate
 from workers.judging.case import Case
-from workers.judging.hard_gates import letters, recomputed, rows, vectors
+from workers.judging.hard_gates import letters, recomputed, removed, rows, vectors
 from workers.judging.promotion_gates import index_recall, labelled_queries, overlap
 
-GATES: tuple[Callable[[Case], Iterable[Gate]], ...] = (rows, vectors, recomputed, letters, index_recall, overlap, labelled_queries)
+GATES: tuple[Callable[[Case], Iterable[Gate]], ...] = (rows, vectors, recomputed, letters, removed, index_recall, overlap, labelled_queries)
 
 
 def judge(case: Case) -> list[Gate]:

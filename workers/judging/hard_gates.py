@@ -100,11 +100,30 @@ def _again(case: Case, sample: pa.Table) -> NDArray[np.float32]:
 
 
 def letters(case: Case) -> Iterator[Gate]:
-    """Dead letters, as a share (0 to 1) of the chunks and of themselves."""
-    most, total = case.spec.gates.max_failed, case.version.chunks.count_rows() + case.dead
-    share = case.dead / total if total else 0.0
-    detail = f"{case.dead:,} dead letters of {total:,}: {share:.2%}, at most {most:.2%} (gates.max_failed)"
+    """Documents that could not be read or embedded, as a share (0 to 1) of all."""
+    most = case.spec.gates.max_failed
+    if case.lost is None:
+        yield unmeasured("dead letters", "hard", most, "not measured: the run that made the version did not count documents")
+        return
+    lost, total = case.lost
+    share = lost / total if total else 0.0
+    detail = f"{lost:,} of {total:,} documents could not be read or embedded: {share:.2%}, at most {most:.2%} (gates.max_failed)"
+    if not lost:
+        detail = "every document could be read and embedded"
     yield _hard("dead letters", share, most, share <= most, detail, sorted(case.failed)[:NAMED_ROWS])
+
+
+def removed(case: Case) -> Iterator[Gate]:
+    """Documents that readers have and that the version has not, as a share (0 to 1) of those that they have."""
+    most = case.spec.gates.max_removed
+    if case.removed is None:
+        yield unmeasured("removed", "hard", most, "not measured: there is nothing that readers have beside it")
+        return
+    gone, had = case.removed
+    share = gone / had if had else 0.0
+    detail = f"{gone:,} of the {had:,} documents that readers have are gone: {share:.2%}, at most {most:.2%} (gates.max_removed)"
+    remedy = "" if share <= most else ": is the source what it should be? `apply --allow-removal` confirms it"
+    yield _hard("removed", share, most, share <= most, detail + remedy, ())
 
 
 def _hard(name: str, value: float, threshold: float, passed: bool, detail: str, named: Sequence[str]) -> Gate:

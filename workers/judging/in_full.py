@@ -56,12 +56,12 @@ def _analysed(version: Version) -> list[Gate]:
 
 
 def _letters(version: Version) -> dict[str, Any]:
-    """Of a Case, what the run that made the version left: `failed`, `excused` and `dead`."""
+    """Of a Case, what the run that made the version left: `failed`, `excused` and `lost`."""
     built = find_built(version.collection, version.generation)
     if built and _is_of(built.publication, version):
-        return {"failed": frozenset(built.failed), "excused": built.lacking, "dead": built.publication.dead_letters}
+        return {"failed": frozenset(built.failed), "excused": built.lacking, "lost": _lost(built.publication, built.lost)}
     rows = [row for row in finished_versions(version.collection, version.generation) if _is_of(row, version)]
-    if not rows or not rows[-1].dead_letters:
+    if not rows:
         return {}
     result = Run(version.collection, rows[-1].run_id).read("result.json") or {}
     failed = frozenset(letter["id"] for letter in result.get("dead", []) if letter["stage"] == "chunk")
@@ -70,7 +70,16 @@ def _letters(version: Version) -> dict[str, Any]:
         for one in result.get("generations", [])
         if (one["generation"], one["version"]) == (version.generation, version.number)
     ]
-    return {"failed": failed, "excused": tuple(made[0]) if made and made[0] else None, "dead": rows[-1].dead_letters}
+    lost = result.get("failed") or {}
+    return {
+        "failed": failed,
+        "excused": tuple(made[0]) if made and made[0] else None,
+        "lost": _lost(rows[-1], (lost["documents"], lost["of"]) if lost else None),
+    }
+
+
+def _lost(row: Publication, counted: tuple[int, int] | None) -> tuple[int, int] | None:
+    return (0, 0) if not row.dead_letters else counted
 
 
 def _is_of(row: Publication, version: Version) -> bool:

@@ -34,6 +34,8 @@ class Tally:
     """Chunks that must get a vector."""
     failed: dict[str, str] = field(default_factory=dict)
     """Chunk ids that could not be embedded, and why."""
+    failed_documents: set[bytes] = field(default_factory=set)
+    """Keys of the documents that these are of."""
     seconds: float = 0.0
     """Wall time of filling and indexing."""
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pipelines.content.chunks import metadata_type
 from pipelines.errors import ModelError, RevectorError
 from pipelines.spaces.known import model_of
-from pipelines.spec.declared import ModelSpec
+from pipelines.spec.declared import ModelSpec, SourceSpec
 from storage.history.catalog import Publication
-from storage.history.promotion import decided_against
+from storage.history.decisions import decided_against, pinning
 from storage.sources.opening import open_source
 from storage.store.lance import table_meta
 from workers.observing.report import Role
@@ -59,11 +59,15 @@ def live_generations(target: Target, history: Sequence[Publication]) -> Live:
     here = history[-1] if history else None
     if here is None or here.generation == target.generation.name:
         return Live(target, None, _distinct(others, target))
-    choice = decided_against(history, target.generation.name)
+    pinned = pinning(history)
+    choice = pinned or decided_against(history, target.generation.name)
     if choice is not None:
         try:
             served = _served(target, here)
         except RevectorError as error:  # nothing else may take its place
+            if pinned:
+                note = f"what readers are pinned to is served as it is, and not updated: {error}"
+                return Live(target, None, _distinct(others, target), (note,))
             remedy = f"{choice.who} chose {here.generation}: `revector promote` another one if that cannot come back"
             raise ModelError(f"{error} ({remedy})") from None
         note = f"{here.generation} stays published, as {choice.who} chose; `revector promote` publishes {target.generation.name}"
@@ -89,9 +93,11 @@ def _served(target: Target, here: Publication) -> Target:
     if here.chunk_table == target.chunk_table.name:
         return replace(target, model=model, candidates=())
     dataset = target.store.open(here.chunk_table)
-    chunker = restored_chunker(target.collection, table_meta(dataset)["chunker"], tokenizer_of(model))
-    fields = metadata_type(dataset.schema)
-    source = target.spec.source.model_copy(update={"metadata": tuple(field.name for field in fields) if fields else ()})
+    meta = table_meta(dataset)
+    chunker = restored_chunker(target.collection, meta["chunker"], tokenizer_of(model))
+    # Tables from before types were declared do not record them.
+    metadata = meta.get("metadata", [field.name for field in metadata_type(dataset.schema) or ()])
+    source = SourceSpec.model_validate({**target.spec.source.model_dump(), "metadata": metadata})
     spec = target.spec.model_copy(update={"source": source})
     corpus = open_source(source, spec.limits)
     served = replace(target, spec=spec, model=model, chunker=chunker, corpus=corpus, candidates=()) if chunker else None

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from pipelines.content.chunks import metadata_type
-from pipelines.content.documents import SourceShard, count_inputs
+from pipelines.content.documents import SourceShard, count_inputs, most_frequent
 from pipelines.spec.running import PricesSpec
 from workers.embedding.work import find_work
 from workers.ingest.corpus_pass import CorpusPass, CorpusSummary
@@ -18,17 +18,18 @@ from workers.observing.report import ALL_READ, Plan, PlannedGeneration, Progress
 from workers.planning.calibration import Calibration, calibrate
 from workers.planning.changes import classify_change
 from workers.planning.live import Live
+from workers.planning.objections import objections
 from workers.planning.state import State, TableState, pinned, read_state
 from workers.planning.target import Target
 
 SHARD_BYTES = 16 << 20
 """Of files as they are stored: Parquet may hold ten times as much text."""
+REASONS_SHOWN = 3
 
 
 def begin_pass(state: TableState, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
     """A pass over what must be read, and its shards in the order in which they go."""
     target = state.target
-    source = target.spec.source
     table, version = target.chunk_table, state.version
     again = {file.path for file in state.files.read} & state.known.keys()
     fragments = table.fragments_by_file(version, again) if version is not None and again else {}
@@ -36,14 +37,14 @@ def begin_pass(state: TableState, *, stage: bool) -> tuple[CorpusPass, list[Sour
     narrow = not stage or version is not None
     ingest = Ingest(target.corpus, target.chunker, table, version, fragments, _metadata(state), stage, narrow)
     shards = list(target.corpus.shards(state.files.read, SHARD_BYTES))
-    return CorpusPass(ingest, state.files, state.known, source.duplicates == "error", source.duplicates == "last"), shards
+    return CorpusPass(ingest, state.files, state.known, target.spec.source), shards
 
 
 def _metadata(state: TableState) -> pa.StructType | None:
     """The type in the table once there is one; a corpus cannot change it under its readers."""
     target = state.target
     if state.version is None:
-        return target.corpus.metadata_type(state.listed)
+        return target.corpus.metadata_type(state.listed.files)
     return metadata_type(target.store.open(target.chunk_table.name, state.version).schema)
 
 
@@ -59,7 +60,9 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
     at_rest = all(state.at_rest(one) for one in targets)
     pending = not at_rest or any(summary.changed for summary in summaries.values()) or any(generation.pending for generation in planned)
     change = classify_change(state, pending)
-    documents, chunks, files = counts(summaries[subject.chunk_table.name])
+    main = summaries[subject.chunk_table.name]
+    documents, chunks, files = counts(main)
+    dead = passes[subject.chunk_table.name].dead
     return Plan(
         collection=target.collection.name,
         generation=subject.generation.name,
@@ -71,13 +74,22 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         files=files,
         embed={unit: sum(generation.embed[unit] for generation in planned) for unit in ("contents", "chunks", "tokens")},
         reuse={"chunks": sum(generation.reuse["chunks"] for generation in planned)},
-        dead_letters=count_inputs(passes[subject.chunk_table.name].dead),
+        dead_letters=count_inputs(dead),
+        reasons=most_frequent(dead, REASONS_SHOWN),
         seconds=_together([generation.seconds for generation in planned]),
         pinned=pinned(state),
         pending=pending,
+        pin=state.pin,
+        ignored=dict(state.table(subject).listed.ignored),
         identity=change.identity,
         generations=planned,
-        notes=[*notes(state), *_stopped(state), *map(_may_exceed, unsure)],
+        failed={"documents": main.failed, "stale": main.stale, "of": main.total},
+        notes=[
+            *notes(state),
+            *objections(state, state.table(subject), passes[subject.chunk_table.name]),
+            *_stopped(state),
+            *map(_may_exceed, unsure),
+        ],
         unread=None if unsure else dict(ALL_READ),
         cost=_estimate(planned, measured, subject.spec.prices),
     )
@@ -152,12 +164,23 @@ def _may_exceed(target: Target) -> str:
 def notes(state: State) -> list[str]:
     """For a person: what is not as the spec and the corpus alone would have it."""
     missing = [
-        f"{table.target.spec.source.uri} is not there any more: built from the {len(table.known):,} files as they were read last"
+        f"{table.target.spec.source.uri} is not there any more, or empty: built from the {len(table.known):,} files as they were read last"
         for table in state.tables.values()
         if table.missing
     ]
+    moved = [
+        f"documents were read from {table.place} until now, and are from {table.target.corpus.place} from here on: all files are read again"
+        for table in state.tables.values()
+        if table.place and table.place != table.target.corpus.place
+    ]
+    ignored = [
+        f"of no known format, and ignored: {table.listed.left_out} (source.format, or a narrower source.uri, tells what they are)"
+        for table in [state.table(state.live.subject)]
+        if table.listed.ignored
+    ]
+    pinned = [f"{state.pin.summary}: `revector resume {state.live.subject.collection}` releases it"] if state.pin else []
     models = dict.fromkeys(note for target in state.live.targets for note in target.model.notes)
-    return [*state.live.notes, *missing, *models]
+    return [*pinned, *state.live.notes, *moved, *missing, *ignored, *models]
 
 
 def _stopped(state: State) -> list[str]:

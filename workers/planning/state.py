@@ -5,11 +5,14 @@ from typing import Any
 
 from pipelines.content.diff import FileRecord, FilesDiff, diff_files
 from pipelines.content.documents import SourceFile
+from pipelines.content.source import Listing
 from pipelines.errors import PlanStale, SourceMissing
 from pipelines.fingerprint import fingerprint
 from storage.history.built import Built, find_built
 from storage.history.catalog import Publication, publications
+from storage.history.decisions import Pin, find_pin
 from storage.sources.labelled import load_labelled
+from storage.tables.chunk_table import FileList
 from workers.observing.report import Plan
 from workers.planning.live import Live, live_generations
 from workers.planning.target import Target, naming
@@ -25,9 +28,11 @@ class TableState:
     target: Target
     """A generation over it: how it is read and cut."""
     files: FilesDiff
-    listed: list[SourceFile]
+    listed: Listing
     known: dict[str, FileRecord]
     version: int | None
+    place: str | None
+    """Where the files were when they were read last; None if nothing says that."""
     missing: bool
     """There is no corpus any more: what is stored stands for it."""
 
@@ -47,6 +52,8 @@ class State:
     """Of the collection, oldest first."""
     declared: str
     """The generation that the spec declares, whatever a person chose since."""
+    pin: Pin | None
+    """What a rollback keeps readers on, whatever is built."""
 
     @property
     def current(self) -> Publication | None:
@@ -62,17 +69,11 @@ class State:
         return self.tables[target.chunk_table.name]
 
     def announced(self, target: Target) -> Publication | None:
-        """The newest publication but for rollbacks, if readers have the generation, and it is of exactly these tables and query prompt.
-
-        Then readers have had, or have, all there is: a rollback since then stands until there is something new.
-        """
-        name = target.generation.name
-        if self.current is None or self.current.generation != name:
+        """What readers have, if it is the generation, and of exactly these tables and query prompt."""
+        here = self.current
+        if here is None or here.generation != target.generation.name:
             return None
-        last = next(
-            (row for row in reversed(self.history) if row.generation == name and row.action != "rollback" and not row.removed), None
-        )
-        return last if last and _same_state(last, self._tables(target)) and same_queries(last, target) else None
+        return here if _same_state(here, self._tables(target)) and same_queries(here, target) else None
 
     def finished(self, target: Target) -> bool:
         """Whether a run has brought it to its end as it is now, published or not."""
@@ -84,7 +85,12 @@ class State:
         if target in self.live.candidates:
             built = self.built[target.generation.name]
             return self.finished(target) and built is not None and built.thresholds == thresholds(target)
-        return self.finished(target) and self.announced(target) is not None
+        return self.finished(target) and (self.announced(target) is not None or self._withheld(target))
+
+    def _withheld(self, target: Target) -> bool:
+        """Whether a rollback alone keeps readers from what was finished."""
+        built = self.built[target.generation.name]
+        return self.pin is not None and built is not None and built.passed
 
     @property
     def settled(self) -> bool:
@@ -144,40 +150,47 @@ def read_state(target: Target, before: State | None = None) -> State:
     tables: dict[str, TableState] = {}
     for one in reversed(live.targets):
         name = one.chunk_table.name
-        tables[name] = _read_table(one, versions[name], known[name], building, listings)
-    return State(live, tables, vectors, built, history, target.generation.name)
+        held = bool(history and history[-1].chunks) or any(record.documents or record.retry for record in known[name].records.values())
+        tables[name] = _read_table(one, versions[name], known[name], building, listings, held)
+    return State(live, tables, vectors, built, history, target.generation.name, find_pin(target.collection, history))
 
 
 def _is_finished(built: Built | None, version: int | None, chunk_version: int | None) -> bool:
     return built is not None and _same_state(built.publication, (version, chunk_version))
 
 
-Listings = dict[str, list[SourceFile]]
+Listings = dict[str, Listing]
 """What was listed, by the place of the source."""
 
 
-def _still_listed(before: State | None, versions: dict[str, int | None], known: dict[str, dict[str, FileRecord]]) -> Listings:
+def _still_listed(before: State | None, versions: dict[str, int | None], known: dict[str, FileList]) -> Listings:
     """The listings of `before`, if no chunk table has moved since then."""
     earlier = before.tables if before else {}
     if earlier.keys() != known.keys() or any(
-        (earlier[name].version, earlier[name].known) != (versions[name], known[name]) for name in known
+        (earlier[name].version, earlier[name].known) != (versions[name], known[name].records) for name in known
     ):
         return {}
     return {table.target.corpus.place: table.listed for table in earlier.values() if not table.missing}
 
 
-def _read_table(target: Target, version: int | None, known: dict[str, FileRecord], building: bool, listings: Listings) -> TableState:
-    """`building`: a generation is not finished. For that, what is stored will do, if the corpus is gone. `listings`: so far, added to."""
-    place, missing = target.corpus.place, False
+def _read_table(target: Target, version: int | None, files: FileList, building: bool, listings: Listings, held: bool) -> TableState:
+    """`building`: a generation is not finished. For that, what is stored will do, if the corpus is gone. `listings`: so far, added to.
+    `held`: the collection has documents."""
+    place, known, missing = target.corpus.place, files.records, False
     try:
         with naming(target.collection.name):
-            listings[place] = listed = listings[place] if place in listings else target.corpus.files()
+            listings[place] = listed = listings[place] if place in listings else target.corpus.listing()
+        if held and not listed.files and target.spec.gates.max_removed < 1:
+            raise SourceMissing(
+                f"expected documents at {target.corpus.place}, found none, where {target.collection} has some: is it mounted, and does the "
+                "pattern still match? `--allow-removal`, or gates.max_removed = 1, takes them all away"
+            )
     except SourceMissing:
         missing = building and bool(known) and not any(record.retry for record in known.values())
         if not missing:
             raise
-        listed = sorted(record.file for record in known.values())
-    return TableState(target, diff_files(listed, known), listed, known, version, missing)
+        listed = Listing(sorted(record.file for record in known.values()))
+    return TableState(target, diff_files(listed.files, known), listed, known, version, files.place, missing)
 
 
 def check_saved(saved: Plan, state: State) -> None:
@@ -192,7 +205,7 @@ def pinned(state: State) -> dict[str, Any]:
     """What a plan holds for, in JSON literals."""
     tables = state.tables
     return {
-        "listing": {name: _listing(table.listed) for name, table in tables.items()},
+        "listing": {name: _listing(table.listed.files) for name, table in tables.items()},
         "chunk table version": {name: table.version for name, table in tables.items()},
         "vectors version": state.vectors,
         "generation": state.live.subject.generation.name,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,21 @@ class Target:
     def store(self) -> Store:
         return self.collection.store
 
+    def allowing_removal(self) -> "Target":
+        """The same, where a person has confirmed that any number of documents may go."""
+        gates = self.spec.gates.model_copy(update={"max_removed": 1.0})
+        return replace(self, spec=self.spec.model_copy(update={"gates": gates}))
+
     @property
     def reading(self) -> str:
-        """Identity of how files become documents: when it changes, every file must be read again."""
+        """Identity of how files become documents: when it changes, every file must be read again.
+
+        The place is part of it: a file of the same name, size and times elsewhere is another file.
+        """
         source = self.spec.source.model_dump(include={"id", "text", "metadata", "format", "duplicates"}, mode="json")
-        return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json")})
+        # Only where they are declared: they came later, and nothing is read again for that.
+        source |= self.spec.source.model_dump(include={"delimiter", "encoding"}, exclude_defaults=True, mode="json")
+        return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json"), "place": self.corpus.place})
 
     @property
     def chunking(self) -> str:
@@ -63,7 +73,11 @@ class Target:
 
     def chunks_meta(self) -> dict[str, Any]:
         """What the chunk table records of itself."""
-        return {"chunker": self.chunker.identity, "declared": self.spec.chunking.model_dump(mode="json")}
+        return {
+            "chunker": self.chunker.identity,
+            "declared": self.spec.chunking.model_dump(mode="json"),
+            **self.spec.source.model_dump(include={"metadata"}, mode="json"),
+        }
 
     def generation_meta(self) -> dict[str, Any]:
         """What the generation's table records of itself."""
@@ -132,7 +146,8 @@ def _kept_chunker(collection: Collection, declared: CollectionSpec, model: Model
 
 
 def _chunking(chunker: Chunker, declared: CollectionSpec) -> str:
-    return fingerprint({"chunker": chunker.identity, "metadata": list(declared.source.metadata)})
+    metadata = declared.source.model_dump(include={"metadata"}, mode="json")
+    return fingerprint({"chunker": chunker.identity, **metadata})
 
 
 def _generation(collection: Collection, chunking: str, model: Model) -> Generation:

@@ -9,6 +9,7 @@ from pipelines.content.documents import DeadLetter, count_inputs
 from pipelines.logs import log
 from storage.history.built import Built, keep_built
 from storage.history.catalog import Publication, publish
+from storage.history.decisions import find_pin
 from storage.history.declaration import Declaration, declaration, declare
 from storage.history.evaluations import keep_evaluation
 from storage.reading.versions import version_of
@@ -23,12 +24,13 @@ from workers.observing.report import ALL_READ, BuiltGeneration, Plan, Report, Re
 from workers.observing.telemetry import Observer, observe
 from workers.planning.calibration import calibrate
 from workers.planning.changes import classify_change
+from workers.planning.objections import removed
 from workers.planning.plan import counts, notes
 from workers.planning.state import State, check_saved, pinned, read_state, thresholds
 from workers.planning.target import Target
 from workers.runs.filling import Filling
 from workers.runs.ingesting import CurrentChunks, ingest_corpus
-from workers.runs.results import DEAD_LETTERS_KEPT, NOTHING, built_generation, nothing_to_do
+from workers.runs.results import DEAD_LETTERS_KEPT, NOTHING, built_generation, failures, nothing_to_do
 from workers.runs.session import Session, open_session
 
 
@@ -79,8 +81,8 @@ class _Application:
         """What readers have by now."""
         self._tables: dict[str, CurrentChunks] = {}
         self._filled: dict[str, tuple[int, Tally]] = {}
-        self._failed: dict[str, str] = {}
-        """Chunks of the main generation that could not be embedded, and why."""
+        self._main = Tally()
+        """Of the main generation."""
 
     def perform(self) -> Result:
         self._write_intent()
@@ -111,7 +113,7 @@ class _Application:
             version, tally = self._filled.get(target.generation.name) or self._fill(target, encoding)
             built = self._built(target, version, tally, encoding)
         if state.live.role(target) == "main":
-            self._failed = tally.failed
+            self._main = tally
         return built_generation(target, state.live.role(target), self._publish(target, built), built, tally)
 
     def _fill(self, target: Target, encoding: Encoding) -> tuple[int, Tally]:
@@ -137,19 +139,25 @@ class _Application:
         if built is not None and built.passed and state.at_rest(target) and again:
             return self._keep(replace(built, tries=built.tries + 1)) if tally.failed else built
         case = self._case(target, publication, built, encoding)
-        judged = self._judge(target, publication, replace(case, failed=frozenset(tally.failed)))
+        judged = self._judge(target, publication, replace(case, failed=frozenset(tally.failed), lost=self._lost(target, tally)))
         return self._keep(replace(judged, tries=built.tries + 1)) if built is not None and again else judged
 
     def _case(self, target: Target, publication: Publication, before: Built | None, encoding: Encoding) -> Case:
         known = (target.model, *target.candidates)
+        table, unmoved = self._state.table(target), self._current == self._state.current
         return Case(
             version=version_of(target.store, publication, known),
             spec=target.spec,
             encoding=encoding,
             served=version_of(target.store, self._current, known) if self._current else None,
             since=before.publication.version if before and before.passed and not self._never_compared(target, before) else None,
-            dead=publication.dead_letters,
+            counted=removed(self._state, table, self._tables[table.target.chunk_table.name].corpus.summary()) if unmoved else None,
         )
+
+    def _lost(self, target: Target, tally: Tally) -> tuple[int, int]:
+        """Documents that could not be read or embedded, and of how many."""
+        summary = self._tables[target.chunk_table.name].corpus.summary()
+        return summary.failed + len(tally.failed_documents), summary.total
 
     def _judge(self, target: Target, publication: Publication, case: Case) -> Built:
         """Hold the version against its gates, and keep what came of it."""
@@ -165,11 +173,22 @@ class _Application:
             passed=all(gate.passed for gate in gates),
             failed=sorted(case.failed)[:DEAD_LETTERS_KEPT],
             thresholds=thresholds(target),
+            lost=case.lost if publication.dead_letters else None,
             lacking=case.lacking if case.failed and all(gate.passed for gate in gates if gate.name == ROWS) else None,
         )
-        self._keep(built)
+        built = self._keep(replace(built, withheld=self._withheld(built)))
         keep_evaluation(case.version, gates, session.run.run_id)
         return built
+
+    def _withheld(self, built: Built) -> int:
+        """How many versions a rollback keeps from readers, with this one."""
+        row = built.publication
+        before = self._state.built[row.generation]
+        if self._state.pin is None:
+            return 0
+        earlier = before.withheld if before else 0
+        known = any(row.tables == other.tables for other in [*self._state.history, *([before.publication] if before else [])])
+        return earlier + (built.passed and not known)
 
     def _keep(self, built: Built) -> Built:
         self._session.fence.check()
@@ -188,8 +207,11 @@ class _Application:
         if role == "candidate" or not built.passed:
             log("not published", generation=publication.generation, version=publication.version, gates_passed=built.passed)
             return "built"
+        if self._state.pin:
+            log("not published", generation=publication.generation, version=publication.version, pinned=self._state.pin.version)
+            return "pinned"
         announced = self._state.announced(target)
-        if announced is not None and self._adds_nothing(announced, publication):
+        if announced is not None and _same(announced, publication):
             return "partial" if publication.dead_letters else "nothing"
         action = "publish" if target.generation.name == self._state.declared else "update"
         session = self._session
@@ -202,21 +224,17 @@ class _Application:
         log("published", generation=publication.generation, version=publication.version, epoch=epoch, chunks=publication.chunks)
         return "partial" if publication.dead_letters else "published"
 
-    def _adds_nothing(self, announced: Publication, publication: Publication) -> bool:
-        """Whether readers had this already. If only the count of dead letters is new, that is no reason to undo a rollback."""
-        only_letters = _same(announced, replace(publication, dead_letters=announced.dead_letters))
-        return _same(announced, publication) or (only_letters and announced.epoch != self._state.epoch)
-
     def _finish(self, generations: list[BuiltGeneration]) -> Result:
         """Sum up all generations, and keep that as the record of the run: the list of its dead letters is cut, their count is not."""
-        state, session = self._state, self._session
-        subject = state.live.subject
+        session = self._session
+        subject = self._state.live.subject
+        state = replace(self._state, pin=find_pin(subject.collection) if self._state.pin else None)  # which is further behind by now
         table = self._tables[subject.chunk_table.name]
         main = next(generation for generation in generations if generation.role == "main")
         documents, chunks, _ = counts(table.corpus.summary())
         spent = session.account.spent()
         tokens = sum(generation.embed["tokens"] for generation in generations)
-        dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._failed.items())]
+        dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._main.failed.items())]
         quiet = all(state.at_rest(target) and self._as_it_was(target, generations) for target in state.live.targets)
         result = Result(
             collection=subject.collection.name,
@@ -231,13 +249,16 @@ class _Application:
             status=main.status,
             version=main.version,
             dead_letters=count_inputs(dead),
+            failed=failures(table.corpus.summary(), self._lost(subject, self._main)),
             tokens_per_second=tokens / spent["seconds"]["total"],
             reason=main.objection,
             gates=main.gates,
             identity=self._change.identity,
             generations=generations,
             notes=notes(state),
+            pin=state.pin,
             unread={unit: sum(generation.unread[unit] for generation in generations) for unit in ALL_READ},
+            ignored=dict(state.table(subject).listed.ignored),
             **spent,
         )
         session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})

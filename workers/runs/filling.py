@@ -187,7 +187,8 @@ class Filling:
     def _bury(self, rest: Work) -> None:
         """A letter for each row of a content that failed."""
         for part in chain(rest.embed.parts(), rest.copies.parts()):
-            rows = self._take(part[ROW_ADDRESS].to_numpy(), "chunk_id", "content_hash")
+            rows = self._take(part[ROW_ADDRESS].to_numpy(), "chunk_id", "content_hash", "doc_key")
+            self._tally.failed_documents.update(rows["doc_key"].to_pylist())
             for chunk_id, content in zip(rows["chunk_id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True):
                 self._tally.failed[chunk_id] = self._reasons[content]
 

@@ -2,6 +2,7 @@
 
 from pipelines.measures.gate import Gate
 from storage.history.built import Built
+from workers.ingest.corpus_pass import CorpusSummary
 from workers.observing.account import Tally
 from workers.observing.report import BuiltGeneration, Result, Role, Status
 from workers.planning.plan import begin_pass, counts, notes
@@ -37,7 +38,16 @@ def nothing_to_do(state: State) -> Result:
         tokens_per_second=0.0,
         gates=_gates(built),
         notes=notes(state),
+        pin=state.pin,
+        failed=failures(corpus.summary(), built.lost if built else None),
+        ignored=dict(state.table(target).listed.ignored),
     )
+
+
+def failures(summary: CorpusSummary, lost: tuple[int, int] | None) -> dict[str, int]:
+    """As a Result has them. `lost`: counted with those that could not be embedded."""
+    documents, total = lost or (summary.failed, summary.total)
+    return {"documents": documents, "stale": summary.stale, "of": total}
 
 
 def _gates(built: Built | None) -> list[Gate]:

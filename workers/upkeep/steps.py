@@ -147,7 +147,7 @@ class Steps:
             new = replace(
                 moved,
                 epoch=here.epoch + 1,
-                action="update",
+                action="maintenance",
                 restores=here.origin,
                 run_id=self._session.run.run_id,
                 at=now(),

@@ -68,7 +68,7 @@ def test_an_evaluation_looks_at_everything_and_is_kept_without_texts(two: Workpl
 
 
 def test_drift_is_told_between_versions_of_one_space(two: Workplace) -> None:
-    two.write("a.parquet", {f"e{number}": f"another text {number}" for number in range(60)})
+    two.write("b.parquet", {f"e{number}": f"another text {number}" for number in range(60)})
     two.apply()
     gate = {gate.name: gate for gate in evaluate("docs", config=two.config).gates}["drift"]
     assert gate.value is not None

@@ -259,7 +259,7 @@ def judged(
         served, generation=target.generation.name, number=version, chunk_table=target.chunk_table.name, chunk_version=chunk_version
     )
     with Counting(target, target.spec.workers) as encoding:
-        gates = judge(Case(newest, target.spec, encoding, served, since, frozenset(failed), excused, len(failed)))
+        gates = judge(Case(newest, target.spec, encoding, served, since, frozenset(failed), excused, (len(failed), 30)))
     return {gate.name: gate for gate in gates}, encoding.made
 
 
