@@ -152,8 +152,8 @@ def _derived(live: Live, target: Target) -> bool:
 
 def _reads_whole(target: Target) -> bool:
     """Whether no chunk is longer than what the model reads: they were counted by its own tokenizer."""
-    model, identity = target.model, target.chunker.identity
-    return model.tokenizer_file is None or identity.get("tokenizer") == target.counting.tokenizer(model).identity
+    model, counted_by = target.model, target.chunker.identity.get("tokenizer")
+    return model.tokenizer_file is None or (counted_by is not None and counted_by == target.counting.tokenizer(model).identity)
 
 
 def _may_exceed(target: Target) -> str:
