@@ -28,7 +28,13 @@ def read_textual(stream: BinaryIO, file: SourceFile, format_: Format, layout: La
             text, title = read_markup(source, format_, seconds)
         except MarkupError as error:
             raise Unreadable(f"limits.markup_seconds: expected {format_} that is read in {seconds} s, found {error}") from None
-    facts = {"path": file.path, "name": PurePosixPath(file.path).name, "suffix": split_suffixes(file.path)[0], "title": title}
+    facts = {
+        **layout.partition,
+        "path": file.path,
+        "name": PurePosixPath(file.path).name,
+        "suffix": split_suffixes(file.path)[0],
+        "title": title,
+    }
     problems: dict[int, str] = {}
     values = [
         cast_column(pa.array([facts[kept.name]], pa.string()), kept.type, f"metadata {kept.name!r}", problems)

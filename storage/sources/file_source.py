@@ -70,7 +70,7 @@ class FileSource:
         for file in files if undeclared else ():
             try:
                 with _reading():
-                    types = self._types(file)
+                    types = dict.fromkeys(suffixes.partition(self._path(file)), pa.string()) | self._types(file)
             except Unreadable:
                 continue
             if types.keys() >= undeclared:
@@ -83,8 +83,8 @@ class FileSource:
 
     def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
         """Stream the documents of a shard, at most 8192 and about 16 MB at a time. Raises OSError if the store as a whole fails."""
-        layout = layout_of(self.spec, metadata, self.limits)
         for piece in shard.pieces:
+            layout = layout_of(self.spec, metadata, self.limits, self._path(piece.file))
             try:
                 with _reading():
                     yield from self._read(piece, layout)
@@ -101,9 +101,9 @@ class FileSource:
         return format_
 
     def _check_spec(self, files: Iterable[SourceFile]) -> None:
-        for format_ in sorted({self._format(file) for file in files}):
+        for format_, file in sorted({self._format(file): file for file in files}.items()):
             if format_ in text.TEXTUAL:
-                check_textual(format_, self.spec)
+                check_textual(format_, self.spec, self._path(file))
             else:
                 check_tabular(format_, self.spec)
 

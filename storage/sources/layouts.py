@@ -5,13 +5,14 @@ import pyarrow as pa
 from pipelines.errors import SpecError
 from pipelines.formats import text
 from pipelines.formats.rows import Layout
+from pipelines.formats.suffixes import partition
 from pipelines.spec.declared import Format, LimitsSpec, SourceSpec
 from pipelines.spec.keys import nearest
 
 
-def layout_of(spec: SourceSpec, metadata: pa.StructType | None, limits: LimitsSpec) -> Layout:
-    """What `spec` asks of a file; files of text need no id."""
-    return Layout(spec.id or "", spec.text, metadata, limits)
+def layout_of(spec: SourceSpec, metadata: pa.StructType | None, limits: LimitsSpec, path: str = "") -> Layout:
+    """What `spec` asks of a file, at `path`; files of text need no id."""
+    return Layout(spec.id or "", spec.text, metadata, limits, partition(path))
 
 
 def check_tabular(format_: Format, spec: SourceSpec) -> None:
@@ -22,10 +23,10 @@ def check_tabular(format_: Format, spec: SourceSpec) -> None:
         raise SpecError(f"source.text: expected the columns to embed, as {format_} files need them, found none")
 
 
-def check_textual(format_: Format, spec: SourceSpec) -> None:
-    """Raises SpecError for metadata that a file of text does not have."""
+def check_textual(format_: Format, spec: SourceSpec, path: str) -> None:
+    """Raises SpecError for metadata that a file of text, at `path`, does not have."""
     for name in spec.metadata:
-        if name not in text.METADATA:
+        if name not in text.METADATA and name not in partition(path):
             known = ", ".join(text.METADATA)
             raise SpecError(
                 f"source.metadata: expected some of {known}, as {format_} files have no other, found {name!r}{nearest(name, text.METADATA)}"
