@@ -31,7 +31,8 @@ def examine(name: str | None, config: str | PathLike[str] | None, store: str | N
 def _model(spec: Spec, name: str) -> str:
     model = resolve_target(spec, name).model
     space = model.space
-    return f"{model.spec.name}: space {space.id}, {space.dimension} dimensions, at most {space.max_tokens} tokens"
+    found = f"{model.spec.name}: space {space.id}, {space.dimension} dimensions, at most {space.max_tokens} tokens"
+    return "; ".join([found, *model.notes])
 
 
 def _corpus(spec: Spec, name: str) -> str:

@@ -91,6 +91,7 @@ def _from_folder(spec: ModelSpec, folder: Path, revision: str | None = None) -> 
         space=space,
         query_prompt=query_prompt,
         tokenizer_file=str(contents.tokenizer_file),
+        unused_prompts=tuple(contents.other_prompts) if spec.prompt is None and not contents.document_prompt else (),
     )
 
 

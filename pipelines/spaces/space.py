@@ -73,6 +73,15 @@ class Model:
     """Put before every query. Not in the space: no stored vector depends on it."""
     tokenizer_file: str | None
     """Its `tokenizer.json`; None for the stand-in."""
+    unused_prompts: tuple[str, ...] = ()
+    """Names of prompts that it declares for documents, and that are put before none, though the spec does not say so."""
+
+    @property
+    def notes(self) -> list[str]:
+        """For a person: what of the model is not used as one would expect."""
+        names = " and ".join(map(repr, self.unused_prompts))
+        said = f"declares a prompt {names} for documents that is not used: set model.prompt to its text, or to an empty one"
+        return [f"{self.spec.name} {said}"] if names else []
 
     def prompt(self, role: Role) -> str:
         """What is put before a text."""

@@ -11,12 +11,12 @@ from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, Source
 from pipelines.content.source import Listing, ignored
 from pipelines.errors import SourceError, SourceMissing
 from pipelines.formats import csv, jsonl, parquet, rows, suffixes, text
-from pipelines.formats.apart import decoded_apart
 from pipelines.formats.casts import metadata_struct
 from pipelines.formats.limits import Budget, Unreadable
 from pipelines.formats.rows import Layout
 from pipelines.spec.declared import Format, LimitsSpec, SourceSpec
 from storage.sources import listing
+from storage.sources.apart import decoded_apart
 from storage.sources.layouts import check_tabular, check_textual, layout_of
 from storage.sources.listing import FileSystem
 
@@ -101,17 +101,19 @@ class FileSource:
         return format_
 
     def _check_spec(self, files: Iterable[SourceFile]) -> None:
-        for format_, file in sorted({self._format(file): file for file in files}.items()):
-            if format_ in text.TEXTUAL:
-                check_textual(format_, self.spec, self._path(file))
-            else:
+        examples = {self._format(file): self._path(file) for file in files}
+        for format_ in sorted(examples):
+            if format_ not in text.TEXTUAL:
                 check_tabular(format_, self.spec)
+        if textual := [format_ for format_ in sorted(examples) if format_ in text.TEXTUAL]:
+            check_textual(textual, self.spec, suffixes.partition(examples[textual[0]]))
 
     def _types(self, file: SourceFile) -> dict[str, pa.DataType]:
         """The columns of a file and their types."""
         format_ = self._format(file)
         if format_ in text.TEXTUAL:
-            return dict.fromkeys(text.METADATA, pa.string())
+            named = self.spec.metadata if format_ == "markdown" else ()
+            return dict.fromkeys([*text.METADATA, *named], pa.string())
         if format_ == "parquet":
             with self.filesystem.open(self._path(file), "rb") as raw:
                 (types,) = decoded_apart(parquet.parquet_types, raw)

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from flows import maintain, rollback, status
-from pipelines.errors import RevectorError
+from flows import maintain, resume, rollback, status
+from pipelines.errors import RevectorError, SourceMissing
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from storage import open_published
@@ -170,14 +170,14 @@ class Platform(RuleBasedStateMachine):
             self.small.__exit__(None, None, None)
             shutil.rmtree(self.folder)
 
-    def declare(self) -> None:
+    def declare(self, gates: str = "max_failed = 1, max_removed = 1") -> None:
         candidates = "" if self.model else f"candidates = [{{ {MODELS[1]} }}]\n"
         self.workplace.spec(
-            model=MODELS[self.model], rest=f"{candidates}retention = {{ publications = 3, days = 0 }}\ngates = {{ max_failed = 1 }}"
+            model=MODELS[self.model], rest=f"{candidates}retention = {{ publications = 3, days = 0 }}\ngates = {{ {gates} }}"
         )
 
     def edit(self, name: str, held: Texts) -> None:
-        """Always to something that was not there before: without news a rollback stands."""
+        """Always to something that was not there before."""
         self.edits += 1
         self.files = {**self.files, name: {**held, "marker": f"edit {self.edits}"}}
         write_corpus(self.workplace, self.files)
@@ -242,8 +242,44 @@ class Platform(RuleBasedStateMachine):
     def roll_back(self, fault: tuple[str, int]) -> None:
         kind, at = fault
         suffer(lambda: rollback("docs", self.workplace.config), FAULTS[kind](at, lambda: None))
-        read(self.workplace)
+        seen = read(self.workplace)
         self.edit("a.parquet", {})
+        again(self.workplace.apply)
+        if self.pinned():
+            assert read(self.workplace) == seen
+            suffer(lambda: resume("docs", self.workplace.config), FAULTS[kind](at, lambda: None))
+            if self.pinned():
+                again(lambda: resume("docs", self.workplace.config))
+            again(self.workplace.apply)
+        self.settle()
+
+    def pinned(self) -> bool:
+        return status("docs", self.workplace.config)["collections"][0]["pin"] is not None
+
+    @precondition(lambda self: self.applied == self.files)
+    @rule()
+    def lose_the_source_for_a_while(self) -> None:
+        self.declare(gates="max_failed = 1")
+        write_corpus(self.workplace, {})
+        with pytest.raises(SourceMissing):
+            self.workplace.apply()
+        assert read(self.workplace) == self.seen
+        self.declare()
+        write_corpus(self.workplace, self.files)
+        again(self.workplace.apply)
+        self.settle()
+
+    @precondition(lambda self: self.applied == self.files)
+    @rule(fault=faults, data=st.data())
+    def break_a_file_for_a_while(self, fault: tuple[str, int], data: st.DataObject) -> None:
+        kind, at = fault
+        name = data.draw(st.sampled_from(sorted(self.files)))
+        (self.folder / "data" / name).write_bytes(b"no Parquet")
+        suffer(self.workplace.apply, FAULTS[kind](at, self.workplace.apply))
+        assert read(self.workplace) == self.seen
+        again(self.workplace.apply)
+        assert read(self.workplace) == self.seen
+        write_corpus(self.workplace, self.files)
         again(self.workplace.apply)
         self.settle()
 

@@ -42,8 +42,6 @@ class CorpusSummary:
     documents_changed: int
     documents_removed: int
     documents_unchanged: int
-    documents_stale: int
-    """Kept as they were, as the files that they are in could not be read."""
     chunks_added: int
     chunks_removed: int
     chunks_unchanged: int
@@ -52,6 +50,8 @@ class CorpusSummary:
     files_unchanged: int
     failed: int
     """Documents that could not be read: dead letters of documents, and what is in files that could not be read, stale or not there."""
+    stale: int
+    """Those of them that are stored as they were before: they are not among the unchanged."""
     total: int
     """All documents, those included."""
     changed: bool
@@ -195,7 +195,6 @@ class CorpusPass:
             documents_changed=int(self._fates[Fate.CHANGED]),
             documents_removed=self._removed_documents,
             documents_unchanged=int(self._fates[Fate.UNCHANGED]) + sum(record.documents for record in kept),
-            documents_stale=int(self._fates[Fate.STALE]) + sum(record.stale for record in kept),
             chunks_added=self._added - self._again,
             chunks_removed=self._gone - self._again,
             chunks_unchanged=self._total - self._gone + self._again,
@@ -203,6 +202,7 @@ class CorpusPass:
             files_gone=len(self._files.gone),
             files_unchanged=len(self._files.kept),
             failed=failed,
+            stale=int(self._fates[Fate.STALE]) + sum(record.stale for record in kept),
             total=failed + sum(record.documents for record in self._records.values()),
             changed=bool(self._added or self._gone),
         )
