@@ -176,7 +176,7 @@ def _reading() -> Iterator[None]:
         raise Unreadable("expected the file that was listed, found none") from None
     except PermissionError:
         raise Unreadable("expected a file that may be read, found permission denied") from None
-    except (pa.ArrowException, UnicodeDecodeError, OverflowError, MemoryError) as error:
+    except (pa.ArrowException, UnicodeError, OverflowError, MemoryError) as error:
         raise Unreadable(f"incomplete: expected a whole and valid file, found it broken ({type(error).__name__})") from None
     except OSError as error:
         # Arrow's decoders raise a bare OSError; those of disks and networks have a number or a class of their own.
