@@ -45,6 +45,11 @@ def parquet_types(stream: Any) -> Iterator[dict[str, pa.DataType]]:
     yield dict(zip(schema.names, schema.types, strict=True))
 
 
+def row_count(stream: Any) -> Iterator[int]:
+    """The rows that a Parquet file says to have, once."""
+    yield pq.read_metadata(stream).num_rows
+
+
 def row_group_pieces(stream: Any, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
     """Cut a Parquet file into runs of row groups of about `target_bytes`, decoded."""
     footer = pq.read_metadata(stream)

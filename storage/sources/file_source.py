@@ -10,13 +10,14 @@ import pyarrow as pa
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
 from pipelines.content.source import Listing, ignored
 from pipelines.errors import SourceError, SourceMissing
-from pipelines.formats import csv, jsonl, parquet, rows, suffixes, text
+from pipelines.formats import csv, jsonl, parquet, rows, suffixes
+from pipelines.formats.apart import decoded_apart
 from pipelines.formats.casts import metadata_struct
 from pipelines.formats.limits import Budget, Unreadable
+from pipelines.formats.prose import text
 from pipelines.formats.rows import Layout
 from pipelines.spec.declared import Format, LimitsSpec, SourceSpec
 from storage.sources import listing
-from storage.sources.apart import decoded_apart
 from storage.sources.layouts import check_tabular, check_textual, layout_of
 from storage.sources.listing import FileSystem
 
@@ -89,7 +90,19 @@ class FileSource:
                 with _reading():
                     yield from self._read(piece, layout)
             except Unreadable as error:
-                yield rows.only_letters(piece.file, layout, [DeadLetter("file", piece.file.path, "", str(error))])
+                letter = DeadLetter("file", piece.file.path, "", str(error), documents=self._rows_in(piece.file))
+                yield rows.only_letters(piece.file, layout, [letter])
+
+    def _rows_in(self, file: SourceFile) -> int:
+        """The rows that the footer of a Parquet file names, a byte each at most: it may err. 0 where nothing says that."""
+        if self._format(file) != "parquet":
+            return 0
+        try:
+            with _reading(), self.filesystem.open(self._path(file), "rb") as raw:
+                (rows_there,) = decoded_apart(parquet.row_count, raw)
+        except Unreadable:
+            return 0
+        return min(rows_there, file.size)
 
     def _path(self, file: SourceFile) -> str:
         return f"{self.base}/{file.path}"

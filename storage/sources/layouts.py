@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pyarrow as pa
 
 from pipelines.errors import SpecError
-from pipelines.formats import text
+from pipelines.formats.prose import text
 from pipelines.formats.rows import Layout
 from pipelines.formats.suffixes import partition
 from pipelines.spec.declared import Format, LimitsSpec, SourceSpec

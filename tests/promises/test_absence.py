@@ -127,6 +127,16 @@ def test_a_lost_file_weighs_as_much_as_the_documents_in_it(five: Workplace) -> N
     assert (done.failed, done.exit_code) == ({"documents": 0, "stale": 0, "of": 100}, 0)
 
 
+def test_a_file_that_was_never_read_weighs_by_the_rows_that_its_footer_names(five: Workplace) -> None:
+    five.write("5.parquet", documents(30, 100))
+    file = five.root / "data/5.parquet"
+    data = bytearray(file.read_bytes())
+    data[4:80] = bytes(76)  # pages; the footer is at the end
+    file.write_bytes(data)
+    done = five.apply()
+    assert (done.status, done.failed) == ("built", {"documents": 30, "stale": 0, "of": 130})
+
+
 def test_a_file_that_was_never_read_weighs_by_its_bytes_and_a_bad_document_is_one(workplace: Workplace) -> None:
     lines = [json.dumps({"id": id, "text": text}) for id, text in documents(90).items()]
     data = workplace.root / "data"

@@ -257,8 +257,8 @@ class _Application:
             generations=generations,
             notes=notes(state),
             pin=state.pin,
-            ignored=dict(state.table(subject).listed.ignored),
             unread={unit: sum(generation.unread[unit] for generation in generations) for unit in ALL_READ},
+            ignored=dict(state.table(subject).listed.ignored),
             **spent,
         )
         session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})

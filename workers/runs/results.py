@@ -39,8 +39,8 @@ def nothing_to_do(state: State) -> Result:
         gates=_gates(built),
         notes=notes(state),
         pin=state.pin,
-        ignored=dict(state.table(target).listed.ignored),
         failed=failures(corpus.summary(), built.lost if built else None),
+        ignored=dict(state.table(target).listed.ignored),
     )
 
 

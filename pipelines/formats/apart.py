@@ -25,7 +25,7 @@ WHOLE_BYTES = 1 << 20
 DYING_SECONDS = 5.0
 """That a process may take from the end of its pipe to its own."""
 
-_START = "import sys; sys.path[:] = sys.argv[2:]; from storage.sources.apart import serve; serve(int(sys.argv[1]))"
+_START = "import sys; sys.path[:] = sys.argv[2:]; from pipelines.formats.apart import serve; serve(int(sys.argv[1]))"
 
 
 def decoded_apart(decode: Decode[Part], stream: Any, *arguments: Any) -> Iterator[Part]:

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from pipelines.content.documents import DocumentBatch, SourceFile
 from pipelines.formats.casts import cast_column
-from pipelines.formats.decoding import decoded
 from pipelines.formats.limits import Unreadable, beyond
-from pipelines.formats.markup import Extract, MarkupError, read_markup
+from pipelines.formats.prose.decoding import decoded
+from pipelines.formats.prose.markup import Extract, MarkupError, read_markup
 from pipelines.formats.rows import Columns, Layout, assemble
 from pipelines.formats.suffixes import split_suffixes
 from pipelines.spec.declared import Format
