@@ -18,7 +18,7 @@ from storage.collection import Collection, collections
 from storage.history import catalog, decisions
 from storage.history.evaluations import Evaluation
 from storage.reading import status as standing
-from storage.reading.filters import Condition
+from storage.reading.filters import AnyOf, Condition
 from storage.reading.published import compare_versions
 from storage.reading.versions import PUBLISHED
 from workers import search as searching
@@ -104,19 +104,20 @@ def search(
     *,
     store: str | None = None,
     k: int = 10,
-    where: Iterable[Condition | tuple[str, str]] = (),
+    where: Iterable[Condition | AnyOf | tuple[str, str]] = (),
     bridge: bool = False,
 ) -> list[dict[str, Any]]:
     """The nearest chunks of the published version, best first.
 
-    `where`: conditions on fields of the metadata, or on `doc_id`; a pair is a field and the value that it must have. `bridge`: the
-    spec's model encodes the query, also while another's vectors are published; that needs a spec. Gives
-    `[{chunk_id, doc_id, score, text, metadata}]`, score = cosine. Raises NotFound and ModelError.
+    `where`: conditions on fields of the metadata, or on `doc_id`, all of which must be met, and one of each `AnyOf`; a pair is a field
+    and the value that it must have. `bridge`: the spec's model encodes the query, also while another's vectors are published; that needs
+    a spec. Gives `[{chunk_id, doc_id, score, text, metadata}]`, score = cosine. Raises NotFound, ModelError, and SpecError for a
+    condition that the table cannot be asked.
     """
     request = Request(name, config, store)
     declared = request.declared if bridge else request.collections.get(name)
     models = (declared.model, *declared.candidates) if declared else ()
-    conditions = [condition if isinstance(condition, Condition) else Condition(*condition) for condition in where]
+    conditions = [condition if isinstance(condition, Condition | AnyOf) else Condition(*condition) for condition in where]
     machine = Machine(precision=declared.workers.precision) if declared else PROCESSOR
     return searching.search(request.stored, query, k, conditions, models, bridge, machine)
 

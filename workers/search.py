@@ -8,8 +8,8 @@ from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from storage.collection import Collection
 from storage.history.bridges import read_bridge
-from storage.history.catalog import published
-from storage.reading.filters import Condition
+from storage.history.catalog import published_there
+from storage.reading.filters import Where
 from storage.reading.published import search_vectors
 from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
@@ -20,7 +20,7 @@ def search(
     collection: Collection,
     query: str,
     k: int = 10,
-    where: Sequence[Condition] = (),
+    where: Where = (),
     models: Sequence[ModelSpec] = (),
     bridge: bool = False,
     machine: Machine = PROCESSOR,
@@ -33,7 +33,7 @@ def search(
 
     Raises NotFound if nothing is published, or no bridge is there; ModelError if no model at hand is the one that made the vectors.
     """
-    publication = published(collection)
+    publication = published_there(collection)
     model = resolve_model(models[0]) if bridge else None
     if model is None or model.space.id == publication.space:
         model = model_of(publication.space, ModelSpec(**publication.model_spec()), known_models(models))

@@ -1,19 +1,13 @@
 """The command line of every day: declare a collection, plan, apply, search, and see what is there."""
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from flows.cli import remote
 from flows.cli.options import AllowRemoval, Call, Json, Name, NameRequired, Sending, with_options
 from flows.show.output import put
-from pipelines.errors import SpecError
-
-if TYPE_CHECKING:
-    from storage.reading.filters import Condition
-
 
 commands = typer.Typer()
 
@@ -99,7 +93,8 @@ def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for, in words.")],
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results.")] = 10,
     where: Annotated[
-        list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="What results must have; also != < <= > >=.")
+        list[str] | None,
+        typer.Option("--where", metavar="FIELD=VALUE", help="What results must have; also != < <= > >= in contains, and or."),
     ] = None,
     bridge: Annotated[bool, typer.Option("--bridge", help="Encode the query with the spec's model, whichever is published.")] = False,
     *,
@@ -107,6 +102,7 @@ def search(
 ) -> None:
     """The chunks of the published version that are nearest in meaning; score = cosine similarity."""
     from flows import commands
+    from flows.cli.conditions import parse_condition
     from flows.show import terminal
 
     conditions = [parse_condition(text) for text in where or []]
@@ -140,13 +136,3 @@ def diff(
 
     shown = commands.diff(name, a, b, call.config, store=call.store)
     call.answer(shown, lambda: terminal.diff(shown))
-
-
-def parse_condition(text: str) -> "Condition":
-    from storage.reading.filters import Condition
-
-    match = re.fullmatch(r"(?s)(.+?)(!=|<=|>=|=|<|>)(.*)", text)
-    if not match:
-        raise SpecError(f"expected --where field=value, or another of != < <= > >=, found {text!r}")
-    field, operator, value = match.groups()
-    return Condition(field, value, operator)  # type: ignore[arg-type]

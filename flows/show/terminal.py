@@ -162,6 +162,9 @@ def status(shown: Mapping[str, Any]) -> None:
         )
     console.print(table)
     for collection in shown["collections"]:
+        if (here := collection["published"]) and here["gone"]:
+            remedy = f"`revector apply {collection['name']}` builds it anew"
+            console.print(f"! version {here['version']} of {here['generation']} is gone from the store: {remedy}", markup=False)
         if pin := collection["pin"]:
             console.print(f"! {collection['name']} is {pin.summary}: `revector resume {collection['name']}` releases it", markup=False)
         for generation in collection["generations"]:
@@ -206,7 +209,8 @@ def history(shown: Mapping[str, Any]) -> None:
 def _publications(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = columns("epoch", "action", "version", "generation", "chunks", "at", "who", "why")
     for row in rows:
-        action = f"{row['action']}, since removed" if row["removed"] else row["action"]
+        since = ", since removed" if row["removed"] else ", gone from the store" if row["gone"] else ""
+        action = f"{row['action']}{since}"
         chunks, at = f"{row['chunks']:,}", row["at"][:19]
         cells = (row["epoch"], action, row["version"], short(row["generation"]), chunks, at, row["who"], row["why"])
         table.add_row(*(escape(str(cell)) for cell in cells))

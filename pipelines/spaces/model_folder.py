@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.errors import ModelError
 from pipelines.fingerprint import fingerprint
-from pipelines.spaces.model_files import check_inside, check_links, code_in, count_tensors, read_json, read_object
+from pipelines.spaces.model_files import check_inside, check_links, code_elsewhere, code_in, count_tensors, read_json, read_object
 from pipelines.spaces.model_weights import hash_files, sha256_of, weight_files
 
 
@@ -148,6 +148,7 @@ def _read(root: Path, trust_remote_code: bool) -> Contents:
         raise ModelError(
             f"{root}: expected a model without code of its own, found {code[0]}: read that code, then set trust_remote_code = true"
         )
+    _refuse_code_elsewhere(root, modules)
     _refuse_unsupported(root, modules, settings)
     # what a final Normalize does is said by `normalize`: with and without it the rest of the stack is the same
     stack = modules[:-1] if modules[-1].kind == "Normalize" else modules
@@ -214,6 +215,15 @@ def _code_references(root: Path, modules: list[_Module]) -> list[str]:
     # without leave the library takes another one, and the vectors are others
     custom += [name for module in modules if not (name := module.config.get("activation_function", "torch.")).startswith("torch.")]
     return [*custom, *(key for folder in sorted({root, *(module.folder for module in modules)}) for key in code_in(folder))]
+
+
+def _refuse_code_elsewhere(root: Path, modules: list[_Module]) -> None:
+    """Trusted or not: it may be another tomorrow, and the space would have the same name."""
+    named = [module.type for module in modules if "--" in module.type]
+    if found := [*named, *(name for folder in sorted({root, *(module.folder for module in modules)}) for name in code_elsewhere(folder))]:
+        raise ModelError(
+            f"{root}: expected the code of the model in its folder, found {found[0][:80]}: copy it there and name it in the config"
+        )
 
 
 def _refuse_unsupported(root: Path, modules: list[_Module], settings: dict[str, Any]) -> None:

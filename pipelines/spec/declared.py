@@ -136,7 +136,7 @@ class GatesSpec(SpecTable):
     max_removed: float = Field(default=0.5, ge=0, le=1)
     """The largest share of the documents that readers have that an update may take away; 1: all, also where nothing is found any more."""
     min_cosine: float = Field(default=0.99, ge=-1, le=1)
-    """The least cosine of a stored vector to one that is made again of its text; at most 200 are."""
+    """The least cosine of a stored vector to one that is made again of its text; at most 200 are, and 32 older ones of an update."""
     min_index_recall: float = Field(default=0.95, ge=0, le=1)
     """The least share of the 10 nearest by exact search that a search by the index finds."""
     min_overlap: float = Field(default=0.9, ge=0, le=1)

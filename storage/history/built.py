@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from storage.collection import Collection
-from storage.history.catalog import Publication
+from storage.history.catalog import Publication, is_there
 from storage.store.lance import Store
 
 
@@ -48,6 +48,12 @@ def find_built(collection: Collection, generation: str) -> Built | None:
     pairs = {name: tuple(record[name]) if record.get(name) else None for name in ("lacking", "lost")}
     said = record | pairs | {"publication": Publication(**record["publication"])}
     return Built(**{field.name: said[field.name] for field in fields(Built) if field.name in said})
+
+
+def built_there(collection: Collection, generation: str) -> Built | None:
+    """As `find_built`; None also if what it left is not in the store any more."""
+    built = find_built(collection, generation)
+    return built if built is not None and is_there(collection.store, built.publication) else None
 
 
 def forget_built(collection: Collection, generation: str) -> None:

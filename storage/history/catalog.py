@@ -3,6 +3,8 @@
 Each row is one publication. A collection's current one is that with the highest epoch; the others are its history.
 """
 
+import random
+import time
 from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -17,11 +19,14 @@ from pipelines.errors import CommitUnknown, Conflict, NotFound
 from storage.collection import Collection
 from storage.store.lance import Store
 from storage.store.s3 import store_failure
+from storage.tables.checksums import commit_of
 from storage.who import now
 
 CATALOG = "_revector/catalog"
-ATTEMPTS = 20
-"""Races are only with publications of other collections, each of which is a moment."""
+PATIENCE_SECONDS = 120.0
+"""For races with publications of other collections, each of which is a moment."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds at most before another attempt, by chance: those who lost a race would meet again."""
 
 _ARROW = {str: pa.string(), int: pa.int64()}
 Action = Literal["publish", "update", "promote", "rollback", "resume", "maintenance"]
@@ -61,6 +66,10 @@ class Publication:
     """The generation that the spec declared when a person chose this one (`promote`, `rollback`)."""
     removed: str = ""
     """When its tables were taken away by maintenance, ISO 8601; empty while they are there."""
+    commit: str = ""
+    """The commit that made the version of the vectors table, as `commit_of` names it; empty in records from before it was kept."""
+    chunk_commit: str = ""
+    """The same of the chunk table."""
 
     @property
     def origin(self) -> int:
@@ -77,8 +86,28 @@ class Publication:
         """What it points to: both tables, each with its version."""
         return self.generation, self.version, self.chunk_table, self.chunk_version
 
+    @property
+    def versions(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """The vectors table and the chunk table, each with its version."""
+        return (self.generation, self.version), (self.chunk_table, self.chunk_version)
+
     def model_spec(self) -> dict[str, Any]:
         return dict(orjson.loads(self.model))
+
+
+def identified(store: Store, row: Publication) -> Publication:
+    """`row` with the commits that its versions are at this moment. Raises NotFound if one of them is not there."""
+    commits = [commit_of(store.open(table, version)) for table, version in row.versions]
+    return replace(row, commit=commits[0], chunk_commit=commits[1])
+
+
+def is_there(store: Store, row: Publication) -> bool:
+    """Whether both versions that a record means are in the store. Tables that were restored may lack them, or have others of the number."""
+    try:
+        found = identified(store, row)
+    except NotFound:
+        return False
+    return row.commit in ("", found.commit) and row.chunk_commit in ("", found.chunk_commit)
 
 
 SCHEMA = pa.schema([(field.name, _ARROW[field.type]) for field in fields(Publication)])  # type: ignore[index]
@@ -94,6 +123,11 @@ def all_publications(store: Store) -> list[Publication]:
 def publications(collection: Collection) -> list[Publication]:
     """The publications of one collection, oldest first, those that were given up included."""
     return [row for row in all_publications(collection.store) if row.collection == collection.name]
+
+
+def kept_publications(collection: Collection) -> list[Publication]:
+    """The publications of one collection whose versions are in the store, oldest first."""
+    return [row for row in publications(collection) if not row.removed and is_there(collection.store, row)]
 
 
 def current(collection: Collection) -> Publication | None:
@@ -112,6 +146,13 @@ def published(collection: Collection) -> Publication:
     return publication
 
 
+def published_there(collection: Collection) -> Publication:
+    """As `published`. Raises NotFound also if its versions are not in the store."""
+    publication = published(collection)
+    _check_there(collection.store, publication)
+    return publication
+
+
 def publish(store: Store, new: Publication, again: Publication | None = None, check: Callable[[], None] = lambda: None) -> Publication:
     """Swap the pointer. `new.epoch` must follow the current epoch of its collection, else Conflict.
 
@@ -120,6 +161,8 @@ def publish(store: Store, new: Publication, again: Publication | None = None, ch
     """
     if again is not None:
         _check_kept(again)
+    _check_there(store, new)
+    new = identified(store, new)
     _tag(store, new)
 
     def follow(rows: list[Publication]) -> list[Publication]:
@@ -178,9 +221,19 @@ def _check_kept(row: Publication) -> None:
         )
 
 
+def _check_there(store: Store, row: Publication) -> None:
+    if not is_there(store, row):
+        raise NotFound(
+            f"expected version {row.version} of {row.generation} and version {row.chunk_version} of {row.chunk_table}, found them gone or "
+            f"others in their place: were tables restored from an older copy? `revector apply {row.collection}` builds them anew, "
+            f"`revector rollback {row.collection}` goes back to what is there"
+        )
+
+
 def _change(store: Store, change: Callable[[list[Publication]], list[Publication]], always: bool = False) -> None:
     """Swap the catalog for `change` of its rows, which changes nothing when it is done again; then it is swapped if `always`."""
-    for _ in range(ATTEMPTS):
+    deadline, pause = time.monotonic() + PATIENCE_SECONDS, FIRST_PAUSE
+    while True:
         catalog = _open(store) or _create(store)
         rows = [Publication(**row) for row in catalog.to_table().to_pylist()]
         changed = change(rows)
@@ -189,13 +242,19 @@ def _change(store: Store, change: Callable[[list[Publication]], list[Publication
         try:
             _swap(store, catalog, changed)
         except CommitConflictError:
+            if time.monotonic() > deadline:
+                raise Conflict(
+                    f"expected to swap the catalog of {store.root} within {PATIENCE_SECONDS:.0f} s, found it busy with other publications: "
+                    "nothing was published, run again"
+                ) from None
+            time.sleep(random.uniform(0, pause))  # noqa: S311  nothing secret
+            pause = min(2 * pause, LONGEST_PAUSE)
             continue
         except OSError as error:
             if not set(changed) <= set(all_publications(store)):
                 failure = store_failure(error) or error
                 raise CommitUnknown(f"expected an answer from the catalog of {store.root}, found {failure}: run again") from error
         return
-    raise CommitUnknown(f"expected to swap the catalog of {store.root} within {ATTEMPTS} attempts, found it busy: run again")
 
 
 def _open(store: Store) -> LanceDataset | None:
@@ -207,15 +266,17 @@ def _create(store: Store) -> LanceDataset:
 
 
 def _swap(store: Store, catalog: LanceDataset, rows: list[Publication]) -> None:
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=catalog.schema)
-    fragments = write_fragments(table, store.uri(CATALOG), schema=catalog.schema, mode="append", storage_options=store.options)
-    overwrite = Transaction(catalog.version, LanceOperation.Overwrite(catalog.schema, fragments))
+    """With all columns of today: a catalog that was made before has fewer."""
+    schema = SCHEMA.with_metadata(catalog.schema.metadata)
+    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+    fragments = write_fragments(table, store.uri(CATALOG), schema=schema, mode="overwrite", storage_options=store.options)
+    overwrite = Transaction(catalog.version, LanceOperation.Overwrite(schema, fragments))
     LanceDataset.commit(store.uri(CATALOG), overwrite, storage_options=store.options, max_retries=0)
 
 
 def _tag(store: Store, new: Publication) -> None:
     """Keep both versions from clean-up. A tag bears its version in its name, so two publishers cannot disagree about it."""
-    for table, version in ((new.generation, new.version), (new.chunk_table, new.chunk_version)):
+    for table, version in new.versions:
         tags = store.open(table).tags
         name = f"published-{version}"
         if name in tags.list():

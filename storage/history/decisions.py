@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pipelines.errors import Conflict, GateFailed, NotFound
 from storage.collection import Collection
 from storage.history.built import Built, find_built
-from storage.history.catalog import Action, Publication, current, publications, publish, published
+from storage.history.catalog import Action, Publication, current, kept_publications, publications, publish, published
 from storage.history.declaration import declaration
 from storage.store.lance import Store
 from storage.tables.generations import generations, named
@@ -64,7 +64,7 @@ def promote(collection: Collection, name: str, why: str = "", force: bool = Fals
     known = {row.generation for row in history} | {generation.name for generation in generations(collection)}
     generation = named(collection, known, name)
     built = find_built(collection, generation)
-    earlier = [row for row in history if row.generation == generation and not row.removed]
+    earlier = [row for row in kept_publications(collection) if row.generation == generation]
     if not force:
         _check_current(collection, generation, built, here)
     if here and earlier and (built is None or earlier[-1].version >= built.publication.version):
@@ -124,7 +124,7 @@ def rollback(collection: Collection, why: str = "", to: int | None = None) -> Pu
             f"expected a publication of {collection} before version {here.version}, found none: `revector history {collection}` lists "
             "what there was; a corpus that is right again, `revector apply` brings to readers"
         )
-    kept = [row for row in before if not row.removed]
+    kept = [row for row in kept_publications(collection) if row.epoch < here.origin]
     return repoint(collection.store, here, (kept or before)[-1], "rollback", why)
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from pipelines.content.chunks import HASH
 from pipelines.content.diff import diff_rows, member
-from pipelines.content.settling import halves
 from storage.reading.neighbours import to_numpy, vector_blocks
 from storage.store.lance import ROW_ADDRESS, data_file, scan_batches, take
 from storage.store.spill import Spill, by_hash, matched
@@ -22,33 +21,6 @@ NORM_SAMPLE = 1000
 _ROWS = pa.schema([("row_hash", HASH), (ROW_ADDRESS, pa.uint64())])
 _DOCUMENTS = pa.schema([("doc_key", HASH)])
 _CONTENTS = pa.schema([("content_hash", HASH)])
-
-
-Checksum = tuple[int, int, int]
-"""Of a set of rows: how many, and the sums modulo 2^64 of both halves of their hashes."""
-
-
-def checksum(dataset: LanceDataset) -> Checksum:
-    """Rows, and the sums modulo 2^64 of both halves of their hashes: two tables of the same rows have the same, in whatever order.
-
-    Tables of other rows have another one but for a chance of 2^-128: row hashes are random numbers, unless somebody makes them up.
-    """
-    count, sums = 0, np.zeros(2, dtype=np.uint64)
-    for rows in scan_batches(dataset, ["row_hash"]):
-        count += len(rows)
-        sums += halves(rows["row_hash"]).sum(axis=0, dtype=np.uint64)
-    return count, int(sums[0]), int(sums[1])
-
-
-def remainder(rows: Checksum, others: Checksum) -> Checksum:
-    """The checksum of those of `rows` that are not among `others`, if all of these are among them."""
-    count, first, second = (one - other for one, other in zip(rows, others, strict=True))
-    return count, first % 2**64, second % 2**64
-
-
-def same_rows(one: LanceDataset, other: LanceDataset) -> bool:
-    """Whether two versions hold the same rows, in whichever order. Only of the same number of rows are the hashes looked at."""
-    return one.count_rows() == other.count_rows() and checksum(one) == checksum(other)
 
 
 def differences(chunks: LanceDataset, vectors: LanceDataset) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:

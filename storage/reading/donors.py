@@ -11,7 +11,7 @@ from pipelines.content.chunks import HASH
 from pipelines.content.diff import member
 from pipelines.spaces.space import Space
 from storage.collection import Collection
-from storage.history.catalog import publications
+from storage.history.catalog import kept_publications
 from storage.store.lance import ROW_ADDRESS, data_file, scan_batches, table_meta, take
 from storage.tables.generations import Generation, generations
 
@@ -94,7 +94,7 @@ def _kept_versions(collection: Collection, space: Space) -> Iterator[tuple[str, 
     latest = {generation.name: collection.store.open(generation.name) for generation in generations(collection)}
     same = {name for name, dataset in latest.items() if _space_of(dataset)["id"] == space.id}
     wider = {name for name, dataset in latest.items() if name not in same and space.derives_from(_space_of(dataset))}
-    published = dict.fromkeys((row.generation, row.version) for row in publications(collection) if not row.removed)
+    published = dict.fromkeys((row.generation, row.version) for row in kept_publications(collection))
     for names in (same, wider):
         yield from ((name, version) for name, version in published if name in names)
         yield from ((name, dataset.version) for name, dataset in latest.items() if name in names)

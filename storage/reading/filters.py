@@ -4,20 +4,29 @@ Lance takes no expressions over nested fields, so SQL is written here: of names 
 A row that has no value in a field, or one that is not a number, meets no condition on it, `!=` included: as in SQL.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal, get_args
 
+import orjson
 import pyarrow as pa
 
 from pipelines.errors import SpecError
 from pipelines.spec.keys import nearest
 
-Operator = Literal["=", "!=", "<", "<=", ">", ">="]
+Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in", "contains"]
 OPERATORS: tuple[Operator, ...] = get_args(Operator)
 MOST = 100
-"""Conditions of one search: the planner descends into each, and has a stack like anybody."""
+"""Values of one search: the planner descends into each, and has a stack like anybody."""
+MOST_CHARACTERS = 10_000
+"""Of a value that a text is looked through for."""
+_ELEMENT = r'("([^"\\]|\\.)*"|[^"\[\]{},]+)'
+"""Of a list in JSON, as documents keep lists: a string, or a number, `true`, `false` or `null`."""
+_LIST = rf"^\[({_ELEMENT}(,{_ELEMENT})*)?\]$"
+
+Value = str | int | float | bool | date | datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +35,63 @@ class Condition:
 
     field: str
     """Of the metadata, or `doc_id`."""
-    value: str | int | float | bool | date | datetime
-    """Of the field's type, or a text that can be read as one."""
+    value: Value | Sequence[Value]
+    """Of the field's type, or a text that can be read as one; several with `in`."""
     operator: Operator = "="
+    """`contains`: an element of a list; of any other text, a part of it."""
 
 
-def filter_of(conditions: Sequence[Condition], metadata: pa.StructType | None) -> str | None:
-    """The SQL of all `conditions` together on a table with that metadata. Raises SpecError for a field or a value that does not fit."""
-    if len(conditions) > MOST:
-        raise SpecError(f"expected at most {MOST} conditions, found {len(conditions)}")
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """What rows must meet: at least one of some conditions."""
+
+    conditions: tuple[Condition, ...]
+
+
+Where = Sequence[Condition | AnyOf]
+"""All of them must be met."""
+
+
+def filter_of(where: Where, metadata: pa.StructType | None) -> str | None:
+    """The SQL of `where` on a table with that metadata. Raises SpecError for a field, a value or an operator that does not fit."""
+    groups = [one.conditions if isinstance(one, AnyOf) else (one,) for one in where]
+    count = sum(len(_values(condition)) for group in groups for condition in group)
+    if count > MOST:
+        raise SpecError(f"expected at most {MOST} conditions and values of `in`, found {count}")
     kinds = {field.name: field.type for field in metadata or []} | {"doc_id": pa.string()}
-    return " AND ".join(_comparison(condition, kinds) for condition in conditions) or None
+    return " AND ".join(_any(_comparison(condition, kinds) for condition in group) for group in groups) or None
+
+
+def _any(alternatives: Iterable[str]) -> str:
+    sql = " OR ".join(alternatives)
+    if not sql:
+        raise SpecError("expected a condition or a value, found none: nothing could meet that")
+    return f"({sql})"
+
+
+def _values(condition: Condition) -> Sequence[Value]:
+    several = condition.operator == "in" and isinstance(condition.value, list | tuple)
+    return condition.value if several else (condition.value,)  # type: ignore[return-value]
 
 
 def _comparison(condition: Condition, kinds: dict[str, pa.DataType]) -> str:
-    if condition.operator not in OPERATORS:
-        raise SpecError(f"expected an operator of {' '.join(OPERATORS)}, found {condition.operator!r}")
     if condition.field not in kinds:
-        known = ", ".join(name if name.isprintable() else repr(name) for name in kinds)
+        known = ", ".join(map(_shown, kinds))
         raise SpecError(f"expected a field of {known}, found {repr(condition.field)[:100]}{nearest(condition.field, kinds)}")
+    kind, operator = kinds[condition.field], condition.operator
+    fitting = [one for one in OPERATORS if one != "contains" or pa.types.is_string(kind)]
+    if operator not in fitting:
+        what = f"{_shown(condition.field)}, which is {kind}"
+        raise SpecError(f"expected an operator of {' '.join(fitting)} for {what}, found {repr(operator)[:100]}")
     column = "doc_id" if condition.field == "doc_id" else f"metadata.`{condition.field.replace('`', '``')}`"
-    return _typed(column, condition, kinds[condition.field])
+    typed = [_value(condition.field, value, kind) for value in _values(condition)]
+    if operator == "contains":
+        return _containing(condition, column, typed[0].as_py())
+    return _any(_compared(column, "=" if operator == "in" else operator, value) for value in typed)
 
 
-def _typed(column: str, condition: Condition, kind: pa.DataType) -> str:
-    operator, value = condition.operator, _value(condition, kind)
+def _compared(column: str, operator: str, value: pa.Scalar) -> str:
+    kind = value.type
     if pa.types.is_string(kind):
         return f"{column} {operator} {_text(value.as_py())}"
     if pa.types.is_boolean(kind):
@@ -64,14 +105,42 @@ def _typed(column: str, condition: Condition, kind: pa.DataType) -> str:
     return f"{counted} {operator} CAST('{value.cast(whole).as_py()}' AS {name})"
 
 
-def _value(condition: Condition, kind: pa.DataType) -> pa.Scalar:
+def _containing(condition: Condition, column: str, value: str) -> str:
+    """Whether a list in JSON has the element `value`; of a text that is none, whether `value` is a part of it."""
+    if len(value) > MOST_CHARACTERS:
+        raise SpecError(f"expected at most {MOST_CHARACTERS:,} characters for {_shown(condition.field)} contains, found {len(value):,}")
+    a_list = f"regexp_like({column}, {_text(_LIST)})"
+    element = rf"^\[({_ELEMENT},)*({'|'.join(map(re.escape, _spellings(value)))})[,\]]"
+    return f"(({a_list} AND regexp_like({column}, {_text(element)})) OR (NOT {a_list} AND contains({column}, {_text(value)})))"
+
+
+def _spellings(value: str) -> set[str]:
+    """How JSON writes `value`: as a string and, if it reads as one, as a number, `true`, `false` or `null`."""
+    spellings = {orjson.dumps(value).decode()}
     try:
-        value = pa.scalar(condition.value).cast(kind)
+        plain = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return spellings
+    if plain is None or isinstance(plain, bool):
+        spellings.add(value)
+    elif isinstance(plain, int | float):
+        same = {float(plain), int(plain)} if float(plain).is_integer() else {plain}
+        spellings |= {orjson.dumps(number).decode() for number in same} if abs(plain) < 1 << 53 else {value}
+    return spellings
+
+
+def _value(field: str, value: Value, kind: pa.DataType) -> pa.Scalar:
+    try:
+        scalar = pa.scalar(value).cast(kind)
     except (pa.ArrowException, UnicodeError, TypeError):
-        value = None
-    if value is None or not value.is_valid or value.as_py() != value.as_py():  # the last: not a number
-        raise SpecError(f"expected {kind} for {condition.field}, found {repr(condition.value)[:100]}")
-    return value
+        scalar = None
+    if scalar is None or not scalar.is_valid or scalar.as_py() != scalar.as_py():  # the last: not a number
+        raise SpecError(f"expected {kind} for {_shown(field)}, found {repr(value)[:100]}")
+    return scalar
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else repr(name)
 
 
 def _text(value: str) -> str:

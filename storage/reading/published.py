@@ -13,10 +13,10 @@ from pipelines.errors import NotFound
 from pipelines.measures.bridge import Bridge
 from storage.collection import Collection
 from storage.history.bridges import read_bridge
-from storage.history.catalog import Publication, published
-from storage.reading.filters import Condition, filter_of
-from storage.store.lance import Store, scan_table, table_meta
-from storage.tables.index import REFINE, probes
+from storage.history.catalog import Publication, is_there, published_there
+from storage.reading.filters import Where, filter_of
+from storage.reading.neighbours import NOWHERE, nearest
+from storage.store.lance import Store, scan_table, table_meta, take
 
 SHOWN = ["chunk_id", "doc_id", "text", "metadata"]
 
@@ -26,11 +26,22 @@ class Published:
     """A published version, open."""
 
     table: Any
-    """The lancedb table, checked out at the version: searching, filtering and reading work as ever; writing does not."""
+    """The lancedb table, checked out at the version: searching, filtering and reading work as ever; writing does not.
+
+    LanceDB looks into a fixed number of the index's partitions, also where few rows meet a condition: with `where` ask it to
+    `.bypass_vector_index()`, or call `search` of this class, which finds them.
+    """
     space: dict[str, Any]
     """What made the vectors: weights, pooling, prompt, dimension ... and `id`."""
     publication: Publication
     store: Store
+
+    def search(self, vector: np.ndarray, k: int = 10, where: Where = ()) -> list[dict[str, Any]]:
+        """The `k` chunks nearest to `vector` (float32, shape (d,)) that meet `where`, as `revector search` gives them.
+
+        Best first: `chunk_id, doc_id, score, text, metadata`. Raises SpecError for a condition that the table cannot be asked.
+        """
+        return search_vectors(self.store, self.publication, vector, k, where)
 
     def bridge(self, space: str) -> Bridge:
         """What maps vectors of another space (its id) into that of the table: for queries of a new model, until its own are published.
@@ -52,7 +63,7 @@ def open_published(root: str, name: str) -> Published:
     import lancedb  # takes seconds: only who opens a table pays for it
 
     store = Store(root)
-    publication = published(Collection(store, name))
+    publication = published_there(Collection(store, name))
     table = lancedb.connect(store.root, storage_options=store.options).open_table(publication.generation)
     table.checkout(publication.version)
     return Published(table, space_of(store, publication), publication, store)
@@ -63,25 +74,20 @@ def space_of(store: Store, publication: Publication) -> dict[str, Any]:
     return dict(table_meta(store.open(publication.generation))["space"])
 
 
-def search_vectors(
-    store: Store, publication: Publication, query: np.ndarray, k: int, where: Sequence[Condition] = ()
-) -> list[dict[str, Any]]:
+def search_vectors(store: Store, publication: Publication, query: np.ndarray, k: int, where: Where = ()) -> list[dict[str, Any]]:
     """The `k` chunks nearest to `query` (float32, shape (d,)) by cosine, best first: `chunk_id, doc_id, score, text, metadata`."""
     dataset = store.open(publication.generation, publication.version)
-    columns = [name for name in SHOWN if name in dataset.schema.names]
-    nearest_to: dict[str, Any] = {"column": "vector", "q": query.astype(np.float32), "k": k, "metric": "cosine"}
-    if partitions := probes(dataset):
-        nearest_to |= {"nprobes": partitions, "refine_factor": REFINE}
-    chosen = filter_of(where, metadata_type(dataset.schema))
-    rows = dataset.scanner(columns=[*columns, "_distance"], nearest=nearest_to, prefilter=True, filter=chosen).to_table()
-    return [_hit(row) for row in rows.to_pylist()]
+    best = nearest(dataset, query.astype(np.float32), k, filter_of(where, metadata_type(dataset.schema)))
+    there = best.addresses[0] != NOWHERE
+    rows = take(dataset, best.addresses[0][there], [name for name in SHOWN if name in dataset.schema.names])
+    return [_hit(row, score) for row, score in zip(rows.to_pylist(), best.scores[0][there].tolist(), strict=True)]
 
 
-def _hit(row: dict[str, Any]) -> dict[str, Any]:
+def _hit(row: dict[str, Any], score: float) -> dict[str, Any]:
     return {
         "chunk_id": row["chunk_id"],
         "doc_id": row["doc_id"],
-        "score": round(1.0 - row["_distance"], 6),
+        "score": round(score, 6),
         "text": row["text"],
         "metadata": row.get("metadata") or {},
     }
@@ -95,10 +101,12 @@ def compare_versions(store: Store, publications: Sequence[Publication], a: int, 
 
 
 def _rows(store: Store, publications: Sequence[Publication], version: int) -> pa.Table:
-    matching = [row for row in publications if row.version == version]
+    kept = [row for row in publications if not row.removed and is_there(store, row)]
+    matching = [row for row in kept if row.version == version]
     if not matching:
-        known = sorted({row.version for row in publications})
-        raise NotFound(f"expected one of the published versions {', '.join(map(str, known)) or '(none)'}, found {version}")
+        known = sorted({row.version for row in kept})
+        once = ", which is no longer in the store" if any(row.version == version for row in publications) else ""
+        raise NotFound(f"expected one of the published versions {', '.join(map(str, known)) or '(none)'}, found {version}{once}")
     return scan_table(store.open(matching[-1].generation, version), ("chunk_id", "doc_id", "row_hash"))
 
 

@@ -10,7 +10,7 @@ from pipelines.content.chunks import HASH
 from pipelines.content.diff import diff_rows
 from storage.collection import Collection
 from storage.history.built import Built, find_built
-from storage.history.catalog import Publication, publications
+from storage.history.catalog import Publication, is_there, publications
 from storage.history.decisions import find_pin
 from storage.history.declaration import declaration
 from storage.history.evaluations import Evaluation, evaluations
@@ -36,6 +36,7 @@ def collection_status(collection: Collection) -> dict[str, Any]:
             "space": publication.space,
             "at": publication.at,
             "chunks": publication.chunks,
+            "gone": not is_there(collection.store, publication),
         }
         if publication
         else None,
@@ -119,7 +120,7 @@ def history(collection: Collection) -> dict[str, Any]:
     judged = [_judged(evaluation) for evaluation in evaluations(collection)]
     return {
         "collection": collection.name,
-        "published": [asdict(row) for row in publications(collection)],
+        "published": [asdict(row) | {"gone": not row.removed and not is_there(collection.store, row)} for row in publications(collection)],
         "runs": listed,
         "evaluations": judged,
     }

@@ -3,8 +3,8 @@
 from pipelines.spaces.space import Model
 from pipelines.spec.declared import ModelSpec
 from storage.collection import Collection
-from storage.history.built import find_built
-from storage.history.catalog import Publication, publications, published
+from storage.history.built import built_there
+from storage.history.catalog import Publication, kept_publications, published_there
 from storage.store.lance import Store, table_meta
 from storage.tables.generations import generations, named
 from storage.tables.version import Version
@@ -26,7 +26,7 @@ def find_version(collection: Collection, name: str, known: tuple[Model, ...]) ->
     """
     store = collection.store
     if name == PUBLISHED:
-        return version_of(store, published(collection), known)
+        return version_of(store, published_there(collection), known)
     generation = named(collection, [generation.name for generation in generations(collection)], name)
     if finished := finished_versions(collection, generation):
         return version_of(store, max(finished, key=lambda row: row.version), known)
@@ -37,7 +37,7 @@ def find_version(collection: Collection, name: str, known: tuple[Model, ...]) ->
 
 
 def finished_versions(collection: Collection, generation: str) -> list[Publication]:
-    """The versions of a generation that were published, oldest first, and then the one that a run finished last."""
-    built = find_built(collection, generation)
-    rows = [row for row in publications(collection) if row.generation == generation]
+    """The versions of a generation that were published and are there, oldest first, and then the one that a run finished last."""
+    built = built_there(collection, generation)
+    rows = [row for row in kept_publications(collection) if row.generation == generation]
     return [*rows, built.publication] if built else rows

@@ -177,17 +177,34 @@ class ChunkTable:
         schema = _LIST_SCHEMA.with_metadata({_READING: reading.encode(), _TOKEN: str(token).encode(), _PLACE: place.encode()})
         sink = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist([_row(record) for record in records], schema=schema), sink, compression="zstd")
+        self._forget_later(version)
         self.collection.store.objects.put(f"{self._folder}/{version:012d}.parquet", sink.getvalue().to_pybytes())
         for name in self._lists()[:-KEPT_LISTS]:
             self.collection.store.objects.delete(f"{self._folder}/{name}")
 
     def carry_files(self, version: int, to: int) -> None:
         """Let the list of `version` be that of version `to`, too, which has the same rows. One that is in doubt stays behind."""
+        self._forget_later(version)
         known, listed = self._newest_list(version)
         if known and not self._escaped(known, version, listed.schema.metadata[_TOKEN].decode()):
             data = self.collection.store.objects.get(f"{self._folder}/{known:012d}.parquet")
             if data is not None:
                 self.collection.store.objects.put(f"{self._folder}/{to:012d}.parquet", data)
+
+    def _forget_later(self, version: int) -> None:
+        """Remove the lists of versions after the latest: they are of a table that was there before an older one was restored."""
+        for name in self._lists():
+            if int(name.removesuffix(".parquet")) > version:
+                self.collection.store.objects.delete(f"{self._folder}/{name}")
+
+    def older_lists(self) -> list[str]:
+        """The names of file lists that are no longer read: all but the newest."""
+        return self._lists()[:-1]
+
+    def forget_older_lists(self) -> None:
+        """Remove them: they have names of files that are gone."""
+        for name in self.older_lists():
+            self.collection.store.objects.delete(f"{self._folder}/{name}")
 
     def forget_files(self) -> None:
         """Remove all file lists: those of a table that is no more would be taken for those of one that is made anew."""

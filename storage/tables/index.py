@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pipelines.errors import Conflict
 from pipelines.measures.quality import unit
 from storage.store.spill import on_scratch_disk
+from storage.tables.checksums import own_latest
 
 # Otherwise the statistics list every centre as text: 70 ms a search at a million rows instead of 1.
 os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
@@ -77,15 +78,19 @@ def index_is_due(dataset: LanceDataset) -> bool:
 
 
 def _index(dataset: LanceDataset, fragments: list[LanceFragment]) -> LanceDataset:
-    """Commit parts over `fragments`. Those that covered some of them before go with the same commit."""
+    """Commit parts over `fragments`. Those that covered some of them before go with the same commit.
+
+    Raises Conflict if another run has changed the table.
+    """
     if not fragments:
         return dataset
     made = [_index_part(dataset, group) for group in _groups(fragments)]
+    before = dataset.version  # now: a commit moves the handle along
     try:
         dataset.commit_existing_index_segments(INDEX_NAME, "vector", made)
     except CommitConflictError as error:
         raise Conflict(f"expected {dataset.uri} at version {dataset.version}, found that another run has changed it: run again") from error
-    return dataset.checkout_version(dataset.latest_version)
+    return own_latest(dataset, before)
 
 
 def _parts(dataset: LanceDataset) -> list[Any]:

@@ -12,9 +12,9 @@ from lance import LanceDataset
 from lance.optimize import Compaction, CompactionTask
 
 from pipelines.errors import NotFound, StorageError
-from storage.reading.completeness import same_rows
 from storage.store.lance import Store
 from storage.store.s3 import store_failure
+from storage.tables.checksums import own_latest, same_rows
 
 SMALL_ROWS = 131_072
 """A fragment with fewer is worth joining with its neighbours: a billion rows are then at most 8,000 fragments, which open in 20 ms."""
@@ -57,20 +57,18 @@ def compact(dataset: LanceDataset, check: Callable[[], None], worn: float = WORN
     """Join small fragments that have piled up, and write fragments anew of which more than the share `worn` is deleted.
 
     The rows stay, at other addresses, and so do the parts of the index; memory is bounded by a batch. `check` is called before each
-    commit, and raises if it must not be. Raises StorageError if a commit did not land.
+    commit, and raises if it must not be. Raises StorageError if a commit did not land, Conflict if one of another run landed with it.
     """
-    rows = dataset.count_rows()
     while tasks := _tasks(dataset, worn):
         rewritten = [task.execute(dataset) for task in tasks]
+        before = dataset.version  # now: a commit moves the handle along
         check()
         try:
             Compaction.commit(dataset, rewritten)
         except OSError as error:
             failure = store_failure(error) or error
             raise StorageError(f"expected to compact {dataset.uri}, found {failure}: run again") from error
-        dataset = dataset.checkout_version(dataset.latest_version)
-    if dataset.count_rows() != rows:
-        raise StorageError(f"expected {rows} rows of {dataset.uri} after compaction, found {dataset.count_rows()}: publish nothing of it")
+        dataset = own_latest(dataset, before)
     return dataset
 
 
@@ -156,10 +154,18 @@ def remove_table(store: Store, table: str) -> Freed:
     return Freed(len(manifests), len(sizes), sum(sizes.values()))
 
 
-def check_erased(store: Store, table: str) -> int:
-    """The count of files that the versions of a table refer to. Raises StorageError if another lies there, or one has deleted rows."""
+def check_erased(store: Store, table: str, kept: set[int]) -> int:
+    """The count of files that the versions of a table refer to: those that are `kept`.
+
+    Raises StorageError if there is another version, or another file, or if one has deleted rows.
+    """
     latest = store.open(table)
     for version in latest.versions():
+        if version["version"] not in kept:
+            raise StorageError(
+                f"expected only versions of {table} that a run has finished, found {version['version']}, which another run has committed "
+                "meanwhile: apply, then erase again"
+            )
         fragments = store.open(table, version["version"]).get_fragments()
         worn = [fragment for fragment in fragments if fragment.metadata.deletion_file]
         if worn:

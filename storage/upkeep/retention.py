@@ -13,8 +13,8 @@ from itertools import pairwise
 from pipelines.errors import NotFound
 from pipelines.spec.declared import RetentionSpec
 from storage.collection import Collection
-from storage.history.built import find_built
-from storage.history.catalog import Publication, publications
+from storage.history.built import built_there
+from storage.history.catalog import Publication, kept_publications, publications
 from storage.history.fence import run_of, tokens
 from storage.history.ledger import BROKEN_OFF, Run, newest_run, runs
 from storage.store.lance import Store, table_meta
@@ -44,14 +44,13 @@ def given_up(history: Sequence[Publication], retention: RetentionSpec, now: date
 
 
 def needed_versions(collection: Collection) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
-    """By table: versions of publications that were not given up, and those of what runs have finished."""
+    """By table: versions of publications that were not given up and are there, and those of what runs have finished."""
     published, finished = defaultdict[str, set[int]](set), defaultdict[str, set[int]](set)
-    for row in publications(collection):
-        if not row.removed:
-            published[row.generation].add(row.version)
-            published[row.chunk_table].add(row.chunk_version)
+    for row in kept_publications(collection):
+        published[row.generation].add(row.version)
+        published[row.chunk_table].add(row.chunk_version)
     for generation in generations(collection):
-        if built := find_built(collection, generation.name):
+        if built := built_there(collection, generation.name):
             finished[generation.name].add(built.publication.version)
             finished[built.publication.chunk_table].add(built.publication.chunk_version)
     return published, finished

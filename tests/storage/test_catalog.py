@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +19,7 @@ from lance.commit import CommitConflictError
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound, RevectorError
 from storage.collection import Collection
+from storage.history import catalog
 from storage.history.catalog import Publication, all_publications, current, publications, publish, published
 from storage.history.decisions import promote, rollback
 from storage.store.commit import Change, commit
@@ -254,3 +256,21 @@ def test_publication_that_failed_leaves_readers_where_they_were(store: Store) ->
         publish(store, publication(2, version=2))
     assert [row.epoch for row in all_publications(store)] == [1]
     assert publish(store, publication(2, version=2)) == current(Collection(store, "c"))
+
+
+def test_thirty_publishers_at_once_all_publish(built: Store, tmp_path: Path) -> None:
+    store = copy_of(built, str(tmp_path))
+    publish(store, publication(1))
+    found = outcomes([lambda n=n: publish(Store(store.root), publication(1, collection=f"c{n}")) for n in range(30)])
+    assert found == ["done"] * 30
+
+
+def test_a_publisher_that_never_gets_its_turn_says_that_nothing_was_published(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(store, publication(1))
+    monkeypatch.setattr(catalog, "PATIENCE_SECONDS", 0.1)
+    with (
+        patch.object(LanceDataset, "commit", side_effect=CommitConflictError("busy")),
+        pytest.raises(Conflict, match="nothing was published"),
+    ):
+        publish(store, publication(2))
+    assert len(all_publications(store)) == 1

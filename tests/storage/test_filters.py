@@ -2,6 +2,7 @@
 
 import math
 import operator
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,10 +17,11 @@ from hypothesis import strategies as st
 from flows import commands
 from pipelines.content.chunks import vector_schema
 from pipelines.errors import RevectorError, SpecError
+from pipelines.formats.casts import json_text
 from pipelines.spec.parsing import load_spec, parse_spec
 from storage.collection import Collection
 from storage.history.catalog import Publication, published
-from storage.reading.filters import MOST, OPERATORS, Condition
+from storage.reading.filters import MOST, AnyOf, Condition
 from storage.reading.published import search_vectors
 from storage.store.commit import Change, commit
 from storage.store.lance import Store
@@ -33,6 +35,7 @@ PYTHON: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+SIGNS: Any = tuple(PYTHON)
 BERLIN = pa.timestamp("us", "Europe/Berlin")
 KINDS = {
     "text": pa.string(),
@@ -96,9 +99,9 @@ class Table:
         version = commit(self.store, empty, Change(np.zeros(0, np.uint64), staged), {}).version
         self.publication = Publication("c", 1, "publish", "c.vectors.g", version, "", 0, "", "{}", count, 0, 0, "", "", "", "")
 
-    def search(self, *conditions: Condition) -> set[str]:
+    def search(self, *where: Condition | AnyOf) -> set[str]:
         query = np.ones(2, np.float32)
-        return {hit["doc_id"] for hit in search_vectors(self.store, self.publication, query, 1000, conditions)}
+        return {hit["doc_id"] for hit in search_vectors(self.store, self.publication, query, 1000, where)}
 
 
 def table_of(folder: Path, rows: dict[str, list[Any]], kinds: dict[str, pa.DataType]) -> Table:
@@ -128,7 +131,7 @@ def test_a_search_finds_what_the_same_condition_finds_in_python(
     for name, values in VALUES.items():
         known = [value for value in rows[name] if value is not None and value == value]
         value = data.draw((st.sampled_from(known) | values if known else values).filter(lambda value: value == value))
-        for sign in OPERATORS:
+        for sign in SIGNS:
             condition = Condition(name, value, sign)
             assert table.search(condition) == expected(rows, condition), condition
     both = Condition("text", "a", ">="), Condition("whole", 0, "<=")
@@ -153,7 +156,7 @@ ANYTHING = st.text(st.characters(), max_size=30) | st.sampled_from(
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(field=st.sampled_from(["doc_id", *ODD]) | ANYTHING, value=ANYTHING, sign=st.sampled_from(OPERATORS) | ANYTHING)
+@given(field=st.sampled_from(["doc_id", *ODD]) | ANYTHING, value=ANYTHING, sign=st.sampled_from(SIGNS) | ANYTHING)
 def test_any_text_is_a_value_or_one_error(odd: Table, field: str, value: str, sign: Any) -> None:
     try:
         found = odd.search(Condition(field, value, sign))
@@ -204,8 +207,56 @@ def test_values_may_be_typed_as_text(tmp_path: Path) -> None:
     assert table.search(Condition("instant", noon.astimezone(timezone(timedelta(hours=5))))) == {"d0"}
 
 
+LISTS = st.lists(st.sampled_from(["a", "b'", ",", "x", 'a"b', "\\", "ü\n", "", "]", "[", "](", "None"]) | st.text(max_size=3), max_size=3)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=st.lists(LISTS, min_size=3, max_size=3), data=st.data())
+def test_a_list_contains_its_elements_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], data: st.DataObject
+) -> None:
+    value = data.draw(st.sampled_from([each for row in rows for each in row] or ["a"]) | st.sampled_from(["a", ",", "][", '","']))
+    table = table_of(tmp_path_factory.mktemp("lists"), {"tags": [json_text(row) for row in rows]}, {"tags": pa.string()})
+    assert table.search(Condition("tags", value, "contains")) == {f"d{place}" for place, row in enumerate(rows) if value in row}
+
+
+def test_contains_is_asked_of_numbers_in_lists_and_of_plain_texts(tmp_path: Path) -> None:
+    rows = {"x": ["[2019,2020.0,true]", "of 2020 and more", None, '["2020"]', "[12020]", '[["2020"]]', "[]"]}
+    table = table_of(tmp_path, rows, {"x": pa.string()})
+    assert table.search(Condition("x", "2020", "contains")) == {"d0", "d1", "d3", "d5"}
+    assert table.search(Condition("x", "true", "contains")) == {"d0"}
+    assert table.search(Condition("x", "of", "contains")) == {"d1"}
+
+
+def test_one_of_several_values_or_conditions_is_enough(tmp_path: Path) -> None:
+    rows = {"lang": ["en", "de", "fr", None], "year": [1, 2, 3, 4]}
+    table = table_of(tmp_path, rows, {"lang": pa.string(), "year": pa.int64()})
+    assert table.search(Condition("lang", ("en", "fr"), "in")) == {"d0", "d2"}
+    assert table.search(Condition("year", (2, "3"), "in"), Condition("lang", "de")) == {"d1"}
+    either = AnyOf((Condition("lang", "en"), Condition("year", 3, ">=")))
+    assert table.search(either) == {"d0", "d2", "d3"}
+    assert table.search(either, Condition("year", 3, "<")) == {"d0"}
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (Condition("year", "1", "contains"), "expected an operator of = != < <= > >= in for year, which is int64, found 'contains'"),
+        (Condition("year", ("1", "x"), "in"), "expected int64 for year, found 'x'"),
+        (Condition("year", (), "in"), "expected a condition or a value, found none"),
+        (AnyOf(()), "expected a condition or a value, found none"),
+        (AnyOf((Condition("lang", "a"), Condition("yeer", "1"))), "expected a field of lang, year, doc_id, found 'yeer'"),
+        (Condition("lang", range(5), "in"), "expected string for lang"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_what_can_be(tmp_path: Path, where: Condition | AnyOf, said: str) -> None:
+    table = table_of(tmp_path, {"lang": ["a"], "year": [1]}, {"lang": pa.string(), "year": pa.int64()})
+    with pytest.raises(SpecError, match=re.escape(said)):
+        table.search(where)
+
+
 def test_conditions_are_few(odd: Table) -> None:
-    with pytest.raises(SpecError, match=f"expected at most {MOST} conditions, found 100000"):
+    with pytest.raises(SpecError, match=f"expected at most {MOST} conditions and values of `in`, found 100000"):
         odd.search(*[Condition("doc_id", "d0")] * 100_000)
 
 
@@ -217,7 +268,7 @@ def filled(workplace: Workplace) -> Workplace:
 
 
 def test_the_command_line_takes_all_operators(filled: Workplace) -> None:
-    from flows.cli.collections import parse_condition
+    from flows.cli.conditions import parse_condition
 
     def found(*texts: str) -> set[str]:
         return {hit["doc_id"] for hit in commands.search("docs", "text", filled.config, where=map(parse_condition, texts))}
@@ -227,6 +278,11 @@ def test_the_command_line_takes_all_operators(filled: Workplace) -> None:
     assert found("kind>a", "doc_id<=d2") == {"d1", "d2"}
     assert found("kind=a=b") == {"d3"}
     assert found("kind<=") == set()
+    assert found("kind in a, b") == {"d0", "d1", "d2"}
+    assert found('kind IN ("a=b")', "doc_id contains 3") == {"d3"}
+    assert found("kind=a or doc_id >= d3") == {"d0", "d3"}
+    assert found('kind="a" OR doc_id=d1', "doc_id != d0") == {"d1"}
+    assert found("kind=a or b") == found('kind="a or doc_id=d1"') == set()
 
 
 NAMES = st.sampled_from(

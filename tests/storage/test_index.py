@@ -9,6 +9,8 @@ from lance import LanceDataset
 
 from pipelines.content.chunks import vector_schema
 from storage.history.catalog import Publication
+from storage.reading import neighbours
+from storage.reading.filters import Condition
 from storage.reading.published import search_vectors
 from storage.store.commit import Change, commit
 from storage.store.lance import Store, scan_table
@@ -50,7 +52,7 @@ class Vectors:
         hashes = pa.array([b"-" * 16] * rows, SCHEMA.field("row_hash").type)
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIMENSIONS)
         columns = {"chunk_id": ids, "vector": flat, "row_hash": hashes, "content_hash": hashes}
-        columns |= {name: ["-"] * rows for name in ("doc_id", "text")} | {name: [0] * rows for name in ("ordinal", "start", "end")}
+        columns |= {"doc_id": ids, "text": ["-"] * rows} | {name: [0] * rows for name in ("ordinal", "start", "end")}
         table = pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA)
         self._commit(Change(np.zeros(0, dtype=np.uint64), self.store.stage(NAME, SCHEMA, table.to_batches())))
         self.held |= dict(zip(ids, vectors.astype(np.float32), strict=True))
@@ -79,9 +81,9 @@ class Vectors:
     def parts(self) -> int:
         return sum(len(found.segments) for found in self.dataset.describe_indices())
 
-    def search(self, query: np.ndarray, k: int = 10) -> list[tuple[str, float]]:
+    def search(self, query: np.ndarray, k: int = 10, *where: Condition) -> list[tuple[str, float]]:
         publication = Publication("c", 1, "publish", NAME, self.dataset.version, "", 0, "", "{}", 0, 0, 0, "", "", "", "")
-        return [(hit["chunk_id"], hit["score"]) for hit in search_vectors(self.store, publication, query, k)]
+        return [(hit["chunk_id"], hit["score"]) for hit in search_vectors(self.store, publication, query, k, where)]
 
     def recall(self, queries: int = 50, k: int = 10) -> float:
         """The share of the exact answers that a reader's search gives. All that it gives must be there, once, with its cosine."""
@@ -207,3 +209,19 @@ def test_compaction_moves_rows_and_the_index_gives_the_same_answers(vectors: Vec
     version = vectors.dataset.version
     assert not compaction_is_due(vectors.dataset)
     assert compact(vectors.dataset, lambda: None).version == version
+
+
+def test_a_condition_finds_what_meets_it_wherever_in_the_index_it_lies(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = vectors.load(2500)
+    vectors.update()
+    query, few = CENTRES[0], tuple(ids[::250])
+    assert [vectors.search(query, 1, Condition("doc_id", id))[0][0] for id in few] == list(few)
+    assert {id for id, _ in vectors.search(query, 20, Condition("doc_id", few, "in"))} == set(few)
+
+    some = {id: vector for id, vector in vectors.held.items() if id < "chunk 12"}  # 332 of them
+    best = sorted(some, key=lambda id: -float(some[id] @ query / np.linalg.norm(some[id])))[:10]
+    condition = Condition("doc_id", "chunk 12", "<")
+    assert [id for id, _ in vectors.search(query, 10, condition)] == best
+    monkeypatch.setattr(neighbours, "EXACT_ROWS", 10)  # through the index, of which more is looked at
+    assert len({id for id, _ in vectors.search(query, 10, condition)} & set(best)) >= 9
+    assert len(vectors.search(query, 400, condition)) == len(some)

@@ -18,11 +18,12 @@ from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from pipelines.spec.running import WorkersSpec
 from storage.reading import neighbours
-from storage.reading.completeness import checksum, differences, distinct_contents
+from storage.reading.completeness import differences, distinct_contents
 from storage.reading.neighbourhoods import compare_neighbourhoods
 from storage.reading.neighbours import NOWHERE, exact, sample, vectors_at
 from storage.store.commit import Change, commit
 from storage.store.lance import Store, take
+from storage.tables.checksums import checksum
 from tests.support.tiny import CONFIG, WORDS, save_stack, save_transformer
 from workers.embedding.embed_shard import vector_rows
 from workers.embedding.encoding import Encoding

@@ -4,7 +4,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 from unittest.mock import patch
 
 import lance
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,8 +23,8 @@ from lance import LanceDataset
 from lance.dataset import Tags
 from lance.optimize import Compaction
 
-from flows import drop, history, maintain, promote, rollback, search
-from pipelines.errors import Conflict, NotFound, RevectorError, SpecError
+from flows import drop, history, maintain, promote, rollback, search, status
+from pipelines.errors import Conflict, NotFound, RevectorError, SpecError, StorageError
 from pipelines.spec.declared import RetentionSpec
 from storage import open_published, who
 from storage.collection import Collection
@@ -36,6 +38,7 @@ from storage.upkeep import maintenance
 from storage.upkeep.retention import given_up
 from tests.conftest import Workplace
 from tests.support.faults import small_scale
+from workers.upkeep.steps import Steps
 
 FOREVER = "retention = { publications = 10, days = 30 }"
 SHORT = "retention = { publications = 1, days = 0 }"
@@ -192,6 +195,55 @@ def test_maintenance_joins_fragments_and_parts_and_then_there_is_nothing_to_do(w
     assert workplace.plan().pending is False
     assert workplace.apply().status == "nothing"
     assert files(workplace) == there
+
+
+def double(workplace: Workplace) -> None:
+    """As a run does that was paused between its look at the fence and its commit: rows that are there already."""
+    store, table = Store(workplace.store), generation(workplace)
+    dataset = store.open(table)
+    again = store.stage(table, dataset.schema, dataset.to_table(limit=3).to_batches())
+    commit(store, dataset, Change(np.zeros(0, np.uint64), again), {"token": "1"})
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (Steps, "begin"),  # before it looks at the tables
+        (LanceDataset, "commit_existing_index_segments"),
+        (Compaction, "commit"),
+    ],
+)
+def test_maintenance_publishes_no_commit_of_another_run(workplace: Workplace, where: Any, name: str) -> None:
+    held = grown(workplace)
+    real, landed = getattr(where, name), []
+
+    def after(*args: Any, **options: Any) -> Any:
+        made = real(*args, **options)
+        if not landed:
+            landed.append(True)
+            double(workplace)
+        return made
+
+    with patch.object(where, name, after), suppress(Conflict):
+        maintain(config=workplace.config)
+    assert landed
+    assert workplace.texts() == held
+    maintain(config=workplace.config)
+    assert workplace.texts() == held
+    workplace.apply()
+    assert workplace.texts() == held
+
+
+def test_an_erasure_fails_where_another_run_has_committed(workplace: Workplace) -> None:
+    grown(workplace)
+    real = Steps.move
+
+    def after(steps: Steps) -> None:
+        real(steps)
+        double(workplace)
+
+    with patch.object(Steps, "move", after), pytest.raises(StorageError, match="which another run has committed"):
+        maintain(config=workplace.config, erase=True)
 
 
 def test_rollback_after_maintenance_goes_to_what_was_before_it(workplace: Workplace) -> None:
@@ -541,3 +593,32 @@ def test_every_published_version_bears_its_tag_again_after_maintenance(workplace
     maintain(config=workplace.config)
     held = {row.version for row in publications(Collection(store, "docs"))}
     assert {tag["version"] for tag in lance.dataset(store.uri(name)).tags.list().values()} == held
+
+
+def test_an_erasure_leaves_no_id_and_no_name_of_a_file_in_the_records(workplace: Workplace) -> None:
+    """But for what the newest run could not read, which is in the corpus."""
+    workplace.spec(rest="gates = { max_failed = 1.0, max_removed = 1.0 }")
+    workplace.write("a.parquet", documents(*range(20)))
+    workplace.write("b-secret.parquet", {"d1": "the id of another", "d-secret": "text"})
+    (workplace.root / "data" / "c-secret.parquet").write_bytes(b"no parquet")
+    workplace.apply()
+    workplace.remove("b-secret.parquet")
+    workplace.apply()
+    workplace.remove("c-secret.parquet")
+    (workplace.root / "data" / "d-broken.parquet").write_bytes(b"no parquet")
+    workplace.apply()
+
+    def naming(name: str) -> set[str]:
+        named = set()
+        for key, data in files(workplace).items():
+            lists = pq.read_table(pa.BufferReader(data)).to_pylist() if key.endswith(".parquet") else ""
+            if name.encode() in data or name in str(lists):
+                named.add(key)
+        return named
+
+    assert any("/runs/" in key for key in naming("secret"))
+    assert any("/files/" in key for key in naming("secret"))
+    maintain(config=workplace.config, erase=True)
+    assert naming("secret") == set()
+    assert [letter["file"] for letter in status("docs", workplace.config)["collections"][0]["letters"]] == ["d-broken.parquet"]
+    assert workplace.apply().status == "partial"

@@ -9,7 +9,8 @@ from typing import Any
 
 from pipelines.errors import NotFound
 from pipelines.spec.declared import CollectionSpec
-from storage.reading.completeness import Checksum, checksum, document_keys, fragments_since, missing_documents, remainder
+from storage.reading.completeness import document_keys, fragments_since, missing_documents
+from storage.tables.checksums import Checksum, checksum, remainder
 from storage.tables.version import Version
 from workers.embedding.encoding import Encoding
 
@@ -70,6 +71,12 @@ class Case:
     def new(self) -> list[Any]:
         """The fragments that no version had that passed."""
         return fragments_since(self.version.vectors, self.passed)
+
+    @cached_property
+    def old(self) -> list[Any]:
+        """The other fragments, whose rows are those of a version that passed."""
+        new = {fragment.fragment_id for fragment in self.new}
+        return [fragment for fragment in self.version.vectors.get_fragments() if fragment.fragment_id not in new and fragment.count_rows()]
 
     @cached_property
     def new_rows(self) -> int:

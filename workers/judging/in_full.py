@@ -8,8 +8,8 @@ from pipelines.measures.gate import Gate
 from pipelines.spaces.known import known_models
 from pipelines.spec.declared import CollectionSpec, Spec
 from storage.collection import Collection
-from storage.history.built import find_built
-from storage.history.catalog import Publication, current
+from storage.history.built import built_there
+from storage.history.catalog import Publication, current, is_there
 from storage.history.evaluations import Evaluation, keep_evaluation
 from storage.history.ledger import Run
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
@@ -45,7 +45,7 @@ def _evaluate(collection: Collection, declared: CollectionSpec, generation: str,
     known = tuple(known_models((declared.model, *declared.candidates)))
     version = find_version(collection, generation, known)
     here = current(collection)
-    served = version_of(collection.store, here, known) if here else None
+    served = version_of(collection.store, here, known) if here and is_there(collection.store, here) else None
     with Encoding(version, declared.workers) as encoding:
         gates = judge(replace(Case(version, declared, encoding, served), **_letters(version)))
     return keep_evaluation(version, [*gates, *_analysed(version)], run_id)
@@ -57,7 +57,7 @@ def _analysed(version: Version) -> list[Gate]:
 
 def _letters(version: Version) -> dict[str, Any]:
     """Of a Case, what the run that made the version left: `failed`, `excused` and `lost`."""
-    built = find_built(version.collection, version.generation)
+    built = built_there(version.collection, version.generation)
     if built and _is_of(built.publication, version):
         return {"failed": frozenset(built.failed), "excused": built.lacking, "lost": _lost(built.publication, built.lost)}
     rows = [row for row in finished_versions(version.collection, version.generation) if _is_of(row, version)]

@@ -33,6 +33,8 @@ def classify_change(state: State, changed: bool) -> ChangeFound:
         return ChangeFound("none", "everything is current" if published else "the corpus is empty", {})
     if published is None:
         return ChangeFound("data", "nothing is published yet", {})
+    if not state.there:
+        return ChangeFound("data", "what readers have is gone from the store, and is built anew", {})
     if published.generation == state.live.subject.generation.name:
         return _in_place(state, published)
     return _of_generation(state.live.subject, published)

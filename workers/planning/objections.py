@@ -15,7 +15,7 @@ Share = tuple[int, int]
 def removed(state: State, table: TableState, summary: CorpusSummary) -> Share | None:
     """The documents that readers would lose, where the pass itself tells: None unless they have the chunk table as it was before it."""
     here = state.current
-    if here is None or (here.chunk_table, here.chunk_version) != (table.target.chunk_table.name, table.version):
+    if here is None or not state.there or (here.chunk_table, here.chunk_version) != (table.target.chunk_table.name, table.version):
         return None
     kept = summary.documents_changed + summary.documents_unchanged + summary.stale
     return summary.documents_removed, summary.documents_removed + kept
@@ -40,8 +40,8 @@ def objections(state: State, table: TableState, corpus: CorpusPass) -> Iterator[
 def _removed(store: Store, state: State, corpus: CorpusPass, version: int | None) -> Share:
     """By the keys of both: an earlier run has changed the table that readers do not have yet, or it is another table."""
     here = state.current
-    if here is None:
-        return 0, 0
+    if here is None or not state.there:
+        return 0, 0  # what readers had is gone itself
     try:
         published = store.open(here.chunk_table, here.chunk_version)
     except NotFound:

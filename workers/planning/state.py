@@ -8,8 +8,8 @@ from pipelines.content.documents import SourceFile
 from pipelines.content.source import Listing
 from pipelines.errors import PlanStale, SourceMissing
 from pipelines.fingerprint import fingerprint
-from storage.history.built import Built, find_built
-from storage.history.catalog import Publication, publications
+from storage.history.built import Built, built_there
+from storage.history.catalog import Publication, is_there, publications
 from storage.history.decisions import Pin, find_pin
 from storage.sources.labelled import load_labelled
 from storage.tables.chunk_table import FileList
@@ -52,6 +52,8 @@ class State:
     """Of the collection, oldest first."""
     declared: str
     """The generation that the spec declares, whatever a person chose since."""
+    there: bool
+    """Whether what readers have is in the store: tables may have been restored from an older copy."""
     pin: Pin | None
     """What a rollback keeps readers on, whatever is built."""
 
@@ -71,7 +73,7 @@ class State:
     def announced(self, target: Target) -> Publication | None:
         """What readers have, if it is the generation, and of exactly these tables and query prompt."""
         here = self.current
-        if here is None or here.generation != target.generation.name:
+        if here is None or not self.there or here.generation != target.generation.name:
             return None
         return here if _same_state(here, self._tables(target)) and same_queries(here, target) else None
 
@@ -139,9 +141,12 @@ def read_state(target: Target, before: State | None = None) -> State:
         with naming(target.collection.name):
             load_labelled(target.spec.gates.queries)
     history = publications(target.collection)
-    live = live_generations(target, history)
+    here = history[-1] if history else None
+    there = here is not None and is_there(target.store, here)
+    stands = here is not None and (there or all(target.store.has(table) for table, _ in here.versions))
+    live = live_generations(target, history if stands else [])
     vectors = {one.generation.name: one.generation.version for one in live.targets}
-    built = {name: find_built(target.collection, name) for name in vectors}
+    built = {name: built_there(target.collection, name) for name in vectors}
     versions = {one.chunk_table.name: one.chunk_table.version for one in live.targets}
     latest = [(one.generation.name, versions[one.chunk_table.name]) for one in live.targets]
     building = any(not _is_finished(built[name], vectors[name], chunks) for name, chunks in latest)
@@ -152,7 +157,8 @@ def read_state(target: Target, before: State | None = None) -> State:
         name = one.chunk_table.name
         held = bool(history and history[-1].chunks) or any(record.documents or record.retry for record in known[name].records.values())
         tables[name] = _read_table(one, versions[name], known[name], building, listings, held)
-    return State(live, tables, vectors, built, history, target.generation.name, find_pin(target.collection, history))
+    pin = find_pin(target.collection, history) if there else None  # what is gone holds nobody
+    return State(live, tables, vectors, built, history, target.generation.name, there, pin)
 
 
 def _is_finished(built: Built | None, version: int | None, chunk_version: int | None) -> bool:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipelines.measures.gate import Gate, unmeasured
 from pipelines.measures.quality import Drift, anisotropy, drift, effective_rank, unit
-from storage.history.catalog import publications
+from storage.history.catalog import kept_publications
 from storage.reading.completeness import distinct_contents
 from storage.reading.neighbours import sample, vectors_at
 from storage.reading.versions import version_of
@@ -73,7 +73,7 @@ def drift_measure(version: Version) -> Iterator[Gate]:
     """An Analysis: the drift from what readers had last of the same space, other than this version."""
     earlier = [
         row
-        for row in publications(version.collection)
+        for row in kept_publications(version.collection)
         if row.space == version.space["id"] and (row.generation, row.version) != (version.generation, version.number)
     ]
     before = version_of(version.collection.store, earlier[-1], version.known) if earlier else None

@@ -8,7 +8,7 @@ from pipelines.content.chunks import metadata_type, vector_schema
 from pipelines.content.documents import DeadLetter, count_inputs
 from pipelines.logs import log
 from storage.history.built import Built, keep_built
-from storage.history.catalog import Publication, publish
+from storage.history.catalog import Publication, identified, is_there, publish
 from storage.history.decisions import find_pin
 from storage.history.declaration import Declaration, declaration, declare
 from storage.history.evaluations import keep_evaluation
@@ -149,7 +149,7 @@ class _Application:
             version=version_of(target.store, publication, known),
             spec=target.spec,
             encoding=encoding,
-            served=version_of(target.store, self._current, known) if self._current else None,
+            served=version_of(target.store, self._current, known) if self._current and is_there(target.store, self._current) else None,
             since=before.publication.version if before and before.passed and not self._never_compared(target, before) else None,
             counted=removed(self._state, table, self._tables[table.target.chunk_table.name].corpus.summary()) if unmoved else None,
         )
@@ -298,7 +298,7 @@ def _index(session: Session, target: Target, version: int) -> int:
 
 
 def _publication(session: Session, target: Target, version: int, chunk_version: int, dead: int) -> Publication:
-    return Publication(
+    made = Publication(
         collection=target.collection.name,
         epoch=0,
         action="publish",
@@ -316,3 +316,4 @@ def _publication(session: Session, target: Target, version: int, chunk_version: 
         who=whoami(),
         why="",
     )
+    return identified(target.store, made)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from pipelines.chunking.tokens import ModelTokenizer
 from pipelines.content.chunks import chunk_schema
+from pipelines.errors import Conflict
 from pipelines.logs import log
 from storage.tables.chunk_table import keep_tokenizer
 from workers.cluster.connection import start_ray
@@ -73,4 +74,7 @@ def _create_chunk_table(target: Target, corpus: CorpusPass) -> int:
     tokenizer = getattr(target.chunker, "tokenizer", None)
     if isinstance(tokenizer, ModelTokenizer):
         keep_tokenizer(target.collection, tokenizer.identity, tokenizer.content)
-    return int(target.store.create(target.chunk_table.name, chunk_schema(corpus.ingest.metadata), target.chunks_meta()).version)
+    made = target.store.create(target.chunk_table.name, chunk_schema(corpus.ingest.metadata), target.chunks_meta())
+    if rows := made.count_rows():
+        raise Conflict(f"expected no rows in {target.chunk_table.name}, which was not there a moment ago, found {rows:,}: run again")
+    return int(made.version)

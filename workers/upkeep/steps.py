@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipelines.spec.declared import RetentionSpec
 from storage.collection import Collection, is_generation, own_part
 from storage.history.built import find_built, forget_built, keep_built
-from storage.history.catalog import Publication, current, give_up, publications, publish, published, retire
+from storage.history.catalog import Publication, current, give_up, identified, is_there, publications, publish, published, retire
 from storage.history.fence import forget
 from storage.tables.chunk_table import ChunkTable
 from storage.tables.generations import generations
@@ -25,6 +25,7 @@ from storage.upkeep.maintenance import (
     remove_versions,
     unchanged,
 )
+from storage.upkeep.records import check_names, forget_names
 from storage.upkeep.retention import (
     given_up,
     idle_lists,
@@ -90,7 +91,6 @@ class Steps:
         self._worn = worn
         self._at = datetime.now(UTC)
         self._tables: list[TableUpkeep] = []
-        self._before: dict[str, int] = {}
         self._published: int | None = None
         self._given_up: list[int] = []
         self._removed: list[str] = []
@@ -116,7 +116,6 @@ class Steps:
 
     def begin(self, session: Session) -> None:
         self._session = session
-        self._before = {table: int(self._store.open(table).version) for table in tables_of(self._collection)}
 
     def tend(self) -> None:
         """Write tables anew that have many small or worn fragments, and bring the indexes up to date. The rows stay the same."""
@@ -178,6 +177,9 @@ class Steps:
             if all_else:
                 self._freed += remove_all_else(dataset)
         self.remove_tables()
+        if all_else:
+            self._session.fence.check()
+            forget_names(self._collection)
         for run in old_receipts(self._collection):
             store.objects.remove(run.key("shards"))
         for token in idle_tokens(self._collection):
@@ -204,10 +206,11 @@ class Steps:
             chunks.forget_files()
 
     def check(self) -> None:
-        """Raises StorageError unless the tables' folders hold what is kept, and nothing else."""
+        """Raises StorageError unless the tables' folders hold what is kept, and nothing else, and the records no names of what is not."""
         self._session.account.tell("check")
-        tables = tables_of(self._collection)
-        self._checked = sum(check_erased(self._store, table) for table in tables)
+        needed, finished = needed_versions(self._collection)
+        check_names(self._collection)
+        self._checked = sum(check_erased(self._store, table, needed[table] | finished[table]) for table in tables_of(self._collection))
         here = published(self._collection)
         self._store.open(here.generation, here.version)
 
@@ -248,16 +251,19 @@ class Steps:
         )
 
     def _moved(self, row: Publication) -> Publication:
+        if not is_there(self._store, row):
+            return row
         version, chunk_version = self._now(row.generation, row.version), self._now(row.chunk_table, row.chunk_version)
-        return replace(row, version=version, chunk_version=chunk_version)
+        if (version, chunk_version) == (row.version, row.chunk_version):
+            return row
+        return identified(self._store, replace(row, version=version, chunk_version=chunk_version))
 
     def _now(self, table: str, version: int) -> int:
         """The latest version of a table if it holds the same rows as `version`, else that."""
         if not self._store.has(table):
             return version
         latest = int(self._store.open(table).version)
-        same = version == self._before[table] or unchanged(self._store, table, version, latest)
-        return latest if same else version
+        return latest if unchanged(self._store, table, version, latest) else version
 
     def _unused(self) -> list[str]:
         if self._chunk_table is None:

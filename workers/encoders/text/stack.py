@@ -227,6 +227,7 @@ def load_modules(model: Model, device: str) -> Any:
     if isinstance(stack[-1], Normalize):
         del stack[-1]
     stack.max_seq_length = model.space.max_tokens
+    _own(stack)
     return stack.eval()
 
 
@@ -249,6 +250,13 @@ def copied_tokenizer(model: Model, modules: Any) -> Tokenizer:
 def _told(error: BaseException) -> str:
     """The class and the message, in a line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _own(stack: torch.nn.Module) -> None:
+    """Copy what is still a view of the mapped file: whoever writes into that would change a model that runs, or end its process."""
+    for tensor in chain(stack.parameters(), stack.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def _prompt_length(modules: Any, prompt: str) -> int | None:
