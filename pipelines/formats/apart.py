@@ -22,6 +22,9 @@ Decode = Callable[..., Iterator[Part]]
 WHOLE_BYTES = 1 << 20
 """Of a file that goes over at once: to ask for its parts would take longer."""
 
+DYING_SECONDS = 5.0
+"""That a process may take from the end of its pipe to its own."""
+
 _START = "import sys; sys.path[:] = sys.argv[2:]; from pipelines.formats.apart import serve; serve(int(sys.argv[1]))"
 
 
@@ -55,7 +58,7 @@ class _Process:
                 stderr=subprocess.DEVNULL,
             )
         if self._message() is None:
-            raise ChildProcessError(f"expected a process that decodes files, found that it ends by {self.end()} when it is started")
+            raise ChildProcessError(f"expected a process that decodes files, found that it ends by {self._death()} when it is started")
 
     @property
     def alive(self) -> bool:
@@ -74,16 +77,20 @@ class _Process:
                 case "end", str() | None as problem:
                     return problem
                 case _:
-                    raise Unreadable(f"incomplete: expected a whole and valid file, found one that ends what decodes it by {self.end()}")
+                    raise Unreadable(f"incomplete: expected a whole and valid file, found one that ends what decodes it by {self._death()}")
 
-    def end(self) -> str:
-        """By what it ended."""
-        if not self._pipe.closed:
-            self._pipe.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._running.wait(5)
+    def end(self) -> None:
+        """At once, whatever it does."""
+        self._pipe.close()
         self._running.kill()
-        code = self._running.wait()
+        self._running.wait()
+
+    def _death(self) -> str:
+        """By what it ended, of one that closed its end of the pipe."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._running.wait(DYING_SECONDS)
+        self.end()
+        code = self._running.returncode
         return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
     def _send(self, message: object) -> None:

@@ -27,12 +27,24 @@ JSON_TYPES: Mapping[pa.DataType, frozenset[type]] = {
 
 def cast_column(column: pa.Array, type_: pa.DataType, label: str, problems: dict[int, str]) -> pa.Array:
     """`column` as `type_`, strings checked to be UTF-8. A value that does not fit becomes null and its row a problem."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+    column = _plain_column(column)
     try:
         return _cast(column, type_)
     except BAD_VALUE:
         return _cast_each((column.slice(row, 1) for row in range(len(column))), type_, label, problems)
+
+
+def _plain_column(column: pa.Array) -> pa.Array:
+    """Without dictionaries and extensions; UUIDs and other bytes of fixed size as people write them: the latter in hexadecimal."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if isinstance(column.type, pa.UuidType):
+        return pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_fixed_size_binary(column.type):
+        return pa.array([None if value is None else value.hex() for value in column.to_pylist()], pa.string())
+    return column
 
 
 def _cast_each(values: Iterable[pa.Array], type_: pa.DataType, label: str, problems: dict[int, str]) -> pa.Array:

@@ -31,6 +31,8 @@ class Layout:
     metadata: pa.StructType | None
     """Names and types of the columns that are kept; None: none."""
     limits: LimitsSpec
+    partition: Mapping[str, str | None] = field(default_factory=dict)
+    """Metadata that all rows of the file have, where it has no column of that name."""
 
     @property
     def columns(self) -> list[str]:
@@ -47,13 +49,16 @@ class Layout:
         """The columns to read. Raises Unreadable if a file whose columns are `present` lacks one or has it twice."""
         names = list(present)
         for name in self.columns:
-            if names.count(name) != 1:
+            if names.count(name) != 1 and not (name not in names and self._from_path(name)):
                 shown = ", ".join(other[:64] for other in names[:NAMES_SHOWN]) or "none"
                 within = "; what is within a column is none itself" if name.partition(".")[0] in names and "." in name else ""
                 raise Unreadable(
                     f"{self.key(name)}: expected one column {name!r}, found {names.count(name)} among {shown}{nearest(name, names)}{within}"
                 )
-        return self.columns
+        return [name for name in self.columns if name in names]
+
+    def _from_path(self, name: str) -> bool:
+        return name in self.partition and name != self.id and name not in self.text
 
     def key(self, column: str) -> str:
         """The key of the spec that asks for a column."""
@@ -163,12 +168,18 @@ def _shifted(place: Callable[[int], str], by: int) -> Callable[[int], str]:
 def from_arrow(rows: pa.RecordBatch, layout: Layout) -> Columns:
     """Columns of a typed file. Raises Unreadable if the id or a text column has a type that cannot be one."""
     problems: dict[int, str] = {}
-    ids = cast_column(_checked(rows, layout, layout.id, "strings or integers", _is_id), pa.string(), "id", problems)
+    ids = cast_column(
+        _checked(rows, layout, layout.id, "strings, whole numbers, decimals, UUIDs or bytes", _is_id), pa.string(), "id", problems
+    )
     texts = [
         cast_column(_checked(rows, layout, name, "strings or numbers", _is_text), pa.string(), f"text {name!r}", problems)
         for name in layout.text
     ]
-    values = [cast_column(rows.column(kept.name), kept.type, f"metadata {kept.name!r}", problems) for kept in layout.metadata or ()]
+
+    def kept_column(name: str) -> pa.Array:
+        return rows.column(name) if name in rows.schema.names else pa.repeat(pa.scalar(layout.partition[name], pa.string()), len(rows))
+
+    values = [cast_column(kept_column(kept.name), kept.type, f"metadata {kept.name!r}", problems) for kept in layout.metadata or ()]
     return Columns(ids, texts, values, problems)
 
 
@@ -177,7 +188,8 @@ def from_json(records: Sequence[Mapping[str, Any]], layout: Layout) -> Columns:
     problems: dict[int, str] = {}
 
     def column(name: str, type_: pa.DataType, label: str, allowed: frozenset[type]) -> pa.Array:
-        return json_column([record.get(name) for record in records], type_, label, allowed, problems)
+        constant = layout.partition.get(name) if name not in (layout.id, *layout.text) else None
+        return json_column([record.get(name, constant) for record in records], type_, label, allowed, problems)
 
     ids = column(layout.id, pa.string(), "id", frozenset({int}))
     texts = [column(name, pa.string(), f"text {name!r}", frozenset({int, float})) for name in layout.text]
@@ -187,6 +199,11 @@ def from_json(records: Sequence[Mapping[str, Any]], layout: Layout) -> Columns:
 
 
 def _is_id(type_: pa.DataType) -> bool:
+    kinds = pa.types
+    return _is_plain(type_) or bool(kinds.is_decimal(type_) or kinds.is_fixed_size_binary(type_) or isinstance(type_, pa.UuidType))
+
+
+def _is_plain(type_: pa.DataType) -> bool:
     kinds = pa.types
     return bool(
         kinds.is_integer(type_)
@@ -200,7 +217,7 @@ def _is_id(type_: pa.DataType) -> bool:
 
 
 def _is_text(type_: pa.DataType) -> bool:
-    return _is_id(type_) or bool(pa.types.is_floating(type_) or pa.types.is_decimal(type_))
+    return _is_plain(type_) or bool(pa.types.is_floating(type_) or pa.types.is_decimal(type_))
 
 
 def _checked(rows: pa.RecordBatch, layout: Layout, name: str, expected: str, accepts: Callable[[pa.DataType], bool]) -> pa.Array:

@@ -1,6 +1,7 @@
-"""What a file's name says of it: format and compression."""
+"""What a file's path says of it: format, compression, and the partition that it is in."""
 
 from collections.abc import Mapping
+from urllib.parse import unquote
 
 from pipelines.spec.declared import Format
 
@@ -40,3 +41,17 @@ def format_of(path: str, declared: Format | None = None) -> Format | None:
 def compression(path: str) -> str | None:
     """The codec that a file's suffix names."""
     return CODECS.get(split_suffixes(path)[1])
+
+
+NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+"""Stands for null in the path of a table that is partitioned as Hive does it."""
+
+
+def partition(path: str) -> dict[str, str | None]:
+    """The columns that folders are named by: `lang=de/part-0.parquet` has `de` as its `lang`."""
+    columns: dict[str, str | None] = {}
+    for folder in path.split("/")[:-1]:
+        name, equals, value = folder.partition("=")
+        if name and equals:
+            columns[unquote(name)] = None if value == NO_PARTITION else unquote(value)
+    return columns

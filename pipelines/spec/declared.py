@@ -25,12 +25,13 @@ Fields = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
 def _as_types(value: Any) -> Any:
-    names = _as_list(value)
+    """A table of types, also of a list of names."""
+    names = list(value) if isinstance(value, dict) else _as_list(value)
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        return value
-    if len(set(names)) < len(names):
-        raise ValueError(f"expected the names of columns, each once, found {shorten(list(names))}")
-    return dict.fromkeys(names, "auto")
+        raise ValueError(f"expected a list of columns, or a table of their types, found {shorten(value)}")
+    if len(set(names)) < len(names) or not all(names) or "\0" in "".join(names):
+        raise ValueError(f"expected the names of columns, each once and without NUL, found {shorten(list(names))}")
+    return value if isinstance(value, dict) else dict.fromkeys(names, "auto")
 
 
 class SourceSpec(SpecTable):
@@ -47,13 +48,6 @@ class SourceSpec(SpecTable):
     `string`, `int`, `float`, `bool`, `timestamp` (in UTC) and `date`. `auto`, as in a list: as the first file has it; of CSV a string.
     Files of text have `path`, `name`, `suffix` and `title`.
     """
-
-    @field_validator("metadata")
-    @classmethod
-    def _usable(cls, types: dict[str, MetadataType]) -> dict[str, MetadataType]:
-        if not all(types) or "\0" in "".join(types):
-            raise ValueError(f"expected the names of columns, without NUL, found {shorten(list(types))}")
-        return types
 
     @field_serializer("metadata")
     def _as_declared(self, types: dict[str, MetadataType]) -> Any:

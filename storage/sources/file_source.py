@@ -71,7 +71,7 @@ class FileSource:
         for file in files if undeclared else ():
             try:
                 with _reading():
-                    types = self._types(file)
+                    types = dict.fromkeys(suffixes.partition(self._path(file)), pa.string()) | self._types(file)
             except Unreadable:
                 continue
             if types.keys() >= undeclared:
@@ -84,8 +84,8 @@ class FileSource:
 
     def read(self, shard: SourceShard, metadata: pa.StructType | None) -> Iterator[DocumentBatch]:
         """Stream the documents of a shard, at most 8192 and about 16 MB at a time. Raises OSError if the store as a whole fails."""
-        layout = layout_of(self.spec, metadata, self.limits)
         for piece in shard.pieces:
+            layout = layout_of(self.spec, metadata, self.limits, self._path(piece.file))
             try:
                 with _reading():
                     yield from self._read(piece, layout)
@@ -114,12 +114,12 @@ class FileSource:
         return format_
 
     def _check_spec(self, files: Iterable[SourceFile]) -> None:
-        formats = sorted({self._format(file) for file in files})
-        for format_ in formats:
+        examples = {self._format(file): self._path(file) for file in files}
+        for format_ in sorted(examples):
             if format_ not in text.TEXTUAL:
                 check_tabular(format_, self.spec)
-        if textual := [format_ for format_ in formats if format_ in text.TEXTUAL]:
-            check_textual(textual, self.spec)
+        if textual := [format_ for format_ in sorted(examples) if format_ in text.TEXTUAL]:
+            check_textual(textual, self.spec, suffixes.partition(examples[textual[0]]))
 
     def _types(self, file: SourceFile) -> dict[str, pa.DataType]:
         """The columns of a file and their types."""
@@ -189,7 +189,7 @@ def _reading() -> Iterator[None]:
         raise Unreadable("expected the file that was listed, found none") from None
     except PermissionError:
         raise Unreadable("expected a file that may be read, found permission denied") from None
-    except (pa.ArrowException, UnicodeDecodeError, OverflowError, MemoryError) as error:
+    except (pa.ArrowException, UnicodeError, OverflowError, MemoryError) as error:
         raise Unreadable(f"incomplete: expected a whole and valid file, found it broken ({type(error).__name__})") from None
     except OSError as error:
         # Arrow's decoders raise a bare OSError; those of disks and networks have a number or a class of their own.

@@ -7,13 +7,14 @@ import pyarrow as pa
 from pipelines.errors import SpecError
 from pipelines.formats.prose import text
 from pipelines.formats.rows import Layout
+from pipelines.formats.suffixes import partition
 from pipelines.spec.declared import Format, LimitsSpec, SourceSpec
 from pipelines.spec.keys import nearest
 
 
-def layout_of(spec: SourceSpec, metadata: pa.StructType | None, limits: LimitsSpec) -> Layout:
-    """What `spec` asks of a file; files of text need no id."""
-    return Layout(spec.id or "", spec.text, metadata, limits)
+def layout_of(spec: SourceSpec, metadata: pa.StructType | None, limits: LimitsSpec, path: str = "") -> Layout:
+    """What `spec` asks of a file, at `path`; files of text need no id."""
+    return Layout(spec.id or "", spec.text, metadata, limits, partition(path))
 
 
 def check_tabular(format_: Format, spec: SourceSpec) -> None:
@@ -24,10 +25,13 @@ def check_tabular(format_: Format, spec: SourceSpec) -> None:
         raise SpecError(f"source.text: expected the columns to embed, as {format_} files need them, found none")
 
 
-def check_textual(formats: Collection[Format], spec: SourceSpec) -> None:
-    """Raises SpecError for metadata that files of text do not have; those of Markdown may have any, in their front matter."""
+def check_textual(formats: Collection[Format], spec: SourceSpec, folders: Collection[str]) -> None:
+    """Raises SpecError for metadata that files of text do not have; those of Markdown may have any, in their front matter.
+
+    `folders`: columns that the folders of one of the files are named by.
+    """
     for name in () if "markdown" in formats else spec.metadata:
-        if name not in text.METADATA:
+        if name not in text.METADATA and name not in folders:
             known = ", ".join(text.METADATA)
             raise SpecError(
                 f"source.metadata: expected some of {known}, as {min(formats)} files have no other, found "

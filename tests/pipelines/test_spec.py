@@ -21,6 +21,9 @@ def check(**tables: object) -> None:
     [
         ({"source": {**SOURCE, "idd": "x"}}, "collections.a.source.idd: expected one of uri, id, .*; did you mean 'id'?"),
         ({"chunkin": {}}, "collections.a.chunkin: .*did you mean 'chunking'?"),
+        ({"source": {**SOURCE, "metadata": {"price": "flot"}}}, "collections.a.source.metadata.price: expected 'auto', .*, found 'flot'"),
+        ({"source": {**SOURCE, "metadata": 5}}, "collections.a.source.metadata: expected a list of columns, or a table of .*, found 5"),
+        ({"source": {**SOURCE, "metadata": ["a", "a"]}}, "collections.a.source.metadata: expected the names of columns, each once"),
         ({"source": {**SOURCE, "delimiter": "::"}}, "collections.a.source.delimiter: expected one ASCII character .*, found '::'"),
         ({"source": {**SOURCE, "encoding": "utf9"}}, "collections.a.source.encoding: expected an encoding of text .*, found 'utf9'"),
         ({"source": {}}, "collections.a.source.uri: expected a value, found none"),

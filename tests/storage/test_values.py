@@ -1,7 +1,9 @@
 """A value is kept exactly, or costs itself: it never becomes another value, and never costs what is beside it."""
 
 import datetime
+import decimal
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,9 @@ def test_csv_of_another_dialect(tmp_path: Path, delimiter: str, encoding: str) -
     rows = [["id", "text"], ["ä", "für\u00a0alle, 12\r\nÄpfel"], ["b", "x;y"]]
     lines = [delimiter.join(f'"{field}"' for field in row) for row in rows]
     (tmp_path / "a.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    (tmp_path / "b.csv").write_bytes(b"\x00\xd8id,text\nc,x\n" if encoding == "utf-16" else b"id\nc\n")
     documents, dead = read(tmp_path, delimiter=delimiter, encoding=encoding)
-    assert (documents, dead) == ({row[0]: (row[1], None) for row in rows[1:]}, {})
+    assert (documents, dead.keys()) == ({row[0]: (row[1], None) for row in rows[1:]}, {""})
 
 
 def test_a_point_in_time_beyond_the_calendar_costs_its_row(tmp_path: Path) -> None:
@@ -143,3 +146,37 @@ def test_a_value_of_another_kind_is_no_number_and_no_time(tmp_path: Path) -> Non
     assert documents["good"][1] == {"i": 7, "f": 7.0, "b": False, "t": None, "d": None, "s": "7"}
     noon = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
     assert documents["p"][1] == {"i": 2, "f": 2.0, "b": None, "t": noon, "d": noon.date(), "s": "1.5"}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "txt"])
+def test_columns_that_folders_are_named_by_are_metadata(tmp_path: Path, suffix: str) -> None:
+    for n, folder in enumerate(["lang=de/year=2024", "lang=a%20b/year=2025", "lang=__HIVE_DEFAULT_PARTITION__/year=soon"]):
+        path = tmp_path / folder / f"{n}.{suffix}"
+        path.parent.mkdir(parents=True)
+        if suffix == "parquet":
+            pq.write_table(pa.table({"id": [str(n)], "text": ["x"]}), path)
+        else:
+            path.write_text({"csv": f"id,text\n{n},x\n", "jsonl": f'{{"id": {n}, "text": "x"}}', "txt": "x"}[suffix])
+    documents, dead = read(tmp_path, metadata={"lang": "auto", "year": "int"})
+    assert [kept for _, kept in documents.values()] == [{"lang": "a b", "year": 2025}, {"lang": "de", "year": 2024}]
+    assert ["'year'" in reason for reason in dead.values()] == [True]
+
+
+def test_a_column_of_the_file_goes_before_the_folder_it_is_in(tmp_path: Path) -> None:
+    (tmp_path / "text=a").mkdir()
+    (tmp_path / "text=a" / "a.csv").write_text("id,text\n1,x\n")
+    assert read(tmp_path, metadata=["text"])[0] == {"1": ("x", {"text": "x"})}
+
+
+def test_uuids_decimals_bytes_and_unsigned_numbers_are_ids(tmp_path: Path) -> None:
+    raw = bytes(range(16))
+    columns = {
+        "00010203-0405-0607-0809-0a0b0c0d0e0f": pa.array([uuid.UUID(bytes=raw)], pa.uuid()),
+        "000102030405060708090a0b0c0d0e0f": pa.array([raw], pa.binary(16)),
+        str(BIG): pa.array([decimal.Decimal(BIG)], pa.decimal128(38, 0)),
+        "18446744073709551615": pa.array([(1 << 64) - 1], pa.uint64()),
+    }
+    for n, column in enumerate(columns.values()):
+        pq.write_table(pa.table({"id": column, "text": ["x"], "kept": column}), tmp_path / f"{n}.parquet")
+    documents, dead = read(tmp_path, metadata="kept")
+    assert (documents, dead) == ({id: ("x", {"kept": id}) for id in columns}, {})

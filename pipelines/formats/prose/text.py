@@ -30,7 +30,7 @@ def read_textual(stream: BinaryIO, file: SourceFile, format_: Format, layout: La
         except MarkupError as error:
             raise Unreadable(f"limits.markup_seconds: expected {format_} that is read in {seconds} s, found {error}") from None
     own = {"path": file.path, "name": PurePosixPath(file.path).name, "suffix": split_suffixes(file.path)[0], "title": page.title}
-    facts = page.fields | own
+    facts = {**layout.partition, **page.fields, **own}
     problems: dict[int, str] = {}
     values = [
         cast_column(pa.array([facts.get(kept.name)], pa.string()), kept.type, f"metadata {kept.name!r}", problems)
