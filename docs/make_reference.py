@@ -144,7 +144,8 @@ def _type(annotation: Any) -> str:
     if origin is tuple:
         return "a text, or a list of texts" if inside[0] is str else "a list of tables"
     if origin is dict:
-        return "a table of texts" if inside[1] is str else "tables"
+        texts = "a text, a list of texts, or a table of texts" if get_origin(inside[1]) is Literal else "a table of texts"
+        return texts if inside[1] is str or get_origin(inside[1]) is Literal else "tables"
     if issubclass(annotation, SpecTable):
         return "a table"
     return {str: "text", bool: "`true`, `false`", int: "whole number", float: "number"}[annotation]

@@ -22,6 +22,7 @@ from storage.reading.filters import AnyOf, Condition
 from storage.reading.published import compare_versions
 from storage.reading.versions import PUBLISHED
 from workers import search as searching
+from workers.encoders.machine import PROCESSOR, Machine
 from workers.judging import comparison, in_full
 from workers.judging.comparison import Comparison
 from workers.learning.build_bridge import BridgeResult, build_bridge
@@ -117,7 +118,8 @@ def search(
     declared = request.declared if bridge else request.collections.get(name)
     models = (declared.model, *declared.candidates) if declared else ()
     conditions = [condition if isinstance(condition, Condition | AnyOf) else Condition(*condition) for condition in where]
-    return searching.search(request.stored, query, k, conditions, models, bridge)
+    machine = Machine(precision=declared.workers.precision) if declared else PROCESSOR
+    return searching.search(request.stored, query, k, conditions, models, bridge, machine)
 
 
 def bridge(name: str, config: Config = None, *, store: str | None = None, report: Report = silent) -> BridgeResult:

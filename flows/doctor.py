@@ -31,12 +31,14 @@ def examine(name: str | None, config: str | PathLike[str] | None, store: str | N
 def _model(spec: Spec, name: str) -> str:
     model = resolve_target(spec, name).model
     space = model.space
-    return f"{model.spec.name}: space {space.id}, {space.dimension} dimensions, at most {space.max_tokens} tokens"
+    found = f"{model.spec.name}: space {space.id}, {space.dimension} dimensions, at most {space.max_tokens} tokens"
+    return "; ".join([found, *model.notes])
 
 
 def _corpus(spec: Spec, name: str) -> str:
-    files = resolve_target(spec, name).corpus.files()
-    return f"{len(files):,} files, {sum(file.size for file in files) / (1 << 20):,.1f} MiB"
+    listing = resolve_target(spec, name).corpus.listing()
+    ignored = f"; ignored: {listing.left_out}" if listing.ignored else ""
+    return f"{len(listing.files):,} files, {sum(file.size for file in listing.files) / (1 << 20):,.1f} MiB{ignored}"
 
 
 def _cluster(closing: ExitStack) -> Iterator[Check]:

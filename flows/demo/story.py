@@ -186,8 +186,14 @@ class Story:
     def _restore(self) -> None:
         self._page.heading("What was deleted comes back")
         self._write(self._glosses, by_letter)
-        self._page.say("The rows are put back into the files.")
+        self._page.say("The rows are put back into the files. Readers stay on what they were taken back to until that is released.")
         self._apply("restore")
+        command = "revector resume"
+        self._page.command(command)
+        began = time.monotonic()
+        publication = commands.resume(config=self._config, store=self._store)
+        self._record("resume", command, began, status="published", version=publication.version)
+        self._page.figures({"published": f"version {publication.version}", "time": seconds_of(self._steps[-1]["seconds"])})
         self._page.why("every content goes through a model once. Vectors that a published version still has are taken from there.")
 
     def _try_a_model(self) -> None:

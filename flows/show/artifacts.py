@@ -100,7 +100,7 @@ def result_table(result: Mapping[str, Any]) -> Rows:
     embed, seconds, cost = result["embed"], result["seconds"], result.get("cost")
     rows = {
         "change": result["change"],
-        "documents": documents(result["documents"]),
+        "documents": documents(result["documents"], result["failed"]),
         "chunks": counts(result["chunks"]),
         "forward passes": embed["contents"],
         "reused": result["reuse"]["chunks"],

@@ -38,7 +38,7 @@ def plan(made: Plan) -> None:
         console.print(f"  {name:<15} {_short(before)} -> {_short(after)}", markup=False)
     console.print(f"  generation      {made.generation}  (space {made.space})")
     console.print(f"  files           {counts(made.files, ('read', 'gone', 'unchanged'))}")
-    console.print(f"  documents       {documents(made.documents)}")
+    console.print(f"  documents       {documents(made.documents, made.failed)}")
     console.print(f"  chunks          {counts(made.chunks, ('added', 'removed', 'unchanged'))}")
     embed = made.embed
     console.print(f"  forward passes  [bold]{embed['contents']:,}[/bold] for {embed['chunks']:,} chunks, about {embed['tokens']:,} tokens")
@@ -51,6 +51,8 @@ def plan(made: Plan) -> None:
         console.print(f"  cost            about {money(made.cost.total, made.cost.currency)}, by what the last run held")
     if made.dead_letters:
         console.print(f"  dead letters    {made.dead_letters:,}")
+        for letter in made.reasons:
+            console.print(f"                  {letter.count:,}: {letter.reason} (as in {letter.file} {letter.id})", markup=False)
     if len(made.generations) > 1:
         _planned_generations(console, made)
     _notes(console, made.notes)
@@ -90,8 +92,10 @@ def result(done: Result, with_profile: bool = False) -> None:
         _notes(console, done.notes)
         return
     console.print(f"[bold]{done.collection}[/bold]  {outcome(done.status, done.version, done.generation)}")
-    console.print(f"  documents       {documents(done.documents)}")
+    console.print(f"  documents       {documents(done.documents, done.failed)}")
     console.print(f"  forward passes  {done.embed['contents']:,} for {done.embed['chunks']:,} chunks; {done.reuse['chunks']:,} reused")
+    if done.unread["tokens"]:
+        console.print(f"  unread          {_unread(done.unread)}")
     speed = f", {done.embed['tokens'] / done.seconds['total']:,.0f} tokens/s" if done.embed["tokens"] else ""
     console.print(f"  time            {duration(done.seconds['total'])}{speed}")
     if done.cost:
@@ -111,6 +115,10 @@ def result(done: Result, with_profile: bool = False) -> None:
     _notes(console, done.notes)
     if with_profile:
         _profile(console, done)
+
+
+def _unread(unread: Mapping[str, int]) -> str:
+    return f"{unread['tokens']:,} tokens of {unread['contents']:,} texts are beyond what the model reads"
 
 
 def _profile(console: Console, done: Result) -> None:
@@ -161,8 +169,11 @@ def status(shown: Mapping[str, Any]) -> None:
             held = f"{generation['vectors']:,} vectors of {generation['chunks']:,} chunks"
             about = f"{generation['state']}, {generation['model']}, {generation['dimension']} dimensions, {held}, {index}"
             console.print(f"{mark} {generation['name']}  {about}", markup=False)
-        if stale := collection["stale"]:
+        if stale := (collection["failed"] or {}).get("stale", 0):
             console.print(f"! {stale:,} documents are stale: they are as they were before their files became unreadable")
+        last = collection["last_run"] or {}
+        if last.get("unread", {}).get("tokens"):
+            console.print(f"  unread: {_unread(last['unread'])}, in the last run")
         for letter in collection.get("letters", []):
             console.print(f"  dead: {letter['stage']} {letter['id']} {letter['file']}: {letter['reason']}", markup=False)
 

@@ -30,9 +30,9 @@ def counts(values: Mapping[str, int], names: Sequence[str] | None = None) -> str
     return ", ".join(f"{values[name]:,} {name}" for name in names or values)
 
 
-def documents(values: Mapping[str, int]) -> str:
+def documents(values: Mapping[str, int], failed: Mapping[str, int]) -> str:
     """`20 added, 0 changed, 0 removed, 5 unchanged`, and those that are stale, if any are."""
-    stale = values.get("stale", 0)
+    stale = failed.get("stale", 0)
     told = counts(values, ("added", "changed", "removed", "unchanged"))
     return f"{told}, {stale:,} stale (in files that cannot be read)" if stale else told
 

@@ -46,13 +46,18 @@ class Tokenizer(Protocol):
         ...
 
 
+def identity_of(content: bytes) -> str:
+    """The identity of a ModelTokenizer, without making one."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 class ModelTokenizer:
     """A `tokenizer.json`."""
 
     def __init__(self, content: bytes) -> None:
         """Raises ModelError if `content` is none, or cannot deal with a character that it does not know."""
         self.content = content
-        self.identity = hashlib.blake2b(content, digest_size=16).hexdigest()
+        self.identity = identity_of(content)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
             self._tokenizer.no_truncation()

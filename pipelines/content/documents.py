@@ -1,13 +1,16 @@
 """What travels from a corpus to the chunker: files, shards, documents, and the letters that could not be delivered."""
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pyarrow as pa
 
 LETTERS_KEPT = 100
 """Dead letters of a file that are kept one by one."""
+MISFIT = "source."
+"""What the reason begins with where a file lacks what the spec says of all files."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,6 +60,11 @@ class DeadLetter:
         """Whether a limit of the spec stopped it: to read it again under the same limit would not help."""
         return self.reason.startswith("limits.")
 
+    @property
+    def misfit(self) -> bool:
+        """Whether the file does not have the columns that the spec names, or has others under their names."""
+        return self.reason.startswith(MISFIT)
+
 
 def gathered(letters: Iterable[DeadLetter]) -> tuple[DeadLetter, ...]:
     """Letters of one file: what was said of the file, each once; the first of its documents; and one that counts all others."""
@@ -71,6 +79,16 @@ def gathered(letters: Iterable[DeadLetter]) -> tuple[DeadLetter, ...]:
         else:
             others = DeadLetter(letter.stage, letter.file, "", "others of this file", letter.count + (others.count if others else 0))
     return (*of_file, *of_documents, *([others] if others else []))
+
+
+def most_frequent(letters: Iterable[DeadLetter], count: int) -> list[DeadLetter]:
+    """The `count` most frequent reasons: the first letter of each, that stands for all of them."""
+    firsts: dict[str, DeadLetter] = {}
+    counts = Counter[str]()
+    for letter in letters:
+        firsts.setdefault(letter.reason, letter)
+        counts[letter.reason] += letter.count
+    return [replace(firsts[reason], count=number) for reason, number in counts.most_common(count)]
 
 
 def count_inputs(letters: Iterable[DeadLetter]) -> int:

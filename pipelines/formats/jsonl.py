@@ -1,5 +1,6 @@
 """JSON lines, in batches of records; a part of a file begins at a byte."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -9,13 +10,17 @@ import pyarrow.csv
 
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, gathered
 from pipelines.formats import rows
-from pipelines.formats.casts import JSON_TYPES
+from pipelines.formats.casts import JSON_TYPES, fits_int64
 from pipelines.formats.limits import Budget, beyond
 from pipelines.formats.rows import BATCH_BYTES, BATCH_ROWS, Layout
 
 HEAD_LINES = 1000
 HEAD_BYTES = BATCH_BYTES
 """How much of a JSON lines file tells its keys and their types."""
+
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_NUMBER = b"0" * 19
+"""By its digits, what may be a whole number of more than 64 bits: orjson makes a float of it."""
 
 UTF8_BOM = b"\xef\xbb\xbf"
 
@@ -72,8 +77,12 @@ def _parsed(line: bytes, most: int) -> dict[str, Any] | str | None:
         return beyond("document_bytes", most, "bytes on a line")
     try:
         record = orjson.loads(line)
+        if _LONG_NUMBER in line.translate(_DIGITS):
+            record = json.loads(line)
     except orjson.JSONDecodeError:
         return "expected a JSON object in UTF-8, found something else" if line.strip() else None
+    except RecursionError:  # json's own, which comes before orjson's
+        return "expected JSON that is nested less deep"
     return record if isinstance(record, dict) else f"expected a JSON object, found {type(record).__name__}"
 
 
@@ -130,7 +139,7 @@ def json_types(stream: BinaryIO, most: int) -> dict[str, pa.DataType]:
     kinds: dict[str, set[type]] = {}
     for record in json_head(stream, most):
         for key, value in record.items():
-            kinds.setdefault(key, set()).add(type(value))
+            kinds.setdefault(key, set()).add(type(value) if type(value) is not int or fits_int64(value) else str)
     return {key: _json_type(python - {type(None)}) for key, python in kinds.items()}
 
 

@@ -28,7 +28,7 @@ def read_parquet(stream: Any, piece: Piece, layout: Layout) -> Iterator[Document
     wanted = [(number, leaf) for number, leaf in leaves if leaf.path in columns or leaf.path.partition(".")[0] in columns]
     nested = [leaf.path for _, leaf in wanted if leaf.path not in columns and leaf.physical_type == "BYTE_ARRAY"]
     # A single row of lists can unfold without bound: their values stay in dictionaries until the row was measured.
-    parquet = pq.ParquetFile(stream, metadata=footer, read_dictionary=nested, buffer_size=BUFFER_BYTES)
+    parquet = pq.ParquetFile(stream, metadata=footer, read_dictionary=nested, buffer_size=BUFFER_BYTES, coerce_int96_timestamp_unit="us")
     flat = [number for number, leaf in wanted if leaf.path not in nested and leaf.physical_type.endswith("BYTE_ARRAY")]
     first = 1 + sum(footer.row_group(group).num_rows for group in range(piece.start))
     budget = Budget(layout.limits, _stored(piece, footer), rows=first - 1)
@@ -39,14 +39,20 @@ def read_parquet(stream: Any, piece: Piece, layout: Layout) -> Iterator[Document
             first += len(batch)
 
 
-def parquet_types(stream: Any) -> dict[str, pa.DataType]:
-    """The columns of a Parquet file."""
+def parquet_types(stream: Any) -> Iterator[dict[str, pa.DataType]]:
+    """The columns of a Parquet file, once."""
     schema = pq.read_schema(stream)
-    return dict(zip(schema.names, schema.types, strict=True))
+    yield dict(zip(schema.names, schema.types, strict=True))
 
 
-def row_group_pieces(file: SourceFile, footer: pq.FileMetaData, target_bytes: int) -> Iterator[tuple[Piece, int]]:
+def row_count(stream: Any) -> Iterator[int]:
+    """The rows that a Parquet file says to have, once."""
+    yield pq.read_metadata(stream).num_rows
+
+
+def row_group_pieces(stream: Any, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
     """Cut a Parquet file into runs of row groups of about `target_bytes`, decoded."""
+    footer = pq.read_metadata(stream)
     stored = [_stored_group(footer, group) for group in range(footer.num_row_groups)]
     if sum(stored) > file.size:  # a footer that errs: whoever reads the file finds out how
         yield Piece(file), file.size

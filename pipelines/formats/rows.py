@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.content.documents import LETTERS_KEPT, DeadLetter, DocumentBatch, SourceFile
+from pipelines.content.documents import LETTERS_KEPT, MISFIT, DeadLetter, DocumentBatch, SourceFile
 from pipelines.content.sizes import row_bytes, slices, table_bytes
 from pipelines.formats.casts import cast_column, json_column
 from pipelines.formats.limits import Budget, Unreadable, beyond
@@ -49,8 +49,15 @@ class Layout:
         for name in self.columns:
             if names.count(name) != 1:
                 shown = ", ".join(other[:64] for other in names[:NAMES_SHOWN]) or "none"
-                raise Unreadable(f"expected one column {name!r}, found {names.count(name)} among {shown}{nearest(name, names)}")
+                within = "; what is within a column is none itself" if name.partition(".")[0] in names and "." in name else ""
+                raise Unreadable(
+                    f"{self.key(name)}: expected one column {name!r}, found {names.count(name)} among {shown}{nearest(name, names)}{within}"
+                )
         return self.columns
+
+    def key(self, column: str) -> str:
+        """The key of the spec that asks for a column."""
+        return f"{MISFIT}{'id' if column == self.id else 'text' if column in self.text else 'metadata'}"
 
 
 @dataclass(slots=True)
@@ -156,9 +163,10 @@ def _shifted(place: Callable[[int], str], by: int) -> Callable[[int], str]:
 def from_arrow(rows: pa.RecordBatch, layout: Layout) -> Columns:
     """Columns of a typed file. Raises Unreadable if the id or a text column has a type that cannot be one."""
     problems: dict[int, str] = {}
-    ids = cast_column(_checked(rows, layout.id, "strings or integers", _is_id), pa.string(), "id", problems)
+    ids = cast_column(_checked(rows, layout, layout.id, "strings or integers", _is_id), pa.string(), "id", problems)
     texts = [
-        cast_column(_checked(rows, name, "strings or numbers", _is_text), pa.string(), f"text {name!r}", problems) for name in layout.text
+        cast_column(_checked(rows, layout, name, "strings or numbers", _is_text), pa.string(), f"text {name!r}", problems)
+        for name in layout.text
     ]
     values = [cast_column(rows.column(kept.name), kept.type, f"metadata {kept.name!r}", problems) for kept in layout.metadata or ()]
     return Columns(ids, texts, values, problems)
@@ -195,9 +203,9 @@ def _is_text(type_: pa.DataType) -> bool:
     return _is_id(type_) or bool(pa.types.is_floating(type_) or pa.types.is_decimal(type_))
 
 
-def _checked(rows: pa.RecordBatch, name: str, expected: str, accepts: Callable[[pa.DataType], bool]) -> pa.Array:
+def _checked(rows: pa.RecordBatch, layout: Layout, name: str, expected: str, accepts: Callable[[pa.DataType], bool]) -> pa.Array:
     column = rows.column(name)
     type_ = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if not accepts(type_):
-        raise Unreadable(f"column {name!r}: expected {expected}, found {type_}")
+        raise Unreadable(f"{layout.key(name)}: expected {expected} in column {name!r}, found {type_}")
     return column

@@ -97,7 +97,13 @@ def _beginning(file: Path) -> str | None:
 
 def code_in(folder: Path) -> list[str]:
     """What in the JSON files right under `folder` would make a loader run code that comes with the model, or fetch some."""
-    return [f"{key} in {file.name}" for file in sorted(folder.glob("*.json")) if _may_ask(file) for key in _code_keys(read_json(file))]
+    return [f"{key} in {file.name}" for file in sorted(folder.glob("*.json")) if _may_ask(file) for key, _ in _code_items(read_json(file))]
+
+
+def code_elsewhere(folder: Path) -> list[str]:
+    """What the JSON files right under `folder` name as code of another repository: no hash of this folder knows it."""
+    values = (value for file in sorted(folder.glob("*.json")) if _may_ask(file) for _, value in _code_items(read_json(file)))
+    return [text for value in values for text in _texts(value) if "--" in text or "/" in text]
 
 
 def _may_ask(file: Path) -> bool:
@@ -105,9 +111,16 @@ def _may_ask(file: Path) -> bool:
     return file.name not in {"tokenizer.json", "vocab.json"}
 
 
-def _code_keys(value: Any) -> Iterator[str]:
+def _code_items(value: Any) -> Iterator[tuple[str, Any]]:
     """At any depth: configs hold those of their parts."""
     if isinstance(value, dict):
-        yield from (key for key, inner in value.items() if key in _CODE or (key in _KERNELS and "/" in str(inner)))
+        yield from ((key, inner) for key, inner in value.items() if key in _CODE or (key in _KERNELS and "/" in str(inner)))
     for inner in _inside(value):
-        yield from _code_keys(inner)
+        yield from _code_items(inner)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for inner in _inside(value):
+        yield from _texts(inner)

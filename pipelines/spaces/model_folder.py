@@ -6,6 +6,7 @@ sentence-transformers adds pooling. Weights are safetensors only: a pickle can r
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from pipelines.errors import ModelError
 from pipelines.fingerprint import fingerprint
-from pipelines.spaces.model_files import check_inside, check_links, code_in, count_tensors, read_json, read_object
+from pipelines.spaces.model_files import check_inside, check_links, code_elsewhere, code_in, count_tensors, read_json, read_object
 from pipelines.spaces.model_weights import hash_files, sha256_of, weight_files
 
 
@@ -43,6 +44,8 @@ class Contents:
     """What its authors put before a document."""
     query_prompt: str
     """What its authors put before a query."""
+    other_prompts: dict[str, str]
+    """What its authors put before documents by its name, where no library takes that by itself."""
     tokenizer_file: Path
     """Its `tokenizer.json`."""
     vocabulary: int | None
@@ -97,6 +100,8 @@ _OFFSET_POSITIONS = {
     "luke",
 }
 """Model types that count positions from the padding id + 1, so that an input is shorter than their table of positions."""
+_FOR_DOCUMENTS = re.compile(r"(?:^|[^a-z])(?:passage|document|doc|corpus)$", re.IGNORECASE)
+"""Names of prompts that are meant for what is searched: "passage", "retrieval.passage", "search_document"."""
 _POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -143,6 +148,7 @@ def _read(root: Path, trust_remote_code: bool) -> Contents:
         raise ModelError(
             f"{root}: expected a model without code of its own, found {code[0]}: read that code, then set trust_remote_code = true"
         )
+    _refuse_code_elsewhere(root, modules)
     _refuse_unsupported(root, modules, settings)
     # what a final Normalize does is said by `normalize`: with and without it the rest of the stack is the same
     stack = modules[:-1] if modules[-1].kind == "Normalize" else modules
@@ -163,9 +169,16 @@ def _read(root: Path, trust_remote_code: bool) -> Contents:
         # as encode_document and encode_query of sentence-transformers 6.2 choose: they pass over "passage" and default_prompt_name
         document_prompt=prompts.get("document") or "",
         query_prompt=prompts.get("query") or "",
+        other_prompts=_other_prompts(prompts, settings.get("default_prompt_name")),
         tokenizer_file=base / "tokenizer.json",
         vocabulary=config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size"),
     )
+
+
+def _other_prompts(prompts: dict[str, str], default: str | None) -> dict[str, str]:
+    known = {"document", "query"}
+    for_documents = {name: prompt for name, prompt in prompts.items() if name == default or _FOR_DOCUMENTS.search(name)}
+    return {name: prompt for name, prompt in for_documents.items() if name not in known and prompt and isinstance(prompt, str)}
 
 
 # The stack of modules
@@ -204,6 +217,15 @@ def _code_references(root: Path, modules: list[_Module]) -> list[str]:
     return [*custom, *(key for folder in sorted({root, *(module.folder for module in modules)}) for key in code_in(folder))]
 
 
+def _refuse_code_elsewhere(root: Path, modules: list[_Module]) -> None:
+    """Trusted or not: it may be another tomorrow, and the space would have the same name."""
+    named = [module.type for module in modules if "--" in module.type]
+    if found := [*named, *(name for folder in sorted({root, *(module.folder for module in modules)}) for name in code_elsewhere(folder))]:
+        raise ModelError(
+            f"{root}: expected the code of the model in its folder, found {found[0][:80]}: copy it there and name it in the config"
+        )
+
+
 def _refuse_unsupported(root: Path, modules: list[_Module], settings: dict[str, Any]) -> None:
     base = modules[0]
     family = settings.get("model_type", "SentenceTransformer")
@@ -225,6 +247,8 @@ def _hash_tokenizer(folder: Path, config: dict[str, Any]) -> str:
     if not file.is_file():
         raise ModelError(f"{folder}: expected tokenizer.json, found none: save the model with its fast tokenizer")
     settings = {key: config[key] for key in _TOKENIZER_SETTINGS if config.get(key) is not None}
+    if config.get("split_special_tokens"):  # what is not so is said by some and left out by others
+        settings["split_special_tokens"] = True
     # old and new versions of transformers name one class with and without "Fast"
     settings["tokenizer_class"] = str(config.get("tokenizer_class")).removesuffix("Fast")
     return hashlib.sha256(f"{sha256_of(file)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()

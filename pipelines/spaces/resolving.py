@@ -10,6 +10,7 @@ from pipelines.chunking.tokens import ModelTokenizer
 from pipelines.errors import ModelError, SpecError
 from pipelines.spaces.finding import PACKAGED, hub_snapshot, installed_package
 from pipelines.spaces.model_folder import Contents, read_folder
+from pipelines.spaces.seal import seal_of, touched
 from pipelines.spaces.space import STAND_IN, Model, Space
 from pipelines.spaces.stand_in import stand_in_model
 from pipelines.spec.declared import ModelSpec
@@ -30,6 +31,30 @@ def resolve_model(spec: ModelSpec) -> Model:
     """
     model = next(model for resolver in RESOLVERS if (model := resolver(spec)) is not None)
     return _check_weights(model, spec.sha256)
+
+
+def as_hashed(model: Model) -> Model:
+    """`model`, if its files are those that its space was made of: hashed again where one was touched since then, else only looked at.
+
+    Raises ModelError, which names the file, if they are others.
+    """
+    if model.folder is None:
+        return model
+    folder = Path(model.folder)
+    if not folder.is_dir():
+        raise ModelError(f"expected the model at {folder}, found none: resolve it on the machine that loads it")
+    now = seal_of(folder)
+    if now == model.seal:
+        return model
+    again = _from_folder(model.spec, folder, model.revision)
+    if (again.space, again.query_prompt) != (model.space, model.query_prompt):
+        name, *others = touched(model.seal, now) or ["."]
+        more = f" and {len(others)} more" if others else ""
+        raise ModelError(
+            f"{folder / name}: expected it as it was when it was hashed, found it replaced since then{more}: "
+            "run again, and give another model a folder of its own"
+        )
+    return again
 
 
 def _stand_in(spec: ModelSpec) -> Model | None:
@@ -70,6 +95,8 @@ def _check_weights(model: Model, expected: str | None) -> Model:
 def _from_folder(spec: ModelSpec, folder: Path, revision: str | None = None) -> Model:
     if not folder.is_dir():
         raise ModelError(f"expected a folder with a model at {folder}, found none: give another path, or a model's name")
+    folder = folder.resolve()  # a link may lead elsewhere by the time that the model is loaded
+    seal = seal_of(folder)  # before the first byte is read: what changes from here on is seen
     contents = read_folder(folder, spec.trust_remote_code)
     _check_tokenizer(contents)
     space = Space(
@@ -91,6 +118,8 @@ def _from_folder(spec: ModelSpec, folder: Path, revision: str | None = None) -> 
         space=space,
         query_prompt=query_prompt,
         tokenizer_file=str(contents.tokenizer_file),
+        unused_prompts=tuple(contents.other_prompts) if spec.prompt is None and not contents.document_prompt else (),
+        seal=seal,
     )
 
 

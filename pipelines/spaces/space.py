@@ -1,10 +1,11 @@
 """An embedding space, and a model as it was found: what decides the vector of a text."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipelines.fingerprint import fingerprint
+from pipelines.spaces.seal import Seal
 from pipelines.spec.declared import ModelSpec
 
 Role = Literal["document", "query"]
@@ -73,6 +74,17 @@ class Model:
     """Put before every query. Not in the space: no stored vector depends on it."""
     tokenizer_file: str | None
     """Its `tokenizer.json`; None for the stand-in."""
+    unused_prompts: tuple[str, ...] = ()
+    """Names of prompts that it declares for documents, and that are put before none, though the spec does not say so."""
+    seal: Seal = field(default_factory=dict, compare=False, repr=False)
+    """Of its folder, just before the hashes of the space were taken; empty for the stand-in."""
+
+    @property
+    def notes(self) -> list[str]:
+        """For a person: what of the model is not used as one would expect."""
+        names = " and ".join(map(repr, self.unused_prompts))
+        said = f"declares a prompt {names} for documents that is not used: set model.prompt to its text, or to an empty one"
+        return [f"{self.spec.name} {said}"] if names else []
 
     def prompt(self, role: Role) -> str:
         """What is put before a text."""

@@ -1,8 +1,9 @@
 """`revector.toml`: what a person declares. Read once, checked whole, immutable afterwards."""
 
+import codecs
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from pipelines.errors import SpecError
 from pipelines.spec.keys import SpecTable, nearest, shorten
@@ -12,6 +13,7 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 Format = Literal["parquet", "jsonl", "csv", "lance", "text", "markdown", "html"]
 TABULAR: tuple[Format, ...] = ("parquet", "jsonl", "csv", "lance")
+MetadataType = Literal["auto", "string", "int", "float", "bool", "timestamp", "date"]
 COLLECTION_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 
 
@@ -20,6 +22,15 @@ def _as_list(value: Any) -> Any:
 
 
 Fields = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+
+
+def _as_types(value: Any) -> Any:
+    names = _as_list(value)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return value
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected the names of columns, each once, found {shorten(list(names))}")
+    return dict.fromkeys(names, "auto")
 
 
 class SourceSpec(SpecTable):
@@ -31,18 +42,48 @@ class SourceSpec(SpecTable):
     """The column that names a document. Left out for text, Markdown and HTML: there the file's path is the id."""
     text: Fields = ()
     """The columns that are embedded, joined by a blank line, in this order. Left out for text, Markdown and HTML."""
-    metadata: Fields = ()
-    """The columns that are kept beside the text, for filters and results. Files of text have `path`, `name`, `suffix` and `title`."""
+    metadata: Annotated[dict[str, MetadataType], BeforeValidator(_as_types)] = Field(default_factory=dict)
+    """The columns that are kept beside the text, for filters and results: a list, or a table with their types, `{ price = "float" }`, of
+    `string`, `int`, `float`, `bool`, `timestamp` (in UTC) and `date`. `auto`, as in a list: as the first file has it; of CSV a string.
+    Files of text have `path`, `name`, `suffix` and `title`.
+    """
 
     @field_validator("metadata")
     @classmethod
-    def _usable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) < len(names) or not all(names) or "\0" in "".join(names):
-            raise ValueError(f"expected the names of columns, each once and without NUL, found {shorten(list(names))}")
-        return names
+    def _usable(cls, types: dict[str, MetadataType]) -> dict[str, MetadataType]:
+        if not all(types) or "\0" in "".join(types):
+            raise ValueError(f"expected the names of columns, without NUL, found {shorten(list(types))}")
+        return types
+
+    @field_serializer("metadata")
+    def _as_declared(self, types: dict[str, MetadataType]) -> Any:
+        """A list if it can be one: it identifies what was read before there were types."""
+        return types if set(types.values()) - {"auto"} else list(types)
 
     format: Format | None = None
     """How files are read; left out: by the suffix of each, with `.gz` or `.zst` after it."""
+    delimiter: str = ","
+    """What stands between the fields of a CSV file: one character, `"\\t"` for a tab."""
+    encoding: str = "utf-8"
+    """Of CSV files: `latin-1`, `cp1252`, `utf-16` or another that Python knows."""
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str) -> str:
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+            raise ValueError(f"expected one ASCII character that is no quote and ends no line, found {delimiter!r}")
+        return delimiter
+
+    @field_validator("encoding")
+    @classmethod
+    def _of_text(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+            codecs.getincrementaldecoder(encoding)
+        except LookupError:
+            raise ValueError(f"expected an encoding of text like 'latin-1', found {shorten(encoding)}") from None
+        return encoding
+
     duplicates: Literal["first", "last", "error"] = "first"
     """Which document is kept, in file order, when an id occurs twice; the others are dead letters. `error`: the run ends."""
 
@@ -101,7 +142,7 @@ class GatesSpec(SpecTable):
     max_removed: float = Field(default=0.5, ge=0, le=1)
     """The largest share of the documents that readers have that an update may take away; 1: all, also where nothing is found any more."""
     min_cosine: float = Field(default=0.99, ge=-1, le=1)
-    """The least cosine of a stored vector to one that is made again of its text; at most 200 are."""
+    """The least cosine of a stored vector to one that is made again of its text; at most 200 are, and 32 older ones of an update."""
     min_index_recall: float = Field(default=0.95, ge=0, le=1)
     """The least share of the 10 nearest by exact search that a search by the index finds."""
     min_overlap: float = Field(default=0.9, ge=0, le=1)

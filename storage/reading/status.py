@@ -46,7 +46,6 @@ def collection_status(collection: Collection) -> dict[str, Any]:
         "vectors": shown.get("vectors", 0),
         "backlog": shown.get("backlog", 0),
         "failed": last.get("failed") if last else None,
-        "stale": (last.get("documents") or {}).get("stale", 0) if last else 0,
         "dead_letters": last.get("dead_letters", publication.dead_letters if publication else 0) if last else 0,
         "last_run": last,
     }
@@ -148,6 +147,7 @@ def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, A
         "chunks",
         "embed",
         "reuse",
+        "unread",
         "dead_letters",
         "failed",
         "seconds",

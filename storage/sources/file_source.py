@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
+from pipelines.content.source import Listing, ignored
 from pipelines.errors import SourceError, SourceMissing
-from pipelines.formats import csv, jsonl, parquet, rows, suffixes, text
+from pipelines.formats import csv, jsonl, parquet, rows, suffixes
+from pipelines.formats.apart import decoded_apart
 from pipelines.formats.casts import metadata_struct
 from pipelines.formats.limits import Budget, Unreadable
+from pipelines.formats.prose import text
 from pipelines.formats.rows import Layout
 from pipelines.spec.declared import Format, LimitsSpec, SourceSpec
 from storage.sources import listing
@@ -42,7 +44,11 @@ class FileSource:
         return self.spec.uri
 
     def files(self) -> list[SourceFile]:
-        """All files, sorted by path. Raises SourceMissing if there is no such place, SpecError if the source does not fit the files."""
+        """Those of `listing` that are read."""
+        return self.listing().files
+
+    def listing(self) -> Listing:
+        """All files. Raises SourceMissing if there is no such place, SpecError if the source does not fit the files."""
         try:
             files = listing.list_files(self.filesystem, self.base, self.pattern)
         except FileNotFoundError as error:
@@ -53,22 +59,24 @@ class FileSource:
             listing.check_suffixes(files)
         known = [file for file in files if suffixes.format_of(file.path, self.spec.format)]
         self._check_spec(known)
-        return known
+        others = (file.path for file in files if not suffixes.format_of(file.path, self.spec.format))
+        return Listing(known, ignored("".join(suffixes.split_suffixes(path)) for path in others))
 
     def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
-        """Read off the first file that can be read and has the columns; strings if none does."""
-        names = self.spec.metadata
-        if not names:
+        """As declared; what is not, read off the first file that can be read and has the columns, strings if none does."""
+        declared = self.spec.metadata
+        if not declared:
             return None
-        for file in files:
+        undeclared = {name for name, kind in declared.items() if kind == "auto"}
+        for file in files if undeclared else ():
             try:
                 with _reading():
                     types = self._types(file)
             except Unreadable:
                 continue
-            if types.keys() >= set(names):
-                return metadata_struct(names, types)
-        return metadata_struct(names, dict.fromkeys(names, pa.string()))
+            if types.keys() >= undeclared:
+                return metadata_struct(declared, types)
+        return metadata_struct(declared, {})
 
     def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
         """Parquet is cut at row groups and uncompressed JSON lines at bytes; other files stay whole."""
@@ -82,7 +90,19 @@ class FileSource:
                 with _reading():
                     yield from self._read(piece, layout)
             except Unreadable as error:
-                yield rows.only_letters(piece.file, layout, [DeadLetter("file", piece.file.path, "", str(error))])
+                letter = DeadLetter("file", piece.file.path, "", str(error), documents=self._rows_in(piece.file))
+                yield rows.only_letters(piece.file, layout, [letter])
+
+    def _rows_in(self, file: SourceFile) -> int:
+        """The rows that the footer of a Parquet file names, a byte each at most: it may err. 0 where nothing says that."""
+        if self._format(file) != "parquet":
+            return 0
+        try:
+            with _reading(), self.filesystem.open(self._path(file), "rb") as raw:
+                (rows_there,) = decoded_apart(parquet.row_count, raw)
+        except Unreadable:
+            return 0
+        return min(rows_there, file.size)
 
     def _path(self, file: SourceFile) -> str:
         return f"{self.base}/{file.path}"
@@ -94,24 +114,27 @@ class FileSource:
         return format_
 
     def _check_spec(self, files: Iterable[SourceFile]) -> None:
-        for format_ in sorted({self._format(file) for file in files}):
-            if format_ in text.TEXTUAL:
-                check_textual(format_, self.spec)
-            else:
+        formats = sorted({self._format(file) for file in files})
+        for format_ in formats:
+            if format_ not in text.TEXTUAL:
                 check_tabular(format_, self.spec)
+        if textual := [format_ for format_ in formats if format_ in text.TEXTUAL]:
+            check_textual(textual, self.spec)
 
     def _types(self, file: SourceFile) -> dict[str, pa.DataType]:
         """The columns of a file and their types."""
         format_ = self._format(file)
         if format_ in text.TEXTUAL:
-            return dict.fromkeys(text.METADATA, pa.string())
+            named = self.spec.metadata if format_ == "markdown" else ()
+            return dict.fromkeys([*text.METADATA, *named], pa.string())
         if format_ == "parquet":
             with self.filesystem.open(self._path(file), "rb") as raw:
-                return parquet.parquet_types(raw)
+                (types,) = decoded_apart(parquet.parquet_types, raw)
+                return types
         with self._open(file) as stream:
             if format_ == "jsonl":
                 return jsonl.json_types(stream, self.limits.document_bytes)
-            return dict.fromkeys(csv.csv_header(stream), pa.string())
+            return dict.fromkeys(csv.csv_header(csv.CsvStream(stream, self.spec.encoding), self.spec.delimiter), pa.string())
 
     def _open(self, file: SourceFile) -> io.BufferedReader:
         return listing.open_stream(self.filesystem, self._path(file), Budget(self.limits, file.size))
@@ -128,31 +151,33 @@ class FileSource:
     def _row_group_pieces(self, file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:
         try:
             with _reading(), self.filesystem.open(self._path(file), "rb") as raw:
-                footer = pq.read_metadata(raw)
+                pieces = list(decoded_apart(parquet.row_group_pieces, raw, file, target_bytes))
         except Unreadable:
             # Whoever reads the piece reports it.
-            yield Piece(file), file.size
-        else:
-            yield from parquet.row_group_pieces(file, footer, target_bytes)
+            pieces = [(Piece(file), file.size)]
+        yield from pieces
 
     def _read(self, piece: Piece, layout: Layout) -> Iterator[DocumentBatch]:
         file, format_ = piece.file, self._format(piece.file)
         if format_ == "parquet":
             with self.filesystem.open(self._path(file), "rb") as raw:
-                yield from parquet.read_parquet(raw, piece, layout)
+                yield from decoded_apart(parquet.read_parquet, raw, piece, layout)
         elif format_ == "jsonl":
             yield from jsonl.read_jsonl(lambda: self._open(file), piece, layout)
         else:
             with self._open(file) as stream:
                 if format_ == "csv":
-                    yield from csv.read_csv(stream, piece, layout, self._block_bytes(file))
+                    text_stream = csv.CsvStream(stream, self.spec.encoding)
+                    yield from csv.read_csv(text_stream, piece, layout, self._block_bytes(file), self.spec.delimiter)
                 else:
                     yield text.read_textual(stream, file, format_, layout)
 
     def _block_bytes(self, file: SourceFile) -> int:
-        """Bytes in which a record of a CSV file must lie whole: the limit of a document; no more than a file that is not compressed has."""
+        """Bytes in which a record of a CSV file must lie whole: the limit of a document; no more than a file that is not compressed has,
+        in UTF-8.
+        """
         most = self.limits.document_bytes
-        return most if suffixes.compression(file.path) else max(1, min(file.size + 1, most))
+        return most if suffixes.compression(file.path) else min(4 * file.size + 1, most)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import lance
 import pyarrow as pa
 
 from pipelines.content.documents import DeadLetter, DocumentBatch, Piece, SourceFile, SourceShard
+from pipelines.content.source import Listing
 from pipelines.errors import SourceMissing
 from pipelines.fingerprint import fingerprint
 from pipelines.formats import rows
@@ -42,12 +43,16 @@ class LanceSource:
         """The fragments in the order of the table."""
         return sorted(_fragment_file(fragment.metadata.to_json()) for fragment in self._table().get_fragments())
 
+    def listing(self) -> Listing:
+        """The same: all of them are read."""
+        return Listing(self.files())
+
     def metadata_type(self, files: Sequence[SourceFile]) -> pa.StructType | None:
         """Read off the table's schema; a column that it does not have counts as a string."""
-        names = self.spec.metadata
+        declared = self.spec.metadata
         schema = self._table().schema
-        types = {name: schema.field(name).type if name in schema.names else pa.string() for name in names}
-        return metadata_struct(names, types) if names else None
+        types = {name: schema.field(name).type for name in declared if name in schema.names}
+        return metadata_struct(declared, types) if declared else None
 
     def shards(self, files: Sequence[SourceFile], target_bytes: int) -> Iterator[SourceShard]:
         """Whole fragments, so many that a shard has about `target_bytes`: fragments are not cut."""

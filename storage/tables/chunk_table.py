@@ -3,6 +3,7 @@
     <collection>.chunks.<chunking>.lance
     _revector/<collection>/files/<chunking>/<chunk version>.parquet
     _revector/<collection>/tokenizers/<identity>.json
+    _revector/<collection>/loaded/<model files>.json
 
 A file list belongs to a version of the table. Before each commit one is written in which all that the commit leaves in doubt is
 marked to be read again, and after the last one that which holds. So no row is ever from a file that the newest list does not know,
@@ -11,7 +12,8 @@ and after a crash at any point the next run finds what is new, what moved, and w
 One commit can escape that: of a run that was paused between the check of its fencing token and the commit, while another run took over
 and found nothing to commit itself. A list has the token of its run, and so has a commit. Where they differ the list is in doubt.
 
-The tokenizer that chunks were counted with is kept, too: they stay as they are when the model changes, and so do their ids.
+The tokenizer that chunks were counted with is kept, too: they stay as they are when the model changes, and so do their ids. So is which
+tokenizer a model has once it is loaded, for loading it takes seconds.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -224,6 +226,17 @@ def keep_tokenizer(collection: Collection, identity: str, content: bytes) -> Non
 def kept_tokenizer(collection: Collection, identity: str) -> bytes | None:
     """The `tokenizer.json` of that identity, if it was kept."""
     return collection.objects.get(_tokenizer_key(collection, identity))
+
+
+def keep_loaded(collection: Collection, files: str, identity: str) -> None:
+    """Keep the identity of the tokenizer that a model of these `files` (their hash) has once it is loaded."""
+    collection.objects.put_if_absent(collection.key(f"loaded/{files}.json"), orjson.dumps(identity))
+
+
+def loaded_identity(collection: Collection, files: str) -> str | None:
+    """What `keep_loaded` kept."""
+    identity: str | None = collection.objects.get_json(collection.key(f"loaded/{files}.json"))
+    return identity
 
 
 def _tokenizer_key(collection: Collection, identity: str) -> str:

@@ -12,7 +12,10 @@ import pytest
 
 from flows import apply, diff, history, promote, rollback, search, status
 from pipelines.errors import SpecError
+from pipelines.spaces.space import Model
 from tests.conftest import Workplace
+from workers.encoders.hashing import HashEncoder
+from workers.encoders.machine import PROCESSOR, Machine
 
 HEAVY = ("ray", "torch", "lance", "lancedb", "prefect", "transformers", "sentence_transformers")
 
@@ -188,6 +191,21 @@ def test_a_little_work_starts_no_ray_unless_the_run_before_ended_badly(workplace
     (run / "result.json").unlink()  # as if it had been killed
     workplace.write("a.parquet", {"d1": "text 2"})
     assert apply() == ["published", "['ray']\n"]
+
+
+def test_a_query_is_encoded_as_precisely_as_the_spec_says(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Machine] = []
+
+    def load(model: Model, machine: Machine = PROCESSOR) -> HashEncoder:
+        loaded.append(machine)
+        return HashEncoder(model)
+
+    workplace.write("a.parquet", {"d1": "text 1"})
+    workplace.spec(rest='workers = { precision = "float32" }')
+    workplace.apply()
+    monkeypatch.setattr("workers.search.load_encoder", load)
+    assert len(search("docs", "text", workplace.config)) == len(search("docs", "text", store=workplace.store)) == 1
+    assert [machine.precision for machine in loaded] == ["float32", "auto"]
 
 
 def test_profile_tells_where_the_time_went(workplace: Workplace) -> None:

@@ -21,6 +21,8 @@ def check(**tables: object) -> None:
     [
         ({"source": {**SOURCE, "idd": "x"}}, "collections.a.source.idd: expected one of uri, id, .*; did you mean 'id'?"),
         ({"chunkin": {}}, "collections.a.chunkin: .*did you mean 'chunking'?"),
+        ({"source": {**SOURCE, "delimiter": "::"}}, "collections.a.source.delimiter: expected one ASCII character .*, found '::'"),
+        ({"source": {**SOURCE, "encoding": "utf9"}}, "collections.a.source.encoding: expected an encoding of text .*, found 'utf9'"),
         ({"source": {}}, "collections.a.source.uri: expected a value, found none"),
         ({"chunking": {"size": "big"}}, "collections.a.chunking.size: expected an? integer, found 'big'"),
         ({"chunking": {"by": "word"}}, "collections.a.chunking.by: expected 'tokens', 'stable' or 'document', found 'word'"),

@@ -86,7 +86,8 @@ def test_deleted_documents_are_found_no_more_until_the_rollback(telling: Telling
 
 def test_what_comes_back_takes_its_old_vectors(telling: Telling) -> None:
     assert telling.cost("restore") == (0, WITHDRAWN)
-    assert telling.steps["restore"]["status"] == "published"
+    assert (telling.steps["restore"]["status"], telling.steps["resume"]["status"]) == ("pinned", "published")
+    assert telling.steps["resume"]["version"] == telling.steps["restore"]["version"]
 
 
 def test_a_candidate_costs_nothing_and_the_switch_to_it_is_undone_exactly(telling: Telling) -> None:

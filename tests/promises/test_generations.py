@@ -12,6 +12,7 @@ from flows import history, promote, rollback, search, status
 from pipelines.content.documents import SourceFile
 from pipelines.errors import GateFailed, ModelError, NotFound, SourceError, SpecError
 from storage import open_published
+from storage.reading.filters import Condition
 from storage.sources.file_source import FileSource
 from tests.conftest import Workplace
 from tests.support.tiny import CONFIG, save_stack, save_transformer
@@ -342,3 +343,18 @@ def test_a_rollback_from_a_candidate_that_became_the_declared_model_stands(workp
     rollback("docs", workplace.config)
     workplace.write("a.parquet", documents(11))
     assert workplace.update().generation == main
+
+
+def test_declaring_a_type_costs_no_pass_and_filters_compare_numbers(workplace: Workplace) -> None:
+    (workplace.root / "data").mkdir(exist_ok=True)
+    (workplace.root / "data/a.csv").write_text("id,text,price\na,cheap,9\nb,dear,10.5\nc,unknown,\n")
+    source = 'uri = "data", id = "id", text = "text", metadata = '
+    workplace.spec(source=source + '["price"]')
+    workplace.apply()
+    workplace.spec(source=source + '{ price = "float" }')
+    planned, done = workplace.plan(), workplace.apply()
+    assert (planned.change, planned.identity) == ("metadata", {"types": [["string"], ["double"]]})
+    assert (done.status, done.embed["contents"], done.reuse["chunks"]) == ("published", 0, 3)
+    found = search("docs", "x", where=[Condition("price", 9, ">")], config=workplace.config)
+    assert [(row["doc_id"], row["metadata"]) for row in found] == [("b", {"price": 10.5})]
+    assert workplace.plan().change == "none"

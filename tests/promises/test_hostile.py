@@ -25,7 +25,7 @@ from pipelines.errors import SpecError
 from pipelines.spec.declared import LimitsSpec, SourceSpec
 from storage.sources.opening import open_source
 from tests.conftest import Workplace
-from tests.support.hostile import compressed, empty_rows, nested_bomb, parquet_bomb, plain, words
+from tests.support.hostile import compressed, empty_rows, encrypted_column, impossible_repetition, nested_bomb, parquet_bomb, plain, words
 from workers.observing.report import Result
 
 ADDRESS_SPACE = 4 << 30
@@ -318,6 +318,18 @@ def test_parquet_with_a_footer_or_pages_that_lie_costs_itself(place: Workplace, 
     embed(place)
     assert {letter["file"] for letter in letters(place)} == {"a.parquet"}
     assert documents(place) >= set(GOOD)
+
+
+@pytest.mark.parametrize("write", [encrypted_column, impossible_repetition])
+def test_parquet_that_ends_its_reader_costs_itself(place: Workplace, write: Callable[[Path], None]) -> None:
+    """Also where its footer is asked how it may be cut, which a plan does, too."""
+    write(place.root / "data/a.parquet")
+    pq.write_table(pa.table({"id": ["b"], "text": ["read afterwards"], "note": ["n"]}), place.root / "data/b.parquet")
+    embed(place, metadata='"note"')
+    assert (only(place)["file"], "SIGABRT" in only(place)["reason"]) == ("a.parquet", True)
+    assert documents(place) == {*GOOD, "b"}
+    corpus = open_source(SourceSpec(uri=f"{place.root}/data", id="id", text=("text",)))
+    assert [piece.file.path for shard in corpus.shards(corpus.files(), 1) for piece in shard.pieces][:2] == ["a.parquet", "b.parquet"]
 
 
 def test_nothing_outside_the_folder_is_read(place: Workplace) -> None:

@@ -65,7 +65,7 @@ def test_moving_renaming_and_repartitioning_costs_no_pass(workplace: Workplace) 
 
 
 def test_a_moved_text_file_is_a_new_document_that_takes_its_old_vector(workplace: Workplace) -> None:
-    workplace.spec(source='uri = "data"')
+    workplace.spec(source='uri = "data"', rest="gates = { max_removed = 1 }")
     (workplace.root / "data/old.txt").write_text("A text about lighthouses.")
     workplace.update()
     before = workplace.published()["vector"].to_pylist()
@@ -101,6 +101,7 @@ def test_changed_metadata_is_kept_and_costs_no_pass(workplace: Workplace, monkey
 
 
 def test_what_is_gone_from_the_corpus_is_gone_from_the_next_version(workplace: Workplace) -> None:
+    workplace.spec(rest="gates = { max_removed = 0.6 }")
     workplace.write("a.parquet", documents(30))
     workplace.write("b.parquet", documents(30, 30))
     workplace.update()
@@ -232,15 +233,16 @@ def test_what_was_rolled_back_to_stays_whatever_runs_build_until_a_person_releas
         assert (done.status, done.exit_code, done.embed["contents"]) == ("pinned", 4, 1)
         (workplace.root / "data" / "a.parquet").rename(workplace.root / "data" / "b.parquet")
         assert workplace.update().embed["contents"] == 0  # a rename without a changed byte
-        (workplace.root / "data" / "b.parquet").unlink()
+        (workplace.root / "data" / "b.parquet").rename(workplace.root / "data" / "a.parquet")
+        assert workplace.update().embed["contents"] == 0
     maintain(config=workplace.config)
     shown = status("docs", workplace.config)["collections"][0]
     assert (len(workplace.texts()), shown["published"]["chunks"], shown["chunks"]) == (200, 200, 212)
     planned = workplace.plan()
     assert planned.pin is not None and shown["pin"] == planned.pin
-    assert (planned.pin.version, planned.pin.why, planned.pin.behind) == (first.version, "bad import", 5)
+    assert (planned.pin.version, planned.pin.why, planned.pin.behind) == (first.version, "bad import", 7)
     assert f"pinned at version {first.version} by {planned.pin.who} since " in planned.notes[0]
-    assert "readers are 5 versions behind: `revector resume docs` releases it" in planned.notes[0]
+    assert "readers are 7 versions behind: `revector resume docs` releases it" in planned.notes[0]
 
     assert resume(config=workplace.config).action == "resume"
     assert len(workplace.texts()) == 212

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pipelines.content.documents import DeadLetter
 from pipelines.content.source import Source
 from pipelines.errors import SourceError, SpecError
-from pipelines.formats.markup import html_text
+from pipelines.formats.prose.markup import html_text
 from pipelines.spec.declared import SourceSpec
 from storage.sources.opening import open_source
 

@@ -1,5 +1,6 @@
 """Inputs that are meant to hurt, of any size: the tests feed small ones, `benchmarks.hostile` large ones."""
 
+import base64
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
 
 BLOCK = 1 << 20
 GROUP_ROWS = 1 << 20
@@ -31,6 +33,28 @@ def nested_bomb(path: Path, rows: int, items: int, value_bytes: int) -> None:
     tags = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * items), same)
     table = pa.table({"id": np.arange(rows), "text": [f"text {n}" for n in range(rows)], "tags": tags})
     pq.write_table(table, path, compression="zstd", store_schema=False, dictionary_pagesize_limit=2 * value_bytes + BLOCK)
+
+
+def encrypted_column(path: Path) -> None:
+    """A footer that anybody can read, and `text` encrypted (Parquet modular encryption) under a key that is kept elsewhere."""
+
+    class Keys(pe.KmsClient):  # type: ignore[misc]
+        def wrap_key(self, key: bytes, master: str) -> str:
+            return base64.b64encode(key).decode()
+
+    wanted = pe.EncryptionConfiguration(footer_key="footer", column_keys={"column": ["text"]}, plaintext_footer=True)
+    properties = pe.CryptoFactory(lambda _: Keys()).file_encryption_properties(pe.KmsConnectionConfig(), wanted)
+    table = pa.table({"id": ["1", "2"], "text": ["one", "two"], "note": ["n", "n"]})
+    with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as file:
+        file.write_table(table)
+
+
+def impossible_repetition(path: Path) -> None:
+    """A footer with one byte changed: the repetition of `id` is none that there is."""
+    pq.write_table(pa.table({"id": ["1", "2"], "text": ["one", "two"], "note": ["n", "n"]}), path)
+    optional, none = b"\x25\x02\x18\x02id", b"\x25\x37\x18\x02id"
+    assert path.read_bytes().count(optional) == 1
+    path.write_bytes(path.read_bytes().replace(optional, none))
 
 
 def empty_rows(path: Path, rows: int) -> None:

@@ -79,6 +79,8 @@ class Receipt:
     """The process that did it."""
     spent: dict[str, float]
     """Seconds of each of `profile.STEPS`; waiting for the model while another shard is in it not counted."""
+    unread: dict[str, int]
+    """`tokens` beyond the longest input of the model, and of how many `contents`."""
     failed: dict[int, str]
     """Addresses of chunk rows that could not be embedded, and why."""
 
@@ -118,6 +120,7 @@ def embed_shard(embedding: Embedding, encoder: Encoder, shard: Shard, turn: Abst
         code_points=sum(map(len, texts)),
         worker=f"{socket.gethostname()}:{os.getpid()}",
         spent=dict(zip(STEPS, (*np.diff(clock).tolist(), encoded.seconds, time.perf_counter() - writing), strict=True)),
+        unread={"contents": int(np.count_nonzero(prepared.unread)), "tokens": int(prepared.unread.sum())},
         failed={int(shard.addresses[index]): reason for index, reason in failed.items()},
     )
 

@@ -42,6 +42,16 @@ def packed_batches(lengths: NDArray[np.integer], budget: int) -> list[NDArray[np
     return batches
 
 
+def equal_batches(lengths: NDArray[np.integer], budget: int) -> list[NDArray[np.intp]]:
+    """Partition inputs into batches of one length, so that nothing is padded, of at most `budget` tokens; longest first.
+
+    An input above the budget gets a batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    alike = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if len(order) else []
+    return [same[batch] for same in alike for batch in token_budget_batches(lengths[same], budget)]
+
+
 def encode_with_halving(
     batch: NDArray[np.intp], run: Callable[[NDArray[np.intp]], Result], too_large: Callable[[BaseException], bool]
 ) -> Iterator[tuple[NDArray[np.intp], Result | Exception]]:

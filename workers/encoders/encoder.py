@@ -23,6 +23,8 @@ class Prepared:
 
     units: NDArray[np.int64]
     """What each item costs the model, (n,): of a text its tokens, special ones included, cut at the longest input."""
+    unread: NDArray[np.int64]
+    """What of each item is beyond the longest input, (n,) in the same units: the vector says nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)

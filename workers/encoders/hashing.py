@@ -39,7 +39,7 @@ class HashEncoder:
     def prepare(self, items: Items, role: Role) -> Prepared:
         """Tokens are counted by spaces."""
         units = np.fromiter((text.count(" ") + 1 for text in items), np.int64, len(items))
-        return Texts(units, self.model.prompt(role), items)
+        return Texts(units, np.zeros_like(units), self.model.prompt(role), items)
 
     def forward(self, prepared: Prepared) -> Encoded:
         assert isinstance(prepared, Texts)

@@ -42,8 +42,6 @@ class CorpusSummary:
     documents_changed: int
     documents_removed: int
     documents_unchanged: int
-    documents_stale: int
-    """Kept as they were, as the files that they are in could not be read."""
     chunks_added: int
     chunks_removed: int
     chunks_unchanged: int
@@ -52,6 +50,8 @@ class CorpusSummary:
     files_unchanged: int
     failed: int
     """Documents that could not be read: dead letters of documents, and what is in files that could not be read, stale or not there."""
+    stale: int
+    """Those of them that are stored as they were before: they are not among the unchanged."""
     total: int
     """All documents, those included."""
     changed: bool
@@ -128,7 +128,11 @@ class CorpusPass:
         return not any((settled.hold & new).any() for settled, new, _ in self._settled(self.ingest.version))
 
     def settle(self, version: int | None) -> Step:
-        """What must go from `version` of the chunk table, which has all inserts. Raises SourceError for a duplicate that is refused."""
+        """What must go from `version` of the chunk table, which has all inserts.
+
+        Raises SourceError for a duplicate that is refused, and if no file has the columns that the spec names.
+        """
+        self._check_columns()
         deleted = [_NOTHING]
         for settled, new, address in self._settled(version):
             self._count(settled, new)
@@ -138,6 +142,12 @@ class CorpusPass:
         self._deleted = np.sort(np.concatenate(deleted))
         written = self._deleted[self._deleted < self._first_new] if self._planned.rows else self._deleted
         return self._step(written, [])
+
+    def _check_columns(self) -> None:
+        """A mistake in the spec is not so many bad files."""
+        letters = [next((letter for letter in self._records[file.path].dead if letter.misfit), None) for file in self._files.read]
+        if letters and letters[0] and all(letters) and not self._files.kept:
+            raise SourceError(f"{letters[0].reason} (in {letters[0].file}; of {len(letters):,} files none has what the spec names)")
 
     def _settled(self, version: int | None) -> Iterator[tuple[Settled, np.ndarray, np.ndarray]]:
         """What holds, which rows are new, and the address of each row, part by part."""
@@ -185,7 +195,6 @@ class CorpusPass:
             documents_changed=int(self._fates[Fate.CHANGED]),
             documents_removed=self._removed_documents,
             documents_unchanged=int(self._fates[Fate.UNCHANGED]) + sum(record.documents for record in kept),
-            documents_stale=int(self._fates[Fate.STALE]) + sum(record.stale for record in kept),
             chunks_added=self._added - self._again,
             chunks_removed=self._gone - self._again,
             chunks_unchanged=self._total - self._gone + self._again,
@@ -193,6 +202,7 @@ class CorpusPass:
             files_gone=len(self._files.gone),
             files_unchanged=len(self._files.kept),
             failed=failed,
+            stale=int(self._fates[Fate.STALE]) + sum(record.stale for record in kept),
             total=failed + sum(record.documents for record in self._records.values()),
             changed=bool(self._added or self._gone),
         )

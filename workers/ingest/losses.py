@@ -7,8 +7,8 @@ from pathlib import PurePath
 
 from pipelines.content.diff import FileRecord
 from pipelines.content.documents import DeadLetter, SourceFile
+from pipelines.formats.prose.text import TEXTUAL
 from pipelines.formats.suffixes import format_of
-from pipelines.formats.text import TEXTUAL
 from pipelines.spec.declared import Format
 
 

@@ -73,6 +73,12 @@ class Case:
         return fragments_since(self.version.vectors, self.passed)
 
     @cached_property
+    def old(self) -> list[Any]:
+        """The other fragments, whose rows are those of a version that passed."""
+        new = {fragment.fragment_id for fragment in self.new}
+        return [fragment for fragment in self.version.vectors.get_fragments() if fragment.fragment_id not in new and fragment.count_rows()]
+
+    @cached_property
     def new_rows(self) -> int:
         return sum(fragment.count_rows() for fragment in self.new)
 

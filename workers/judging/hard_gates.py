@@ -21,10 +21,13 @@ RECOMPUTED = 200
 """Rows whose vectors are made again: one wrong in twenty is missed with a chance of .00004."""
 RECOMPUTED_SHARE = 10
 """Of the rows of an update at most one in so many."""
+OLDER = 32
+"""Rows that passed before, and are made again with those of an update: a model that changed in silence agrees with what it makes now."""
 UNIT_BAND = 1.01
 """The factor by which the length of a normalised vector may differ from 1: float16 rounds to within .0005."""
 LENGTH_BAND = 10.0
 """The same for others, from their median."""
+_REMADE = ["chunk_id", "text", "content_hash", "vector"]
 
 
 def rows(case: Case) -> Iterator[Gate]:
@@ -74,17 +77,20 @@ def _ids(case: Case, addresses: list[int]) -> list[str]:
 
 
 def recomputed(case: Case) -> Iterator[Gate]:
-    """Committed vectors against those that the model makes of the same texts now."""
+    """Committed vectors, beside those that are new a few that are not, against those that the model makes of the same texts now."""
     least = case.spec.gates.min_cosine
     if not case.new_rows:
         yield unmeasured("recomputed", "hard", least, f"not measured: no row is new since version {case.since}, which passed")
         return
     count = RECOMPUTED if case.passed is None else min(RECOMPUTED, max(1, case.new_rows // RECOMPUTED_SHARE))
-    sample = draw(case.new, count, ["chunk_id", "text", "content_hash", "vector"], seed=case.version.number)
+    new = draw(case.new, count, _REMADE, seed=case.version.number)
+    older = draw(case.old, OLDER, _REMADE, seed=case.version.number) if case.old else new.slice(0, 0)
+    sample = pa.concat_tables([new, older])
     cosines = _again(case, sample)
     order = np.argsort(cosines, kind="stable")
     wrong = order[: int((cosines < least).sum())]
-    detail = f"{len(wrong):,} of {len(sample):,} {case.scope} have a cosine below {least:g} to what the model makes of their texts"
+    seen = f"{len(new):,} {case.scope}" + (f" and {len(older):,} older ones" if case.old else "")
+    detail = f"{len(wrong):,} of {seen} have a cosine below {least:g} to what the model makes of their texts"
     named = sample["chunk_id"].take(pa.array(wrong[:NAMED_ROWS])).to_pylist()
     yield _hard("recomputed", float(cosines.min()), least, not len(wrong), detail, named)
 

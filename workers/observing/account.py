@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.spec.running import PricesSpec
 from workers.observing.costs import Cost, MachineTime, cost
 from workers.observing.profile import Profile
-from workers.observing.report import Progress, Report, Stage, silent
+from workers.observing.report import ALL_READ, Progress, Report, Stage, silent
 from workers.observing.workforce import Workforce
 
 FOR_NOTHING = PricesSpec()
@@ -28,6 +28,8 @@ class Tally:
     tokens: int = 0
     code_points: int = 0
     """Of the texts that went through the model."""
+    unread: dict[str, int] = field(default_factory=lambda: dict(ALL_READ))
+    """`tokens` of them that it did not read, and of how many `contents`."""
     total: int | None = None
     """Chunks that must get a vector."""
     failed: dict[str, str] = field(default_factory=dict)

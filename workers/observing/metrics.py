@@ -39,13 +39,14 @@ HELP = {
     "revector_documents": "Documents of the corpus by what became of them since the run before.",
     "revector_chunks": "Chunks of the corpus by what became of them since the run before.",
     "revector_failed_documents": "Documents that could not be read or embedded, a lost file by what is in it.",
+    "revector_stale_documents": "Those of them that readers have as they were before.",
     "revector_dead_letters": "Inputs that could not be read or embedded.",
     "revector_gate_value": "What a gate measured.",
     "revector_gate_passed": "1 if the version passed the gate.",
     "revector_published_version": "Of the vectors table that readers have.",
     "revector_published_epoch": "Of the publication that readers have.",
     "revector_published_chunks": "That readers have.",
-    "revector_versions_behind": "Versions that a rollback keeps from readers; without one there is no such measure.",
+    "revector_versions_behind": "Versions that a rollback keeps from readers; 0 without one.",
     "revector_published_timestamp_seconds": "When readers got what they have.",
     "revector_last_success_timestamp_seconds": "When a run last ended well; one that found nothing to do counts.",
     "revector_next_update_timestamp_seconds": "When the schedule comes to it next, seen from the last success; infinite without one.",
@@ -123,10 +124,9 @@ def of_result(result: Any) -> Iterator[Measure]:
         for change, count in result.chunks.items():
             yield "revector_chunks", {"change": change}, count
         yield "revector_dead_letters", {}, result.dead_letters
-        if result.failed:
-            yield "revector_failed_documents", {}, result.failed["documents"]
-        if result.pin:
-            yield "revector_versions_behind", {}, result.pin.behind
+        yield "revector_failed_documents", {}, result.failed["documents"]
+        yield "revector_stale_documents", {}, result.failed["stale"]
+        yield "revector_versions_behind", {}, result.pin.behind if result.pin else 0
     for gate in getattr(result, "gates", ()):
         yield from _of_gate(gate)
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.content.documents import DeadLetter
 from pipelines.measures.gate import Gate
-from storage.history.decisions import Pin
 from workers.observing.costs import Cost
 from workers.observing.workforce import NodeUse
+
+if TYPE_CHECKING:
+    from storage.history.decisions import Pin
 
 Change = Literal["none", "data", "chunking", "model", "metadata"]
 Stage = Literal["read", "reuse", "embed", "index", "gates", "publish", "compact", "clean up", "check"]
@@ -15,6 +18,10 @@ Role = Literal["main", "served", "candidate"]
 """Of a live generation. `main`: what a run publishes. `served`: what readers have until then. `candidate`: kept beside them."""
 Status = Literal["published", "partial", "built", "pinned", "nothing"]
 """`partial`: published, with dead letters. `built`: a gate failed. `pinned`: a rollback keeps readers where they are."""
+
+
+ALL_READ = {"contents": 0, "tokens": 0}
+"""What a model did not read of texts, where it read them whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +106,16 @@ class Plan:
     """For a person: what is not as one would expect."""
     cost: Cost | None = None
     """Estimated from earlier runs, by the prices of the spec; None before the first, and without prices."""
-    pin: Pin | None = None
+    pin: "Pin | None" = None
     """What a rollback keeps readers on."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that are not read, as no format is known for them, by suffix."""
+    reasons: list[DeadLetter] = field(default_factory=list)
+    """The most frequent reasons of dead letters: the first letter of each, and the count of all."""
     failed: dict[str, int] = field(default_factory=dict)
-    """`documents` that cannot be read, a lost file by what is in it; `of` so many."""
+    """`documents` that cannot be read, a lost file by what is in it; `stale`: of these, readers keep an older form; `of` so many."""
+    unread: dict[str, int] | None = None
+    """`tokens` beyond the longest input of a model, and of how many `contents`; None: not known before they are embedded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +129,8 @@ class BuiltGeneration(LiveGeneration):
     gates: list[Gate]
     lacking: tuple[int, int, int] | None = None
     """The checksum of the rows that have no vector, where all of them are excused."""
+    unread: dict[str, int] = field(default_factory=lambda: dict(ALL_READ))
+    """`tokens` beyond the longest input of the model, and of how many `contents` that went through it."""
 
     @property
     def objection(self) -> str:
@@ -157,12 +172,16 @@ class Result:
     """What differed from what readers had: its name, then before and after."""
     generations: list[BuiltGeneration] = field(default_factory=list)
     """All that were brought up to date."""
+    unread: dict[str, int] = field(default_factory=lambda: dict(ALL_READ))
+    """`tokens` that no vector says anything of, for they are beyond the longest input of a model, and of how many `contents`."""
     notes: list[str] = field(default_factory=list)
     """For a person: what is not as one would expect."""
-    pin: Pin | None = None
+    pin: "Pin | None" = None
     """What a rollback keeps readers on."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Files that are not read, as no format is known for them, by suffix."""
     failed: dict[str, int] = field(default_factory=dict)
-    """`documents` that could not be read or embedded, a lost file by what is in it; `of` so many."""
+    """`documents` that could not be read or embedded, a lost file by what is in it; `stale`: of these, readers keep an older form; `of`."""
 
     @property
     def exit_code(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.content.chunks import metadata_type
+from pipelines.formats.casts import metadata_struct
 from storage.history.catalog import Publication
 from storage.store.lance import table_meta
 from workers.observing.report import Change
@@ -58,10 +59,12 @@ def _of_generation(target: Target, published: Publication) -> ChangeFound:
     """Everything that differs between two generations; the kind is that of the deepest: model before chunking before metadata."""
     meta, own = table_meta(target.store.open(published.generation)), target.generation_meta()
     before = metadata_type(target.store.open(published.chunk_table).schema) or []
-    names = [[field.name for field in before], list(target.spec.source.metadata)]
+    declared = metadata_struct(target.spec.source.metadata, {field.name: field.type for field in before})
+    names = [[field.name for field in before], [field.name for field in declared]]
     space = _differences(meta["space"], own["space"], target.model.space.to_dict())
     chunking = _differences(meta["chunker"], own["chunker"], sorted(own["chunker"].keys() | meta["chunker"].keys()))
-    fields = {"fields": names} if names[0] != names[1] else {}
+    types = [[str(field.type) for field in fields] for fields in (before, declared)]
+    fields = {"fields": names} if names[0] != names[1] else {"types": types} if types[0] != types[1] else {}
     if space:
         named = _differences(meta["model"], own["model"], ("name", "revision"))
         return _change("model", "another space", space | named | chunking | fields)

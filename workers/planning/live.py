@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from pipelines.content.chunks import metadata_type
 from pipelines.errors import ModelError, RevectorError
 from pipelines.spaces.known import model_of
-from pipelines.spec.declared import ModelSpec
+from pipelines.spec.declared import ModelSpec, SourceSpec
 from storage.history.catalog import Publication
 from storage.history.decisions import decided_against, pinning
 from storage.sources.opening import open_source
 from storage.store.lance import table_meta
 from workers.observing.report import Role
-from workers.planning.target import Target, restored_chunker, tokenizer_of
+from workers.planning.counting import tokenizer_of
+from workers.planning.target import Target, restored_chunker
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,11 @@ def _served(target: Target, here: Publication) -> Target:
     if here.chunk_table == target.chunk_table.name:
         return replace(target, model=model, candidates=())
     dataset = target.store.open(here.chunk_table)
-    chunker = restored_chunker(target.collection, table_meta(dataset)["chunker"], tokenizer_of(model))
-    fields = metadata_type(dataset.schema)
-    source = target.spec.source.model_copy(update={"metadata": tuple(field.name for field in fields) if fields else ()})
+    meta = table_meta(dataset)
+    chunker = restored_chunker(target.collection, meta["chunker"], tokenizer_of(model))
+    # Tables from before types were declared do not record them.
+    metadata = meta.get("metadata", [field.name for field in metadata_type(dataset.schema) or ()])
+    source = SourceSpec.model_validate({**target.spec.source.model_dump(), "metadata": metadata})
     spec = target.spec.model_copy(update={"source": source})
     corpus = open_source(source, spec.limits)
     served = replace(target, spec=spec, model=model, chunker=chunker, corpus=corpus, candidates=()) if chunker else None

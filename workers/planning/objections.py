@@ -17,7 +17,7 @@ def removed(state: State, table: TableState, summary: CorpusSummary) -> Share | 
     here = state.current
     if here is None or not state.there or (here.chunk_table, here.chunk_version) != (table.target.chunk_table.name, table.version):
         return None
-    kept = summary.documents_changed + summary.documents_unchanged + summary.documents_stale
+    kept = summary.documents_changed + summary.documents_unchanged + summary.stale
     return summary.documents_removed, summary.documents_removed + kept
 
 

@@ -7,14 +7,14 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from pipelines.content.chunks import metadata_type
-from pipelines.content.documents import SourceShard, count_inputs
+from pipelines.content.documents import SourceShard, count_inputs, most_frequent
 from pipelines.spec.running import PricesSpec
 from workers.embedding.work import find_work
 from workers.ingest.corpus_pass import CorpusPass, CorpusSummary
 from workers.ingest.source_shard import Ingest, Ingested
 from workers.ingest.tasks import run_inline
 from workers.observing.costs import Cost, MachineTime, cost
-from workers.observing.report import Plan, PlannedGeneration, Progress, Report, silent
+from workers.observing.report import ALL_READ, Plan, PlannedGeneration, Progress, Report, silent
 from workers.planning.calibration import Calibration, calibrate
 from workers.planning.changes import classify_change
 from workers.planning.live import Live
@@ -24,6 +24,7 @@ from workers.planning.target import Target
 
 SHARD_BYTES = 16 << 20
 """Of files as they are stored: Parquet may hold ten times as much text."""
+REASONS_SHOWN = 3
 
 
 def begin_pass(state: TableState, *, stage: bool) -> tuple[CorpusPass, list[SourceShard]]:
@@ -43,7 +44,7 @@ def _metadata(state: TableState) -> pa.StructType | None:
     """The type in the table once there is one; a corpus cannot change it under its readers."""
     target = state.target
     if state.version is None:
-        return target.corpus.metadata_type(state.listed)
+        return target.corpus.metadata_type(state.listed.files)
     return metadata_type(target.store.open(target.chunk_table.name, state.version).schema)
 
 
@@ -55,10 +56,13 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
     measured = [calibrate(one) for one in targets]
     planned = [_plan_generation(state, one, passes[one.chunk_table.name], speed) for one, speed in zip(targets, measured, strict=True)]
     summaries = {name: corpus.summary() for name, corpus in passes.items()}
+    unsure = [one for one, generation in zip(targets, planned, strict=True) if generation.embed["contents"] and not _reads_whole(one)]
     at_rest = all(state.at_rest(one) for one in targets)
     pending = not at_rest or any(summary.changed for summary in summaries.values()) or any(generation.pending for generation in planned)
     change = classify_change(state, pending)
-    documents, chunks, files = counts(summaries[subject.chunk_table.name])
+    main = summaries[subject.chunk_table.name]
+    documents, chunks, files = counts(main)
+    dead = passes[subject.chunk_table.name].dead
     return Plan(
         collection=target.collection.name,
         generation=subject.generation.name,
@@ -70,15 +74,23 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         files=files,
         embed={unit: sum(generation.embed[unit] for generation in planned) for unit in ("contents", "chunks", "tokens")},
         reuse={"chunks": sum(generation.reuse["chunks"] for generation in planned)},
-        dead_letters=count_inputs(passes[subject.chunk_table.name].dead),
+        dead_letters=count_inputs(dead),
+        reasons=most_frequent(dead, REASONS_SHOWN),
         seconds=_together([generation.seconds for generation in planned]),
         pinned=pinned(state),
         pending=pending,
         pin=state.pin,
+        ignored=dict(state.table(subject).listed.ignored),
         identity=change.identity,
         generations=planned,
-        failed={"documents": summaries[subject.chunk_table.name].failed, "of": summaries[subject.chunk_table.name].total},
-        notes=[*notes(state), *objections(state, state.table(subject), passes[subject.chunk_table.name]), *_stopped(state)],
+        failed={"documents": main.failed, "stale": main.stale, "of": main.total},
+        notes=[
+            *notes(state),
+            *objections(state, state.table(subject), passes[subject.chunk_table.name]),
+            *_stopped(state),
+            *map(_may_exceed, unsure),
+        ],
+        unread=None if unsure else dict(ALL_READ),
         cost=_estimate(planned, measured, subject.spec.prices),
     )
 
@@ -138,6 +150,17 @@ def _derived(live: Live, target: Target) -> bool:
     return any(target.model.space.derives_from(other.model.space.to_dict()) for other in alike)
 
 
+def _reads_whole(target: Target) -> bool:
+    """Whether no chunk is longer than what the model reads: they were counted by its own tokenizer."""
+    model, identity = target.model, target.chunker.identity
+    return model.tokenizer_file is None or identity.get("tokenizer") == target.counting.tokenizer(model).identity
+
+
+def _may_exceed(target: Target) -> str:
+    model = target.model
+    return f"what of a text is beyond the {model.space.max_tokens:,} tokens that {model.spec.name} reads is counted when it is embedded"
+
+
 def notes(state: State) -> list[str]:
     """For a person: what is not as the spec and the corpus alone would have it."""
     missing = [
@@ -150,8 +173,14 @@ def notes(state: State) -> list[str]:
         for table in state.tables.values()
         if table.place and table.place != table.target.corpus.place
     ]
+    ignored = [
+        f"of no known format, and ignored: {table.listed.left_out} (source.format, or a narrower source.uri, tells what they are)"
+        for table in [state.table(state.live.subject)]
+        if table.listed.ignored
+    ]
     pinned = [f"{state.pin.summary}: `revector resume {state.live.subject.collection}` releases it"] if state.pin else []
-    return [*pinned, *state.live.notes, *moved, *missing]
+    models = dict.fromkeys(note for target in state.live.targets for note in target.model.notes)
+    return [*pinned, *state.live.notes, *moved, *missing, *ignored, *models]
 
 
 def _stopped(state: State) -> list[str]:

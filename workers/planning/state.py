@@ -5,6 +5,7 @@ from typing import Any
 
 from pipelines.content.diff import FileRecord, FilesDiff, diff_files
 from pipelines.content.documents import SourceFile
+from pipelines.content.source import Listing
 from pipelines.errors import PlanStale, SourceMissing
 from pipelines.fingerprint import fingerprint
 from storage.history.built import Built, built_there
@@ -27,7 +28,7 @@ class TableState:
     target: Target
     """A generation over it: how it is read and cut."""
     files: FilesDiff
-    listed: list[SourceFile]
+    listed: Listing
     known: dict[str, FileRecord]
     version: int | None
     place: str | None
@@ -164,7 +165,7 @@ def _is_finished(built: Built | None, version: int | None, chunk_version: int | 
     return built is not None and _same_state(built.publication, (version, chunk_version))
 
 
-Listings = dict[str, list[SourceFile]]
+Listings = dict[str, Listing]
 """What was listed, by the place of the source."""
 
 
@@ -184,8 +185,8 @@ def _read_table(target: Target, version: int | None, files: FileList, building: 
     place, known, missing = target.corpus.place, files.records, False
     try:
         with naming(target.collection.name):
-            listings[place] = listed = listings[place] if place in listings else target.corpus.files()
-        if held and not listed and target.spec.gates.max_removed < 1:
+            listings[place] = listed = listings[place] if place in listings else target.corpus.listing()
+        if held and not listed.files and target.spec.gates.max_removed < 1:
             raise SourceMissing(
                 f"expected documents at {target.corpus.place}, found none, where {target.collection} has some: is it mounted, and does the "
                 "pattern still match? `--allow-removal`, or gates.max_removed = 1, takes them all away"
@@ -194,8 +195,8 @@ def _read_table(target: Target, version: int | None, files: FileList, building: 
         missing = building and bool(known) and not any(record.retry for record in known.values())
         if not missing:
             raise
-        listed = sorted(record.file for record in known.values())
-    return TableState(target, diff_files(listed, known), listed, known, version, files.place, missing)
+        listed = Listing(sorted(record.file for record in known.values()))
+    return TableState(target, diff_files(listed.files, known), listed, known, version, files.place, missing)
 
 
 def check_saved(saved: Plan, state: State) -> None:
@@ -210,7 +211,7 @@ def pinned(state: State) -> dict[str, Any]:
     """What a plan holds for, in JSON literals."""
     tables = state.tables
     return {
-        "listing": {name: _listing(table.listed) for name, table in tables.items()},
+        "listing": {name: _listing(table.listed.files) for name, table in tables.items()},
         "chunk table version": {name: table.version for name, table in tables.items()},
         "vectors version": state.vectors,
         "generation": state.live.subject.generation.name,

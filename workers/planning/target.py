@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pipelines.chunking.chunker import Chunker
 from pipelines.chunking.making import VERSION, make_chunker, restore_chunker
-from pipelines.chunking.tokens import ModelTokenizer, Tokenizer, WordTokenizer
+from pipelines.chunking.tokens import ModelTokenizer, Tokenizer, identity_of
 from pipelines.content.source import Source
 from pipelines.errors import SpecError
 from pipelines.fingerprint import fingerprint
@@ -20,6 +21,7 @@ from storage.sources.opening import open_source
 from storage.store.lance import Store, table_meta
 from storage.tables.chunk_table import ChunkTable, kept_tokenizer
 from storage.tables.generations import Generation
+from workers.planning.counting import Counting, tokenizer_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Target:
     model: Model
     chunker: Chunker
     corpus: Source
+    counting: Counting = field(compare=False)
+    """Of the collection: finds the tokenizers that its models have once they are loaded."""
     candidates: tuple[Model, ...] = ()
     """Of the collection: models of generations that are kept beside the spec's main one."""
 
@@ -50,6 +54,8 @@ class Target:
         The place is part of it: a file of the same name, size and times elsewhere is another file.
         """
         source = self.spec.source.model_dump(include={"id", "text", "metadata", "format", "duplicates"}, mode="json")
+        # Only where they are declared: they came later, and nothing is read again for that.
+        source |= self.spec.source.model_dump(include={"delimiter", "encoding"}, exclude_defaults=True, mode="json")
         return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json"), "place": self.corpus.place})
 
     @property
@@ -67,7 +73,11 @@ class Target:
 
     def chunks_meta(self) -> dict[str, Any]:
         """What the chunk table records of itself."""
-        return {"chunker": self.chunker.identity, "declared": self.spec.chunking.model_dump(mode="json")}
+        return {
+            "chunker": self.chunker.identity,
+            "declared": self.spec.chunking.model_dump(mode="json"),
+            **self.spec.source.model_dump(include={"metadata"}, mode="json"),
+        }
 
     def generation_meta(self) -> dict[str, Any]:
         """What the generation's table records of itself."""
@@ -88,11 +98,12 @@ def resolve_target(spec: Spec, name: str | None) -> Target:
     with naming(name):
         model = resolve_model(declared.model)
         candidates = tuple(_candidate(number, candidate) for number, candidate in enumerate(declared.candidates))
-        tokenizer = tokenizer_of(model)
+        counting = Counting(collection)
+        tokenizer = tokenizer_of(model) if declared.chunking.by == "document" else counting.tokenizer(model)
         chunker = _kept_chunker(collection, declared, model, tokenizer) or _new_chunker(declared, model, tokenizer)
         for candidate in candidates:
-            _check_window(chunker, candidate)
-        return Target(collection, declared, model, chunker, open_source(declared.source, declared.limits), candidates)
+            _check_window(chunker, candidate, counting)
+        return Target(collection, declared, model, chunker, open_source(declared.source, declared.limits), counting, candidates)
 
 
 def _candidate(number: int, spec: ModelSpec) -> Model:
@@ -120,12 +131,13 @@ def _kept_chunker(collection: Collection, declared: CollectionSpec, model: Model
     """The chunker of published chunks that were declared alike: their borders and ids stay when the model changes.
 
     Of several the newest that has vectors of this model, else the newest. None if there are none, or a chunk with what `model` adds might
-    not fit its window.
+    not fit its window: also where they were counted by the file of its tokenizer, which counts otherwise than the loaded model does.
     """
     store, fitting = collection.store, []
+    mistaken = {identity_of(Path(model.tokenizer_file).read_bytes())} - {tokenizer.identity} if model.tokenizer_file else set()
     for table in dict.fromkeys(row.chunk_table for row in reversed(publications(collection))):
         meta = table_meta(store.open(table)) if store.has(table) else {}
-        if meta.get("declared") == declared.chunking.model_dump(mode="json"):
+        if meta.get("declared") == declared.chunking.model_dump(mode="json") and meta["chunker"].get("tokenizer") not in mistaken:
             chunker = restored_chunker(collection, meta["chunker"], tokenizer)
             if chunker and _fits(chunker, model, tokenizer):
                 fitting.append(chunker)
@@ -134,7 +146,8 @@ def _kept_chunker(collection: Collection, declared: CollectionSpec, model: Model
 
 
 def _chunking(chunker: Chunker, declared: CollectionSpec) -> str:
-    return fingerprint({"chunker": chunker.identity, "metadata": list(declared.source.metadata)})
+    metadata = declared.source.model_dump(include={"metadata"}, mode="json")
+    return fingerprint({"chunker": chunker.identity, **metadata})
 
 
 def _generation(collection: Collection, chunking: str, model: Model) -> Generation:
@@ -152,11 +165,6 @@ def restored_chunker(collection: Collection, identity: dict[str, Any], tokenizer
     return restore_chunker(identity, ModelTokenizer(content)) if content else None
 
 
-def tokenizer_of(model: Model) -> Tokenizer:
-    """The model's own; words for the stand-in, which has none."""
-    return ModelTokenizer.at(model.tokenizer_file) if model.tokenizer_file else WordTokenizer()
-
-
 def _prompt_tokens(model: Model, tokenizer: Tokenizer) -> int:
     prompt = model.space.prompt
     return len(tokenizer.offsets([prompt])[0]) if prompt else 0
@@ -168,11 +176,11 @@ def _fits(chunker: Chunker, model: Model, tokenizer: Tokenizer) -> bool:
     return not size or size + tokenizer.special_tokens + _prompt_tokens(model, tokenizer) <= model.space.max_tokens
 
 
-def _check_window(chunker: Chunker, candidate: Model) -> None:
+def _check_window(chunker: Chunker, candidate: Model, counting: Counting) -> None:
     size = chunker.identity.get("size")
     if not size:
         return
-    tokenizer = tokenizer_of(candidate)
+    tokenizer = counting.tokenizer(candidate)
     if not _fits(chunker, candidate, tokenizer):
         added = tokenizer.special_tokens + _prompt_tokens(candidate, tokenizer)
         raise SpecError(

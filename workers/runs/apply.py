@@ -20,7 +20,7 @@ from workers.judging.case import Case
 from workers.judging.gates import judge
 from workers.judging.hard_gates import ROWS
 from workers.observing.account import Tally
-from workers.observing.report import BuiltGeneration, Plan, Report, Result, Status, silent
+from workers.observing.report import ALL_READ, BuiltGeneration, Plan, Report, Result, Status, silent
 from workers.observing.telemetry import Observer, observe
 from workers.planning.calibration import calibrate
 from workers.planning.changes import classify_change
@@ -30,7 +30,7 @@ from workers.planning.state import State, check_saved, pinned, read_state, thres
 from workers.planning.target import Target
 from workers.runs.filling import Filling
 from workers.runs.ingesting import CurrentChunks, ingest_corpus
-from workers.runs.results import DEAD_LETTERS_KEPT, NOTHING, built_generation, nothing_to_do
+from workers.runs.results import DEAD_LETTERS_KEPT, NOTHING, built_generation, failures, nothing_to_do
 from workers.runs.session import Session, open_session
 
 
@@ -50,6 +50,7 @@ def _apply(target: Target, saved: Plan | None, report: Report, run_id: str | Non
     observer.published(state.current)
     if saved is not None:
         check_saved(saved, state)
+    target.counting.keep()
     if state.settled:
         _declare(state)
         return nothing_to_do(state)
@@ -248,7 +249,7 @@ class _Application:
             status=main.status,
             version=main.version,
             dead_letters=count_inputs(dead),
-            failed=dict(zip(("documents", "of"), self._lost(subject, self._main), strict=True)),
+            failed=failures(table.corpus.summary(), self._lost(subject, self._main)),
             tokens_per_second=tokens / spent["seconds"]["total"],
             reason=main.objection,
             gates=main.gates,
@@ -256,6 +257,8 @@ class _Application:
             generations=generations,
             notes=notes(state),
             pin=state.pin,
+            unread={unit: sum(generation.unread[unit] for generation in generations) for unit in ALL_READ},
+            ignored=dict(state.table(subject).listed.ignored),
             **spent,
         )
         session.run.write("result.json", {**asdict(result), "at": now(), "dead": [asdict(letter) for letter in dead[:DEAD_LETTERS_KEPT]]})

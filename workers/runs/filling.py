@@ -155,6 +155,7 @@ class Filling:
             "contents": receipt.contents,
             "chunks": receipt.rows,
             "tokens": receipt.tokens,
+            "unread": receipt.unread,
             "worker": receipt.worker,
             "seconds": receipt.spent,
             "failed": len(receipt.failed),
@@ -171,6 +172,7 @@ class Filling:
         tally.embedded += receipt.rows
         tally.tokens += receipt.tokens
         tally.code_points += receipt.code_points
+        tally.unread = {unit: tally.unread[unit] + count for unit, count in receipt.unread.items()}
         self._session.account.profile.note(receipt.worker, receipt.tokens, receipt.spent)
         log("shard done", **{name: record[name] for name in ("shard", "worker", "contents", "tokens", "failed")}, seconds=elapsed)
         self._failed(receipt.failed)

@@ -39,13 +39,15 @@ def nothing_to_do(state: State) -> Result:
         gates=_gates(built),
         notes=notes(state),
         pin=state.pin,
-        failed=_failed(built, corpus.summary()),
+        failed=failures(corpus.summary(), built.lost if built else None),
+        ignored=dict(state.table(target).listed.ignored),
     )
 
 
-def _failed(built: Built | None, summary: CorpusSummary) -> dict[str, int]:
-    lost, total = built.lost if built and built.lost else (summary.failed, summary.total)
-    return {"documents": lost, "of": total}
+def failures(summary: CorpusSummary, lost: tuple[int, int] | None) -> dict[str, int]:
+    """As a Result has them. `lost`: counted with those that could not be embedded."""
+    documents, total = lost or (summary.failed, summary.total)
+    return {"documents": documents, "stale": summary.stale, "of": total}
 
 
 def _gates(built: Built | None) -> list[Gate]:
@@ -66,4 +68,5 @@ def built_generation(target: Target, role: Role, status: Status, built: Built, t
         code_points_a_token=tally.code_points / tally.tokens if tally.tokens else None,
         gates=_gates(built),
         lacking=built.lacking,
+        unread=tally.unread,
     )

@@ -1,6 +1,7 @@
 """Whatever the architecture, a text has the vector that `encode` gives it: alone, in any batch, packed or padded, tokenised elsewhere."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.errors import ModelError
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
 from pipelines.spec.running import Precision
@@ -33,6 +35,8 @@ def config(architecture: str) -> Any:
             return transformers.BertConfig(**CONFIG)
         case "Roberta" | "XLMRoberta" | "MPNet" | "Electra":
             return getattr(transformers, f"{architecture}Config")(**CONFIG)
+        case "ConvBert":
+            return transformers.ConvBertConfig(**CONFIG, embedding_size=16, head_ratio=2, conv_kernel_size=3)
         case "DistilBert":
             sizes = {"dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2}
             return transformers.DistilBertConfig(vocab_size=CONFIG["vocab_size"], **sizes, initializer_range=0.5)
@@ -108,6 +112,22 @@ def test_batched_is_single_is_encode(make: Make, architecture: str, pooling: str
     assert_same(encoder, reference(folder).encode(TEXTS))
 
 
+@pytest.mark.parametrize("architecture", ["Roberta", "XLMRoberta", "Bert", "MPNet"])
+def test_special_tokens_that_a_text_names_move_no_other(make: Make, architecture: str) -> None:
+    folder = make(architecture)
+    texts = ["[PAD] tide rises", "bread [PAD] and [SEP] salt [PAD]", "under [CLS][MASK] seven", "tide rises"]
+    encoder = load(folder)
+    assert encoder.how.startswith("padded" if architecture == "MPNet" else "packed")
+    assert np.allclose(documents(encoder, texts).vectors, reference(folder).encode(texts, batch_size=1), atol=1e-5, rtol=1e-4)
+
+
+def test_a_tokenizer_that_takes_no_text_for_a_special_token_does_so_here(make: Make) -> None:
+    texts = ["[PAD] tide rises", "bread [SEP] and salt", "tide"]
+    folder = make("Bert", split_special_tokens=True)
+    assert json.loads((folder / "tokenizer_config.json").read_text())["split_special_tokens"]
+    assert np.allclose(documents(load(folder), texts).vectors, reference(folder).encode(texts), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("pooling", ["max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean", ("cls", "mean")], ids=str)
 @pytest.mark.parametrize("architecture", ["Bert", "MPNet"])
 def test_every_pooling_is_that_of_the_library(make: Make, architecture: str, pooling: Any) -> None:
@@ -158,6 +178,26 @@ def test_what_comes_right_through_the_library_alone_goes_there_and_says_so(make:
     assert encoder.how == "SentenceTransformer.encode, float32"
     assert_same(encoder, reference(folder).encode(TEXTS))
     assert documents(encoder, ["tide"]).units == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*through SentenceTransformer")
+def test_a_model_that_looks_at_padding_gets_none(make: Make) -> None:
+    folder = make("ConvBert")
+    encoder = load(folder)
+    assert encoder.how == "SentenceTransformer.encode, float32"
+    assert_same(encoder, reference(folder).encode(TEXTS, batch_size=1))
+
+
+def test_a_model_that_fails_on_words_says_what_it_said(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("expected scalar type Half\n but found Float")
+
+    folder = make("Bert")
+    monkeypatch.setattr(transformers.BertModel, "forward", broken)
+    with pytest.raises(ModelError, match=r"found RuntimeError: expected scalar type Half but found Float$"):
+        load(folder)
 
 
 @pytest.mark.parametrize("architecture", ["Bert", "ModernBert", "Qwen3", "MPNet", "T5"])

@@ -35,6 +35,7 @@ from tests.conftest import Workplace
 from workers.embedding import embed_shard
 from workers.embedding.embed_shard import vector_rows
 from workers.embedding.encoding import Encoding
+from workers.encoders import hashing
 from workers.encoders.encoder import Encoder, encode
 from workers.encoders.loading import load_encoder
 from workers.judging.case import Case
@@ -273,12 +274,26 @@ def test_an_update_is_judged_by_what_is_new(workplace: Workplace) -> None:
     workplace.write("b.parquet", documents(40, 500))
     workplace.apply()
     gates, passes = judged(workplace, first)
-    assert passes == 4
+    assert passes == 4 + 32
+    assert gates["recomputed"].detail.startswith(f"0 of 4 vectors that are new since version {first} and 32 older ones ")
     assert gates["finite"].detail.startswith("0 of 40 ")
     workplace.write("c.parquet", documents(3, 540))
     second = workplace.apply().version
     assert judged(workplace, second)[1] == 0
-    assert judged(workplace, first)[1] == 4
+    assert judged(workplace, first)[1] == 4 + 32
+
+
+def test_an_update_by_a_model_that_changed_in_silence_is_not_published(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workplace.write("a.parquet", documents(100))
+    workplace.apply()
+    stream = hashing._splitmix64
+    with monkeypatch.context() as silent:  # as a library may change what it computes of the same files
+        silent.setattr(hashing, "_splitmix64", lambda seeds, count: stream(seeds + np.uint64(1), count))
+        workplace.write("b.parquet", documents(20, 100))
+        done = workplace.apply()
+    assert (done.status, done.exit_code) == ("built", 3)
+    assert "recomputed" in done.reason
+    assert len(workplace.published()) == 100
 
 
 def test_dead_letters_excuse_rows_but_only_their_own(workplace: Workplace) -> None:

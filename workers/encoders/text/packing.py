@@ -53,11 +53,21 @@ def pack(lengths: NDArray[np.int64], device: torch.device) -> Packing:
 
 def packed_features(ids: NDArray[np.int32], lengths: NDArray[np.int64], packing: Packing, first_position: int) -> dict[str, Tensor]:
     """One row of all sequences, (1, tokens), whose positions start anew with each."""
-    positions = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first_position
+    positions = _positions(ids, lengths, first_position)
     device = packing.borders.device
     row = {"input_ids": ids.astype(np.int64), "position_ids": positions}
     # by this key sentence-transformers' pooling knows a packed row
     return {name: to_device(values[None], device) for name, values in row.items()} | {"cu_seq_lens_q": packing.borders}
+
+
+def _positions(ids: NDArray[np.int32], lengths: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+    """(tokens,). Where they begin behind the padding id, that id, which a text may name, has no place of its own: it moves none."""
+    counted = (ids != first - 1).astype(np.int64)  # ids are not negative: where positions begin at 0 all are counted
+    starts = np.cumsum(lengths) - lengths
+    places = np.cumsum(counted)
+    before = places[starts] - counted[starts]
+    positions: NDArray[np.int64] = (places - np.repeat(before, lengths)) * counted + first - 1
+    return positions
 
 
 def padded_features(ids: NDArray[np.int32], lengths: NDArray[np.int64], pad_id: int, left: bool, device: torch.device) -> dict[str, Tensor]:

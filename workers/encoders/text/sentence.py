@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.spaces.space import Model, Role
-from workers.encoders.batching import encode_with_halving, is_out_of_memory, packed_batches, token_budget_batches
+from workers.encoders.batching import encode_with_halving, equal_batches, is_out_of_memory, packed_batches, token_budget_batches
 from workers.encoders.encoder import Encoded, Items, Prepared
 from workers.encoders.machine import Machine
 from workers.encoders.text.stack import BatchLayout, Stack, Tokenized, load_stack
@@ -18,6 +18,12 @@ SMALLEST_NORM = 1e-6
 
 CPU_BATCH_TOKENS, CPU_PADDED_BATCH_TOKENS, GPU_BATCH_TOKENS = 4096, 1024, 32768
 """What suits a device. A processor's caches hold no more (docs/benchmarks.md), and padding grows with the batch; a GPU idles with less."""
+
+_FILL = {
+    BatchLayout.PACKED: packed_batches,
+    BatchLayout.PADDED: token_budget_batches,
+    BatchLayout.LIBRARY: equal_batches,  # what comes right that way alone may look at padding
+}
 
 
 class SentenceEncoder:
@@ -63,9 +69,8 @@ class SentenceEncoder:
 
     def _batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.intp]]:
         """Places of the texts that have tokens, as many at a time as the token budget takes."""
-        fill = packed_batches if self._stack.layout is BatchLayout.PACKED else token_budget_batches
         present = np.flatnonzero(lengths)
-        return [present[batch] for batch in fill(lengths[present], self._batch_tokens)]
+        return [present[batch] for batch in _FILL[self._stack.layout](lengths[present], self._batch_tokens)]
 
     def _collect(self, done: list[tuple[NDArray[np.intp], torch.Tensor]], count: int) -> NDArray[np.float32]:
         """(count, dimension), cut. Only here is a GPU waited for."""

@@ -40,6 +40,8 @@ LONGEST_PROBE = 1024
 
 _REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 """What an architecture raises that cannot be run in a way."""
+_FAILURES = (*_REFUSALS, AssertionError, ArithmeticError, OSError, ImportError)
+"""What a model raises that cannot be loaded, or run at all: some bring code of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +95,15 @@ class Stack:
 
     def __init__(self, model: Model, device: str) -> None:
         """As the library runs it: `quicken` looks for a faster way that gives the same."""
-        self._modules = _load_modules(model, device)
+        self._name = model.spec.name
+        self._modules = load_modules(model, device)
         self._prompt = model.space.prompt
         self._prompt_lengths = {prompt: _prompt_length(self._modules, prompt) for prompt in (model.space.prompt, model.query_prompt)}
         self._transformer: Any = getattr(self._modules[0], "model", None)
-        # a copy: the library changes the settings of its own with every call
-        self._tokenizer = Tokenizer.from_str(self._modules.tokenizer.backend_tokenizer.to_str())
-        self._tokenizer.no_padding()
+        self._tokenizer = copied_tokenizer(model, self._modules)
         self._tokenizer.enable_truncation(model.space.max_tokens, direction=self._modules.tokenizer.truncation_side)
+        self._most_tokens = model.space.max_tokens
+        self._special_tokens = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         self._first_position = first_position(self._modules)
         self.device: torch.device = self._modules.device
         self.layout = BatchLayout.LIBRARY
@@ -114,12 +117,23 @@ class Stack:
     def quicken(self, dtype: torch.dtype) -> bool:
         """Find the layout that suits the architecture, and prepare the weights for products of `dtype`. False: of no avail, load anew."""
         texts = _probes(self._tokenizer, self._prompt, _window(self._transformer))
-        expected = self._modules.encode(texts, prompt=self._prompt, batch_size=1, show_progress_bar=False)  # one at a time: no padding
+        expected = self._expected(texts)
         if not (self._try_packed(texts, expected) or self._try(BatchLayout.PADDED, texts, expected)):
             return False
         self._dtype = dtype
         (prepack if self.device.type == "cpu" else lower)(self._transformer, dtype)
         return self._try(self.layout, texts, expected)
+
+    def _expected(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """What the library gives, (texts, width). Raises ModelError with what the model says where it cannot: the texts are nobody's."""
+        try:
+            # one at a time: no padding
+            vectors: NDArray[np.float32] = self._modules.encode(texts, prompt=self._prompt, batch_size=1, show_progress_bar=False)
+        except _FAILURES as error:
+            if is_out_of_memory(error):
+                raise
+            raise ModelError(f"{self._name}: expected vectors of a few words, found {_told(error)}") from error
+        return vectors
 
     def _try_packed(self, texts: Sequence[str], expected: NDArray[np.float32]) -> bool:
         if not getattr(self._transformer, "_supports_attention_backend", False):
@@ -146,7 +160,16 @@ class Stack:
         encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts])
         lengths = np.fromiter(map(len, encodings), np.int64, len(texts))
         ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, int(lengths.sum()))
-        return Tokenized(lengths, ids, prompt, texts if self.layout is BatchLayout.LIBRARY else ())
+        unread = np.zeros_like(lengths)
+        for place in np.flatnonzero(lengths >= self._most_tokens).tolist():
+            unread[place] = self._overflow(encodings[place], prompt + texts[place])
+        return Tokenized(lengths, unread, ids, prompt, texts if self.layout is BatchLayout.LIBRARY else ())
+
+    def _overflow(self, encoding: Any, text: str) -> int:
+        """The tokens of `text` that were cut off; those of white space at its end are no loss."""
+        if text[-1:].isspace() and encoding.overflowing:
+            encoding = self._tokenizer.encode(text.rstrip())
+        return sum(len(part) - self._special_tokens for part in encoding.overflowing)
 
     def vectors(self, tokenized: Tokenized, rows: NDArray[np.intp]) -> torch.Tensor:
         """The whole vectors of `rows` before normalisation, (rows, width), on the device. Rows without tokens are not allowed."""
@@ -177,7 +200,8 @@ class Stack:
             return dict(self._modules[0](padded_features(ids, lengths, tokenizer.pad_token_id or 0, left, self.device)))
 
 
-def _load_modules(model: Model, device: str) -> Any:
+def load_modules(model: Model, device: str) -> Any:
+    """The SentenceTransformer in the folder of `model`, without its final Normalize. Raises ModelError."""
     if model.folder is None or not Path(model.folder).is_dir():
         raise ModelError(f"expected the model at {model.folder}, found none: resolve it on the machine that loads it")
     disable_progress_bar()  # of loading weights: it would break into what a person reads
@@ -190,11 +214,10 @@ def _load_modules(model: Model, device: str) -> Any:
                 trust_remote_code=model.spec.trust_remote_code,
                 model_kwargs={"use_safetensors": True, "dtype": torch.float32},
             )
-    except (*_REFUSALS, OSError, ImportError) as error:
+    except _FAILURES as error:
         if is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{model.folder}: expected a model that loads, found {type(error).__name__}: {reason}") from error
+        raise ModelError(f"{model.folder}: expected a model that loads, found {_told(error)}") from error
     stack.truncate_dim = None
     width = stack.get_embedding_dimension()
     if width < model.space.dimension or (model.spec.dimensions is None and width != model.space.dimension):
@@ -204,7 +227,36 @@ def _load_modules(model: Model, device: str) -> Any:
     if isinstance(stack[-1], Normalize):
         del stack[-1]
     stack.max_seq_length = model.space.max_tokens
+    _own(stack)
     return stack.eval()
+
+
+def copied_tokenizer(model: Model, modules: Any) -> Tokenizer:
+    """The tokenizer of loaded modules, for texts of any length: the library changes the settings of its own with every call.
+
+    Raises ModelError if it has parts of Python.
+    """
+    try:
+        backend = modules.tokenizer.backend_tokenizer
+        copy = Tokenizer.from_str(backend.to_str())
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"{model.spec.name}: expected a fast tokenizer, found {_told(error)}: save the model with one") from error
+    copy.encode_special_tokens = backend.encode_special_tokens  # which is not written
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
+
+
+def _told(error: BaseException) -> str:
+    """The class and the message, in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _own(stack: torch.nn.Module) -> None:
+    """Copy what is still a view of the mapped file: whoever writes into that would change a model that runs, or end its process."""
+    for tensor in chain(stack.parameters(), stack.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def _prompt_length(modules: Any, prompt: str) -> int | None:
