@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from pipelines.redaction import redact
+from pipelines.redaction import printable, redact
 
 LOGGER = logging.getLogger("revector")
 LOGGER.addHandler(logging.NullHandler())  # without it, warnings that nobody listens to land on stderr
@@ -86,7 +86,7 @@ def _plain_line(at: datetime, level: str, event: str, fields: dict[str, Any]) ->
     about = {name: value for name, value in fields.items() if name not in {"run_id", "collection"}}
     mark = "" if level == "info" else f" {level}:"
     told = " ".join(f"{name}={_short(value)}" for name, value in about.items())
-    return f"{at:%H:%M:%S} {fields.get('collection', 'revector')}{mark} {event}  {told}".rstrip()
+    return printable(f"{at:%H:%M:%S} {fields.get('collection', 'revector')}{mark} {event}  {told}".rstrip())
 
 
 def _short(value: Any) -> str:

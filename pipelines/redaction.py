@@ -19,6 +19,16 @@ _PATTERNS = [
 """User and password, the query of a link, and what object stores say of requests; their keys by their form."""
 
 
+_OBEYED = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
+_OBEYED |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd")
+"""What a terminal acts on: escape sequences begin with the first ones; the last ones turn the order of what follows."""
+
+
+def printable(text: str) -> str:
+    """`text` as a terminal may have it: pictures in place of control characters, but for ends of lines and tabs."""
+    return text.translate(_OBEYED)
+
+
 def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
     """`text` without credentials: those of the environment wherever they stand, and whatever stands where a URI has its own."""
     for name in _SECRET_VARIABLES:

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import secrets
 import socket
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from pipelines.errors import SpecError
+
 WHERE = "REVECTOR_WHERE"
 """Set by whoever submits a run to a cluster: a JSON object of `kind`, `cluster` and `submission`."""
 
@@ -18,6 +21,13 @@ WHERE = "REVECTOR_WHERE"
 def new_run_id() -> str:
     """An id that sorts by time (UTC, microseconds), and is unique without a coordinator."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
+
+
+def check_run_id(run_id: str) -> str:
+    """`run_id` if it can name a folder and nothing else. Raises SpecError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", run_id):
+        raise SpecError(f"expected the id of a run, of letters, digits, '_' and '-', at most 100, found {run_id!r}")
+    return run_id
 
 
 def whoami() -> str:

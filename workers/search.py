@@ -6,6 +6,7 @@ from typing import Any
 from pipelines.spaces.known import known_models, model_of
 from pipelines.spaces.resolving import resolve_model
 from pipelines.spec.declared import ModelSpec
+from pipelines.spec.parsing import check_text
 from storage.collection import Collection
 from storage.history.bridges import read_bridge
 from storage.history.catalog import published_there
@@ -33,6 +34,7 @@ def search(
 
     Raises NotFound if nothing is published, or no bridge is there; ModelError if no model at hand is the one that made the vectors.
     """
+    check_text("a query", query)
     publication = published_there(collection)
     model = resolve_model(models[0]) if bridge else None
     if model is None or model.space.id == publication.space:

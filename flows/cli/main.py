@@ -17,7 +17,7 @@ from flows.show.lines import JSON_LINES, STOP_AT_EOF
 from flows.show.output import put
 from pipelines.errors import RevectorError
 from pipelines.logs import shown
-from pipelines.redaction import redact
+from pipelines.redaction import printable, redact
 
 VERBOSE = ("-v", "--verbose")
 
@@ -124,6 +124,6 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
-        sys.stderr.write(redact(traceback.format_exc()))
-    sys.stderr.write(f"revector: {redact(' '.join(message.split()))}\n")
+        sys.stderr.write(printable(redact(traceback.format_exc())))
+    sys.stderr.write(f"revector: {printable(redact(' '.join(message.split())))}\n")
     return code

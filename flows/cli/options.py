@@ -11,6 +11,7 @@ import typer
 
 from flows.request import Request
 from flows.show.output import put
+from storage.who import check_run_id
 
 MODELS = "Models"
 UPKEEP = "Upkeep"
@@ -65,6 +66,10 @@ class Sending:
     run_id: RunId = None
     cluster: Cluster = None
     detach: Detach = False
+
+    def __post_init__(self) -> None:
+        if self.run_id is not None:
+            check_run_id(self.run_id)
 
     @property
     def away(self) -> bool:

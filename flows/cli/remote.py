@@ -8,6 +8,7 @@ import typer
 from flows.cli.options import ELSEWHERE, Call, NameRequired, Place, Sending, with_options
 from flows.request import Request
 from pipelines.errors import SpecError
+from pipelines.redaction import printable
 
 if TYPE_CHECKING:
     from flows.elsewhere.submission import Order
@@ -119,7 +120,7 @@ def order(
 
 def say(text: str) -> None:
     """To a person, on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
 
 
 def _hint(id: str, cluster: str) -> str:

@@ -131,8 +131,9 @@ def _wanted(name: str | None, config_at: str | None, place: Place) -> "tuple[Spe
 
 
 def _show(deployed: "list[Deployed]") -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from flows.show.paper import paper
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("deployment", "", "schedule", "next", "work pool"):
@@ -141,8 +142,7 @@ def _show(deployed: "list[Deployed]") -> None:
         status = f"{one.status}: {', '.join(one.changed)}" if one.changed else one.status
         when = f"{one.schedule} {one.timezone}" if one.schedule else "-"
         table.add_row(one.name, status, when, "paused" if one.paused else (one.next or "-").replace("T", " "), one.pool or "-")
-    console = Console(highlight=False)
-    Console(highlight=False, width=max(console.width, _WIDTH)).print(table)
+    paper(width=max(paper().width, _WIDTH), soft_wrap=False).print(table)
 
 
 _WIDTH = 110

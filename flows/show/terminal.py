@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.show.paper import paper
 from flows.show.words import counts, documents, duration, megabytes, money, one_line, outcome, short, version
 from storage.history.catalog import Publication
 from storage.store.examination import Check
@@ -15,11 +16,6 @@ from workers.observing.report import Plan, Result
 from workers.upkeep.steps import Upkeep
 
 TEXT_WIDTH = 100
-
-
-def paper() -> Console:
-    """Stdout, on which numbers are not coloured and lines are not broken."""
-    return Console(highlight=False, soft_wrap=True)
 
 
 def columns(*titles: str, right: Collection[str] = ()) -> Table:

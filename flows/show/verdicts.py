@@ -1,9 +1,9 @@
 """What a person reads of a verdict: on a version, between two generations, on a bridge."""
 
-from rich.console import Console
 from rich.markup import escape
 
-from flows.show.terminal import columns, paper
+from flows.show.paper import paper
+from flows.show.terminal import columns
 from flows.show.words import duration, measured, one_line, version
 from pipelines.measures.gate import Gate
 from storage.history.evaluations import Evaluation
@@ -87,8 +87,8 @@ def _shared(made: Comparison) -> str:
 
 
 def _side_by_side(changed: Changed) -> None:
-    width = max(Console().width, NARROWEST)
-    console = Console(highlight=False, width=width)
+    width = max(paper().width, NARROWEST)
+    console = paper(width=width, soft_wrap=False)
     console.print(f"\n[bold]{escape(one_line(changed.query, width - 20))}[/bold]  overlap {changed.overlap:.1f}")
     table = columns("a", "b")
     for column in table.columns:

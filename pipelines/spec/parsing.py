@@ -71,6 +71,15 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_text(what: str, text: str) -> str:
+    """`text` if it is one. Raises SpecError for bytes that are no UTF-8, which the command line gets as halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SpecError(f"expected {what} in UTF-8, found {ascii(text)[:100]}") from None
+    return text
+
+
 def parse_spec(raw: dict[str, Any], base: Path, origin: str = DEFAULT_CONFIG) -> Spec:
     """Check a spec that is already a dict. Relative paths are seen from `base`. Raises SpecError."""
     try:

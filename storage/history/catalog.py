@@ -16,6 +16,7 @@ from lance.commit import CommitConflictError
 from lance.fragment import write_fragments
 
 from pipelines.errors import CommitUnknown, Conflict, NotFound
+from pipelines.spec.parsing import check_text
 from storage.collection import Collection
 from storage.store.lance import Store
 from storage.store.s3 import store_failure
@@ -159,6 +160,7 @@ def publish(store: Store, new: Publication, again: Publication | None = None, ch
     Tags both tables first, so that a reader who resolves the pointer always finds what it points to. `again`: the publication whose
     tables these are; NotFound if maintenance has taken them away. `check` is called before each attempt, and raises if there must be none.
     """
+    check_text("a reason", new.why)
     if again is not None:
         _check_kept(again)
     _check_there(store, new)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows import diff, history, promote, rollback, search, status
+from flows import apply, diff, history, promote, rollback, search, status
 from pipelines.errors import SpecError
 from pipelines.spaces.space import Model
 from tests.conftest import Workplace
@@ -228,3 +228,48 @@ def test_a_spec_that_the_environment_names_must_be_there(workplace: Workplace, l
     monkeypatch.setenv("REVECTOR_CONFIG", str(workplace.root / "mistyped.toml"))
     with pytest.raises(SpecError, match=r"expected a spec at .*mistyped\.toml"):
         status(store=workplace.store)
+
+
+def test_what_others_wrote_is_shown_and_not_obeyed_by_the_terminal(workplace: Workplace) -> None:
+    """In ids, metadata, texts and names of files; what is made for programs has it as it is."""
+    evil = "\x1b]0;owned\x07\x1b[31m\x9b2J\r\u202e"
+    workplace.write("a.parquet", {f"id{evil}": f"text {evil}"}, kind=evil)
+    (workplace.root / "data" / f"b{evil}.parquet").write_bytes(b"no parquet")
+    workplace.spec(rest="gates = { max_failed = 1.0 }")
+    assert revector("apply", cwd=workplace.root).returncode == 4
+    commands = (
+        ["search", "docs", "text"],
+        ["status", "docs"],
+        ["-v", "plan"],
+        ["search", evil, "text"],
+        ["search", "docs", "x", "--where", evil],
+    )
+    for arguments in commands:
+        done = revector(*arguments, cwd=workplace.root)
+        told = done.stdout + done.stderr
+        assert told
+        assert not set(evil) & {"\x1b", "\x07", "\x9b", "\u202e"} & set(told), arguments
+    shown = revector("search", "docs", "text", cwd=workplace.root).stdout
+    assert "id␛]0;owned" in shown
+    hit = json.loads(revector("search", "docs", "text", "--json", cwd=workplace.root).stdout)["results"][0]
+    assert (hit["doc_id"], hit["metadata"]["kind"]) == (f"id{evil}", evil)
+
+
+def test_a_run_id_and_a_text_are_checked_before_anything_is_done(workplace: Workplace) -> None:
+    workplace.write("a.parquet", {"d1": "text"})
+    before = sorted(workplace.root.parent.rglob("*"))
+    with pytest.raises(SpecError, match="expected the id of a run, of letters"):
+        apply(config=workplace.config, run_id="../../../x")
+    wrong = revector("apply", "--run-id=../../../x", cwd=workplace.root)
+    assert (wrong.returncode, len(wrong.stderr.splitlines())) == (64, 1)
+    assert sorted(workplace.root.parent.rglob("*")) == before
+    workplace.apply()
+    no_text = os.fsdecode(b"\xff\xfe")
+    for arguments in (
+        ["search", "docs", no_text],
+        ["rollback", "docs", "--why", no_text],
+        ["search", "docs", "x", "--where", f"kind={no_text}"],
+    ):
+        done = revector(*arguments, cwd=workplace.root)
+        assert (done.returncode, len(done.stderr.splitlines())) in {(64, 1), (1, 1)}
+        assert done.stderr.startswith("revector: expected ")

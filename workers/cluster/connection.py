@@ -1,6 +1,7 @@
 """Ray: connecting to it, and reading a corpus on it."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -32,7 +33,7 @@ def on_cluster() -> bool:
 def start_ray(closing: ExitStack) -> Any:
     """Ray, connected: to the cluster that RAY_ADDRESS names (as in a Ray Job), else to one of its own on this machine.
 
-    `closing` disconnects it again, unless it was connected before.
+    `closing` disconnects it again, unless it was connected before; of one on this machine nothing stays.
     """
     address = os.environ.get("RAY_ADDRESS")
     if not address:
@@ -44,23 +45,27 @@ def start_ray(closing: ExitStack) -> Any:
         closing.enter_context(redirect_stdout(sys.stderr))  # Ray prints what befalls the cluster
         on_stop = signal.getsignal(signal.SIGTERM)
         try:
-            _connect(ray, address)
+            session = _connect(ray, address)
         except Exception as error:  # Ray raises nothing narrower when a node does not come up
             raise WorkerError(
                 f"expected Ray to start, found {type(error).__name__}: {error}: is the machine short of memory or very busy?"
             ) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_stop)  # Ray puts its own there: a stop would not unwind as Ctrl-C does
+        if not address:  # else it is not ours
+            closing.callback(shutil.rmtree, session, ignore_errors=True)
         closing.callback(ray.shutdown)
     return ray
 
 
-def _connect(ray: Any, address: str | None) -> None:
+def _connect(ray: Any, address: str | None) -> str:
+    """Gives the folder of its logs and sockets, which a Ray that ends leaves behind."""
     with warnings.catch_warnings():
         # Lance and lancedb warn of forks. Ray's are followed by an exec at once.
         warnings.filterwarnings("ignore", message=".*fork", category=Warning)
         if address:
-            ray.init(address=address, log_to_driver=False)
+            context = ray.init(address=address, log_to_driver=False)
         else:
             quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-            ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, **quiet)
+            context = ray.init(address="local", object_store_memory=OBJECT_STORE_BYTES, **quiet)
+    return str(context.address_info["session_dir"])

@@ -15,7 +15,7 @@ from storage.history.heartbeat import Heartbeat
 from storage.history.ledger import Run
 from storage.store.commit import TOKEN, Change, commit
 from storage.store.examination import require_sound
-from storage.who import new_run_id, now, whereabouts, whoami
+from storage.who import check_run_id, new_run_id, now, whereabouts, whoami
 from workers.cluster.connection import on_cluster
 from workers.observing.account import FOR_NOTHING, Account
 from workers.observing.provenance import environment
@@ -60,10 +60,10 @@ def open_session(collection: Collection, report: Report, run_id: str | None = No
     """A run, with its right to commit and its heartbeat; a record of the error, and of what was spent, if it ends with one.
 
     `run_id`: of whoever submitted it; None: a new one. Raises Conflict while another run has the collection, or if the run has begun
-    before; StorageError for a store that would lose commits.
+    before; SpecError for an id that is none; StorageError for a store that would lose commits.
     """
+    run = Run(collection, check_run_id(run_id) if run_id else new_run_id())
     require_sound(collection.store)
-    run = Run(collection, run_id or new_run_id())
     if run_id and run.exists("heartbeat.json"):
         raise Conflict(f"run {run_id} of {collection} has begun before: what goes on from it is a run of another id")
     fence = take_fence(collection, run.run_id)
