@@ -9,6 +9,7 @@ import pyarrow as pa
 
 LETTERS_KEPT = 100
 """Dead letters of a file that are kept one by one."""
+Stage = Literal["file", "document", "value", "chunk"]
 MISFIT = "source."
 """What the reason begins with where a file lacks what the spec says of all files."""
 
@@ -45,7 +46,8 @@ class SourceShard:
 class DeadLetter:
     """An input that could not be used. Never holds the text of a document."""
 
-    stage: Literal["file", "document", "chunk"]
+    stage: Stage
+    """What it cost: with "value" only that of a metadata field, which is null; the document is kept."""
     file: str
     id: str
     """The document's or chunk's id where there is one, else the place in the file ("line 17", "row 4")."""
@@ -67,18 +69,19 @@ class DeadLetter:
 
 
 def gathered(letters: Iterable[DeadLetter]) -> tuple[DeadLetter, ...]:
-    """Letters of one file: what was said of the file, each once; the first of its documents; and one that counts all others."""
+    """Letters of one file: what was said of the file, each once; the first of its rows; and one a stage that counts all others."""
     of_file: dict[DeadLetter, None] = {}
     of_documents: list[DeadLetter] = []
-    others: DeadLetter | None = None
+    others: dict[Stage, DeadLetter] = {}
     for letter in letters:
         if letter.stage == "file":
             of_file[letter] = None
         elif len(of_documents) < LETTERS_KEPT and letter.count == 1:
             of_documents.append(letter)
         else:
-            others = DeadLetter(letter.stage, letter.file, "", "others of this file", letter.count + (others.count if others else 0))
-    return (*of_file, *of_documents, *([others] if others else []))
+            counted = others[letter.stage].count if letter.stage in others else 0
+            others[letter.stage] = DeadLetter(letter.stage, letter.file, "", "others of this file", letter.count + counted)
+    return (*of_file, *of_documents, *others.values())
 
 
 def most_frequent(letters: Iterable[DeadLetter], count: int) -> list[DeadLetter]:

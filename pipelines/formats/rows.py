@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.content.documents import LETTERS_KEPT, MISFIT, DeadLetter, DocumentBatch, SourceFile
+from pipelines.content.documents import LETTERS_KEPT, MISFIT, DeadLetter, DocumentBatch, SourceFile, Stage
 from pipelines.content.sizes import row_bytes, slices, table_bytes
 from pipelines.formats.casts import cast_column, json_column
 from pipelines.formats.limits import Budget, Unreadable, beyond
@@ -77,6 +77,8 @@ class Columns:
     """One a field of the metadata's type, and of its type."""
     problems: dict[int, str] = field(default_factory=dict)
     """Row -> why it cannot become a document."""
+    odd: dict[int, str] = field(default_factory=dict)
+    """Row -> why a field of its metadata is null."""
 
 
 def assemble(file: SourceFile, columns: Columns, layout: Layout, place: Callable[[int], str]) -> DocumentBatch:
@@ -94,9 +96,10 @@ def assemble(file: SourceFile, columns: Columns, layout: Layout, place: Callable
     if layout.metadata is not None:
         arrays.append(pa.StructArray.from_arrays(columns.metadata, fields=list(layout.metadata)))
     documents = pa.RecordBatch.from_arrays(arrays, schema=layout.schema)
-    dead: list[DeadLetter] = []
+    odd = {row: reason for row, reason in columns.odd.items() if row not in problems}
+    dead = _letters("value", file, columns.ids, odd, limits.id_bytes, place)
     if problems:
-        dead = _letters(file, columns.ids, problems, limits.id_bytes, place)
+        dead = [*_letters("document", file, columns.ids, problems, limits.id_bytes, place), *dead]
         keep = np.ones(len(documents), dtype=bool)
         keep[list(problems)] = False
         documents = documents.filter(pa.array(keep))
@@ -109,15 +112,15 @@ def _cap(problems: dict[int, str], columns: Sequence[pa.Array], limit: str, most
         _note(problems, pa.array(sum(map(row_bytes, columns)) > most), beyond(limit, most, f"bytes of {of}"))
 
 
-def _letters(file: SourceFile, ids: pa.Array, problems: dict[int, str], id_bytes: int, place: Callable[[int], str]) -> list[DeadLetter]:
+def _letters(
+    stage: Stage, file: SourceFile, ids: pa.Array, problems: dict[int, str], id_bytes: int, place: Callable[[int], str]
+) -> list[DeadLetter]:
     """One a problem, the first of them; and one for all others."""
     rows = sorted(problems)
     named = ((row, ids[row].as_py()) for row in rows[:LETTERS_KEPT])
-    letters = [
-        DeadLetter("document", file.path, id if id and len(id.encode()) <= id_bytes else place(row), problems[row]) for row, id in named
-    ]
+    letters = [DeadLetter(stage, file.path, id if id and len(id.encode()) <= id_bytes else place(row), problems[row]) for row, id in named]
     more = len(rows) - len(letters)
-    return [*letters, DeadLetter("document", file.path, "", problems[rows[-1]], more)] if more else letters
+    return [*letters, DeadLetter(stage, file.path, "", problems[rows[-1]], more)] if more else letters
 
 
 def _joined(texts: Sequence[pa.Array]) -> pa.Array:
@@ -179,23 +182,25 @@ def from_arrow(rows: pa.RecordBatch, layout: Layout) -> Columns:
     def kept_column(name: str) -> pa.Array:
         return rows.column(name) if name in rows.schema.names else pa.repeat(pa.scalar(layout.partition[name], pa.string()), len(rows))
 
-    values = [cast_column(kept_column(kept.name), kept.type, f"metadata {kept.name!r}", problems) for kept in layout.metadata or ()]
-    return Columns(ids, texts, values, problems)
+    odd: dict[int, str] = {}
+    values = [cast_column(kept_column(kept.name), kept.type, f"metadata {kept.name!r}", odd) for kept in layout.metadata or ()]
+    return Columns(ids, texts, values, problems, odd)
 
 
 def from_json(records: Sequence[Mapping[str, Any]], layout: Layout) -> Columns:
     """Columns of parsed JSON objects. A key that an object lacks is null."""
     problems: dict[int, str] = {}
+    odd: dict[int, str] = {}
 
-    def column(name: str, type_: pa.DataType, label: str, allowed: frozenset[type]) -> pa.Array:
+    def column(name: str, type_: pa.DataType, label: str, allowed: frozenset[type], bad: dict[int, str]) -> pa.Array:
         constant = layout.partition.get(name) if name not in (layout.id, *layout.text) else None
-        return json_column([record.get(name, constant) for record in records], type_, label, allowed, problems)
+        return json_column([record.get(name, constant) for record in records], type_, label, allowed, bad)
 
-    ids = column(layout.id, pa.string(), "id", frozenset({int}))
-    texts = [column(name, pa.string(), f"text {name!r}", frozenset({int, float})) for name in layout.text]
+    ids = column(layout.id, pa.string(), "id", frozenset({int}), problems)
+    texts = [column(name, pa.string(), f"text {name!r}", frozenset({int, float}), problems) for name in layout.text]
     everything = frozenset({int, float, bool, str, list, dict})
-    values = [column(kept.name, kept.type, f"metadata {kept.name!r}", everything) for kept in layout.metadata or ()]
-    return Columns(ids, texts, values, problems)
+    values = [column(kept.name, kept.type, f"metadata {kept.name!r}", everything, odd) for kept in layout.metadata or ()]
+    return Columns(ids, texts, values, problems, odd)
 
 
 def _is_id(type_: pa.DataType) -> bool:

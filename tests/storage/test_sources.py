@@ -386,14 +386,14 @@ def test_metadata_types_of_json_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
-def test_metadata_that_does_not_fit_the_first_file_costs_its_document(tmp_path: Path, suffix: str) -> None:
+def test_a_value_that_does_not_fit_the_type_of_the_first_file_costs_itself(tmp_path: Path, suffix: str) -> None:
     pq.write_table(pa.table({"id": ["a"], "term": ["x"], "year": [1990]}), tmp_path / "a.parquet")
     rows = [{"id": "b", "term": "x", "year": "1991"}, {"id": "c", "term": "x", "year": "secret"}, {"id": "d", "term": "x", "year": "1992"}]
     (tmp_path / f"b{suffix}").write_bytes(encode(rows, suffix))
     documents, dead, metadata = read(open_source(spec(tmp_path, text="term", metadata=["year"])))
-    assert [name for name, _ in documents] == ["a", "b", "d"]
-    assert [each["year"] for each in metadata] == [1990, 1991, 1992]
-    assert [(letter.stage, letter.id) for letter in dead] == [("document", "c")]
+    assert [name for name, _ in documents] == ["a", "b", "c", "d"]
+    assert [each["year"] for each in metadata] == [1990, 1991, None, 1992]
+    assert [(letter.stage, letter.id) for letter in dead] == [("value", "c")]
     assert "'year'" in dead[0].reason
     assert "int64" in dead[0].reason
     assert "secret" not in dead[0].reason

@@ -42,6 +42,8 @@ def test_a_whole_number_of_json_keeps_its_digits(tmp_path: Path) -> None:
     assert documents == {
         "1": ("one", {"s": "x", "i": 1, "f": 0.5, "h": str(BIG)}),
         str(BIG): (str(BIG), {"s": f'{{"n":[{BIG},1e+30]}}', "i": 2, "f": 1e30, "h": "1"}),
+        "2": ("two", {"s": "x", "i": None, "f": 1.0, "h": None}),
+        "3": ("three", {"s": "x", "i": 3, "f": None, "h": None}),
     }
     assert ("'i'" in dead["2"], "'f'" in dead["3"], dead.keys()) == (True, True, {"2", "3", "line 4"})
 
@@ -54,11 +56,11 @@ def test_int96_timestamps_keep_their_value(tmp_path: Path) -> None:
     assert ([kept["when"] for _, kept in documents.values()], dead) == (when, {})
 
 
-def test_bytes_in_a_list_are_text_or_cost_their_row(tmp_path: Path) -> None:
+def test_bytes_in_a_list_are_text_or_cost_the_list(tmp_path: Path) -> None:
     tags = pa.array([[b"one", "zwölf".encode()], [b"\xff"]], pa.list_(pa.binary()))
     pq.write_table(pa.table({"id": ["a", "b"], "text": ["x", "y"], "tags": tags}), tmp_path / "a.parquet")
     documents, dead = read(tmp_path, metadata="tags")
-    assert documents == {"a": ("x", {"tags": '["one","zwölf"]'})}
+    assert documents == {"a": ("x", {"tags": '["one","zwölf"]'}), "b": ("y", {"tags": None})}
     assert dead.keys() == {"b"}
 
 
@@ -102,12 +104,13 @@ def test_a_point_in_time_beyond_the_calendar_costs_its_row(tmp_path: Path) -> No
     assert dead == {"when": {"when-2", "when-3"}, "zoned": {"zoned-1"}, "nested": {"nested-3"}, "day": {"day-3"}}
 
 
-def test_a_time_zone_that_nobody_knows_is_utc_and_costs_its_row_in_a_list(tmp_path: Path) -> None:
+def test_a_time_zone_that_nobody_knows_is_utc_and_costs_the_list_that_it_is_in(tmp_path: Path) -> None:
     when = pa.array([0, 1], pa.timestamp("s", "Mars/Olympus"))
     nested = pa.array([[], [1]], pa.list_(when.type))
     pq.write_table(pa.table({"id": ["a", "b"], "text": ["x"] * 2, "when": when, "list": nested}), tmp_path / "a.parquet")
     (documents, dead), epoch = read(tmp_path, metadata=["when", "list"]), datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-    assert (documents, dead.keys()) == ({"a": ("x", {"when": epoch, "list": "[]"})}, {"b"})
+    assert documents["a"] == ("x", {"when": epoch, "list": "[]"})
+    assert (documents["b"][1]["when"] - epoch, documents["b"][1]["list"], dead.keys()) == (datetime.timedelta(seconds=1), None, {"b"})
 
 
 TYPES = {"i": "int", "f": "float", "b": "bool", "t": "timestamp", "d": "date", "s": "string"}
@@ -128,8 +131,9 @@ def test_metadata_has_the_types_that_are_declared_in_every_format(tmp_path: Path
     else:
         (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     documents, dead = read(tmp_path, metadata=TYPES)
-    assert documents == {"good": ("x", expected), "null": ("x", {**dict.fromkeys(expected), "s": ""})}
-    assert dead.keys() == {row["id"] for row in rows[2:]}
+    kept = {f"{name}{n}": ("x", {**expected, name: None}) for name, odds in ODD.items() for n in range(len(odds))}
+    assert documents == {"good": ("x", expected), "null": ("x", {**dict.fromkeys(expected), "s": ""}), **kept}
+    assert dead.keys() == kept.keys()
 
 
 def test_a_value_of_another_kind_is_no_number_and_no_time(tmp_path: Path) -> None:
@@ -158,7 +162,8 @@ def test_columns_that_folders_are_named_by_are_metadata(tmp_path: Path, suffix: 
         else:
             path.write_text({"csv": f"id,text\n{n},x\n", "jsonl": f'{{"id": {n}, "text": "x"}}', "txt": "x"}[suffix])
     documents, dead = read(tmp_path, metadata={"lang": "auto", "year": "int"})
-    assert [kept for _, kept in documents.values()] == [{"lang": "a b", "year": 2025}, {"lang": "de", "year": 2024}]
+    expected = [{"lang": None, "year": None}, {"lang": "a b", "year": 2025}, {"lang": "de", "year": 2024}]
+    assert [kept for _, kept in documents.values()] == expected
     assert ["'year'" in reason for reason in dead.values()] == [True]
 
 

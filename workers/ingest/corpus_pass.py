@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipelines.content.chunks import HASH
 from pipelines.content.diff import FileRecord, FilesDiff, member
-from pipelines.content.documents import LETTERS_KEPT, DeadLetter, SourceFile, SourceShard, count_inputs, gathered
+from pipelines.content.documents import LETTERS_KEPT, DeadLetter, SourceFile, SourceShard, Stage, count_inputs, gathered
 from pipelines.content.settling import Fate, Settled, Standing, file_numbers, settle
 from pipelines.errors import SourceError
 from pipelines.spec.declared import SourceSpec
@@ -49,7 +49,7 @@ class CorpusSummary:
     files_gone: int
     files_unchanged: int
     failed: int
-    """Documents that could not be read: dead letters of documents, and what is in files that could not be read, stale or not there."""
+    """Documents that could not be read as they are: dead letters of documents and values, and all in files that could not be read."""
     stale: int
     """Those of them that are stored as they were before: they are not among the unchanged."""
     total: int
@@ -189,7 +189,8 @@ class CorpusPass:
     def summary(self) -> CorpusSummary:
         """Counts over the whole corpus, files that were not read included. Complete only after `settle`."""
         kept = [self._records[record.file.path] for record in self._files.kept]
-        failed = sum(record.lost + count_inputs(_of_documents(record.dead)) for record in self._records.values())
+        records = self._records.values()
+        missing = sum(record.lost + _count(record.dead, "document") for record in records)
         return CorpusSummary(
             documents_added=int(self._fates[Fate.ADDED]),
             documents_changed=int(self._fates[Fate.CHANGED]),
@@ -201,9 +202,9 @@ class CorpusPass:
             files_read=len(self._files.read),
             files_gone=len(self._files.gone),
             files_unchanged=len(self._files.kept),
-            failed=failed,
+            failed=missing + sum(_count(record.dead, "value") for record in records),
             stale=int(self._fates[Fate.STALE]) + sum(record.stale for record in kept),
-            total=failed + sum(record.documents for record in self._records.values()),
+            total=missing + sum(record.documents for record in records),
             changed=bool(self._added or self._gone),
         )
 
@@ -313,8 +314,8 @@ class CorpusPass:
                 self._records[file.path] = self._open.pop(file)
 
 
-def _of_documents(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-    return (letter for letter in letters if letter.stage == "document")
+def _count(letters: Iterable[DeadLetter], stage: Stage) -> int:
+    return count_inputs(letter for letter in letters if letter.stage == stage)
 
 
 def _first(rows: pa.Table, *columns: str) -> list[pa.Array]:

@@ -31,12 +31,12 @@ def read_textual(stream: BinaryIO, file: SourceFile, format_: Format, layout: La
             raise Unreadable(f"limits.markup_seconds: expected {format_} that is read in {seconds} s, found {error}") from None
     own = {"path": file.path, "name": PurePosixPath(file.path).name, "suffix": split_suffixes(file.path)[0], "title": page.title}
     facts = {**layout.partition, **page.fields, **own}
-    problems: dict[int, str] = {}
+    odd: dict[int, str] = {}
     values = [
-        cast_column(pa.array([facts.get(kept.name)], pa.string()), kept.type, f"metadata {kept.name!r}", problems)
+        cast_column(pa.array([facts.get(kept.name)], pa.string()), kept.type, f"metadata {kept.name!r}", odd)
         for kept in layout.metadata or ()
     ]
-    columns = Columns(pa.array([file.path]), [pa.array([page.text])], values, problems)
+    columns = Columns(pa.array([file.path]), [pa.array([page.text])], values, odd=odd)
     return assemble(file, columns, layout, lambda _: file.path)
 
 
