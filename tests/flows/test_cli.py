@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -175,14 +176,20 @@ def test_init_writes_a_spec_that_is_valid_and_keeps_one_that_is_there(tmp_path: 
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)
 
 
-APPLY_AND_TELL = f"import sys; from flows import apply; print(apply().status, [name for name in {HEAVY[:2]} if name in sys.modules])"
+APPLY_AND_TELL = f"""
+import os, sys
+from flows import apply
+print(os.getpid(), apply().status, [name for name in {HEAVY[:2]} if name in sys.modules])
+"""
 
 
 def test_a_little_work_starts_no_ray_unless_the_run_before_ended_badly(workplace: Workplace) -> None:
     def apply() -> list[str]:
         done = subprocess.run([sys.executable, "-c", APPLY_AND_TELL], cwd=workplace.root, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
-        return done.stdout.split(maxsplit=1)
+        pid, *told = done.stdout.split(maxsplit=2)
+        assert not list(Path(tempfile.gettempdir(), "ray").glob(f"session_*_{pid}"))  # Ray would leave it
+        return told
 
     workplace.write("a.parquet", {"d1": "text 1"})
     assert apply() == ["published", "[]\n"]

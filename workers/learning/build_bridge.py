@@ -16,7 +16,7 @@ from pipelines.errors import RevectorError
 from pipelines.measures.bridge import Bridge, Kind, fit
 from pipelines.measures.quality import unit
 from storage.history.bridges import keep_bridge, refuse_bridge
-from storage.history.catalog import Publication, published
+from storage.history.catalog import Publication, published_there
 from storage.reading.donors import DONOR_SCHEMA, Donors
 from storage.reading.neighbours import NOWHERE, exact, sample, vectors_at
 from storage.reading.published import space_of
@@ -100,7 +100,7 @@ def build_bridge(target: Target, report: Report = silent) -> BridgeResult:
     Raises NotFound if nothing is published, RevectorError if too little is.
     """
     began = time.monotonic()
-    publication = published(target.collection)
+    publication = published_there(target.collection)
     nothing = BridgeResult(
         target.collection.name, target.model.space.id, publication.space, publication.generation, publication.version, status="nothing"
     )
