@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.formats.limits import Unreadable
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 Part = TypeVar("Part")
 Decode = Callable[..., Iterator[Part]]
 
@@ -48,6 +48,8 @@ class _Process:
     """Reads one file after another. Ends when its pipe does: with this process."""
 
     def __init__(self) -> None:
+        from multiprocessing import Pipe  # takes time where no file is read
+
         self._pipe, theirs = Pipe()
         with theirs:
             self._running = subprocess.Popen(
@@ -127,6 +129,8 @@ def serve(descriptor: int) -> None:
     """Decode what the pipe at `descriptor` asks for, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person stops the one that asks
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # of other people's documents, and a second's work
+    from multiprocessing.connection import Connection
+
     with contextlib.suppress(EOFError, ConnectionError), Connection(descriptor) as pipe:
         pipe.send("started")
         while True:
@@ -135,7 +139,7 @@ def serve(descriptor: int) -> None:
             pipe.send(("end", _problem(pipe, decode, stream, arguments)))
 
 
-def _problem(pipe: Connection, decode: Decode[Any], stream: io.IOBase, arguments: tuple[Any, ...]) -> str | None:
+def _problem(pipe: "Connection", decode: Decode[Any], stream: io.IOBase, arguments: tuple[Any, ...]) -> str | None:
     try:
         for part in decode(stream, *arguments):
             pipe.send(("part", part))
@@ -152,7 +156,7 @@ def _problem(pipe: Connection, decode: Decode[Any], stream: io.IOBase, arguments
 class _RemoteBytes(io.RawIOBase):
     """The stream of whoever asks, in this process."""
 
-    def __init__(self, pipe: Connection, size: int) -> None:
+    def __init__(self, pipe: "Connection", size: int) -> None:
         self._pipe = pipe
         self._size = size
         self._at = 0

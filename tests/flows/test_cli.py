@@ -18,7 +18,7 @@ from tests.conftest import Workplace
 from workers.encoders.hashing import HashEncoder
 from workers.encoders.machine import PROCESSOR, Machine
 
-HEAVY = ("ray", "torch", "lance", "lancedb", "prefect", "transformers", "sentence_transformers")
+HEAVY = ("ray", "torch", "lance", "pyarrow", "lancedb", "prefect", "transformers", "sentence_transformers")
 
 
 def revector(*arguments: str, cwd: Path, environment: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:

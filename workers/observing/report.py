@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.content.documents import DeadLetter
 from pipelines.measures.gate import Gate
 from workers.observing.costs import Cost
 from workers.observing.workforce import NodeUse
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they bring pyarrow and lance, which takes time where nothing is asked of them
+    from pipelines.content.documents import DeadLetter
     from storage.history.decisions import Pin
 
 Change = Literal["none", "data", "chunking", "model", "metadata"]
@@ -110,7 +110,7 @@ class Plan:
     """What a rollback keeps readers on."""
     ignored: dict[str, int] = field(default_factory=dict)
     """Files that are not read, as no format is known for them, by suffix."""
-    reasons: list[DeadLetter] = field(default_factory=list)
+    reasons: list["DeadLetter"] = field(default_factory=list)
     """The most frequent reasons of dead letters: the first letter of each, and the count of all."""
     failed: dict[str, int] = field(default_factory=dict)
     """`documents` that cannot be read, a lost file by what is in it; `stale`: of these, readers keep an older form; `of` so many."""
