@@ -9,6 +9,7 @@ from storage.reading.filters import AnyOf, Condition
 _SHAPE = re.compile(r"(?si)(.+?)(!=|<=|>=|=|<|>|\s(?:contains|in)(?=\s))(.*)")
 _OR = re.compile(r'(?si)(\s+or\s+)(?=(?:[^"]*"[^"]*")*[^"]*$)')
 """Outside of double quotes."""
+_AND = re.compile(r"(?si)\sand\s+[\w.]+\s*(=|!=|<|>|\s(contains|in)\s)")
 
 
 def parse_condition(text: str) -> Condition | AnyOf:
@@ -33,6 +34,8 @@ def _condition(text: str) -> Condition:
         raise SpecError(f"expected --where field=value, or another of != < <= > >= in contains, found {text!r}")
     field, operator, value = (part.strip() for part in match.groups())
     operator = operator.lower()
+    if '"' not in value and _AND.search(value):
+        raise SpecError(f"expected one condition, found {text!r}: give each a --where of its own, all must be met; a value may be quoted")
     if operator == "in":
         listed = value.removeprefix("(").removesuffix(")") if value.startswith("(") else value
         return Condition(field, tuple(item.strip() for item in next(csv.reader([listed], skipinitialspace=True), [])), "in")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from flows.show.paper import paper
 from flows.show.words import counts, documents, duration, megabytes, money, one_line, outcome, short, version
+from pipelines.content.documents import DeadLetter
 from storage.history.catalog import Publication
 from storage.store.examination import Check
 from workers.observing.report import Plan, Result
@@ -52,11 +53,15 @@ def plan(made: Plan) -> None:
     if made.dead_letters:
         console.print(f"  dead letters    {made.dead_letters:,}")
         for letter in made.reasons:
-            console.print(f"                  {letter.count:,}: {letter.reason} (as in {letter.file} {letter.id})", markup=False)
+            console.print(f"                  {letter.count:,}: {letter.reason} (as in {_place(letter)})", markup=False)
     if len(made.generations) > 1:
         _planned_generations(console, made)
     _notes(console, made.notes)
-    console.print("`revector apply` does it.")
+    console.print(f"`revector apply {made.collection}` does it.")
+
+
+def _place(letter: DeadLetter) -> str:
+    return letter.file if letter.id in ("", letter.file) else f"{letter.file} {letter.id}"
 
 
 def _short(value: Any) -> str:
@@ -163,6 +168,9 @@ def status(shown: Mapping[str, Any]) -> None:
             console.print(f"! version {here['version']} of {here['generation']} is gone from the store: {remedy}", markup=False)
         if pin := collection["pin"]:
             console.print(f"! {collection['name']} is {pin.summary}: `revector resume {collection['name']}` releases it", markup=False)
+        last = collection["last_run"] or {}
+        if last.get("status") == "built":
+            console.print(f"! the last run of {collection['name']} was built and not published: {last.get('reason')}", markup=False)
         for generation in collection["generations"]:
             mark = "*" if collection["published"] and collection["published"]["generation"] == generation["name"] else " "
             index = ", ".join(generation["index"]) or "no index: exact search"
@@ -171,7 +179,6 @@ def status(shown: Mapping[str, Any]) -> None:
             console.print(f"{mark} {generation['name']}  {about}", markup=False)
         if stale := (collection["failed"] or {}).get("stale", 0):
             console.print(f"! {stale:,} documents are stale: they are as they were before their files became unreadable")
-        last = collection["last_run"] or {}
         if last.get("unread", {}).get("tokens"):
             console.print(f"  unread: {_unread(last['unread'])}, in the last run")
         for letter in collection.get("letters", []):
@@ -189,7 +196,7 @@ def results(hits: Sequence[Mapping[str, Any]]) -> None:
         console.print("nothing found")
     for hit in hits:
         shown = one_line(hit["text"], TEXT_WIDTH)
-        metadata = "  ".join(f"{name}={value}" for name, value in hit["metadata"].items())
+        metadata = "  ".join(f"{name}={value}" for name, value in hit["metadata"].items() if value is not None)
         console.print(f"{hit['score']:.3f}  {hit['chunk_id']}  {metadata}\n       {shown}", markup=False)
 
 

@@ -1,5 +1,6 @@
 """What travels from a corpus to the chunker: files, shards, documents, and the letters that could not be delivered."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ import pyarrow as pa
 LETTERS_KEPT = 100
 """Dead letters of a file that are kept one by one."""
 Stage = Literal["file", "document", "value", "chunk"]
+_NUMBERS = re.compile(r"\d+")
 MISFIT = "source."
 """What the reason begins with where a file lacks what the spec says of all files."""
 
@@ -89,8 +91,9 @@ def most_frequent(letters: Iterable[DeadLetter], count: int) -> list[DeadLetter]
     firsts: dict[str, DeadLetter] = {}
     counts = Counter[str]()
     for letter in letters:
-        firsts.setdefault(letter.reason, letter)
-        counts[letter.reason] += letter.count
+        kind = _NUMBERS.sub("", letter.reason)  # a reason may name the place within its text
+        firsts.setdefault(kind, letter)
+        counts[kind] += letter.count
     return [replace(firsts[reason], count=number) for reason, number in counts.most_common(count)]
 
 

@@ -29,8 +29,10 @@ class Built:
     """Runs, one after another, that left it so: what fails again and again is not tried for ever."""
     lost: tuple[int, int] | None = None
     """Documents that could not be read or embedded, and of how many; None if there are no dead letters, or nobody counted."""
-    withheld: int = 0
-    """Versions, this one included, that passed and were kept from readers by a rollback."""
+    withheld: tuple[int, int] | None = None
+    """The epoch that a rollback went back from, and how many versions that passed it keeps from readers; None without one."""
+    best: Publication | None = None
+    """The newest of these, where this version failed."""
 
 
 def keep_built(store: Store, built: Built) -> None:
@@ -45,8 +47,9 @@ def find_built(collection: Collection, generation: str) -> Built | None:
     record = collection.objects.get_json(_key(collection, generation))
     if record is None:
         return None
-    pairs = {name: tuple(record[name]) if record.get(name) else None for name in ("lacking", "lost")}
-    said = record | pairs | {"publication": Publication(**record["publication"])}
+    pairs = {name: tuple(record[name]) if record.get(name) else None for name in ("lacking", "lost", "withheld")}
+    rows = {name: Publication(**record[name]) if record.get(name) else None for name in ("publication", "best")}
+    said = record | pairs | rows
     return Built(**{field.name: said[field.name] for field in fields(Built) if field.name in said})
 
 

@@ -147,6 +147,21 @@ def published(collection: Collection) -> Publication:
     return publication
 
 
+def newest_chunks(collection: Collection) -> tuple[Publication, LanceDataset] | None:
+    """The newest publication whose chunk table is in the store at its version, and that, open; None if there is none.
+
+    It tells what readers have, or had last, also where the vectors are gone.
+    """
+    for row in reversed(publications(collection)):
+        try:
+            chunks = collection.store.open(row.chunk_table, row.chunk_version)
+        except NotFound:
+            continue
+        if row.chunk_commit in ("", commit_of(chunks)):
+            return row, chunks
+    return None
+
+
 def published_there(collection: Collection) -> Publication:
     """As `published`. Raises NotFound also if its versions are not in the store."""
     publication = published(collection)

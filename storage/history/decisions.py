@@ -3,7 +3,7 @@
 A rollback pins: what a person went back to stays with readers until a person releases it, and runs go on building and judging meanwhile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.errors import Conflict, GateFailed, NotFound
@@ -43,10 +43,21 @@ def find_pin(collection: Collection, history: Sequence[Publication] | None = Non
     chosen = pinning(rows)
     if chosen is None:
         return None
-    built = find_built(collection, chosen.generation)
-    left = {row.tables for row in rows if chosen.origin < row.epoch < chosen.epoch and row.generation == chosen.generation}
-    behind = len(left - {rows[-1].tables}) + (built.withheld if built else 0)
-    return Pin(chosen.generation, rows[-1].version, chosen.who, chosen.at, chosen.why, behind)
+    here, base = rows[-1], pinned_from(rows)
+    built = find_built(collection, here.generation)
+    published = {row.tables for row in rows if row.generation == here.generation and _newer(row, here)}
+    withheld = built.withheld[1] if built and built.withheld and built.withheld[0] == base.epoch else 0
+    return Pin(here.generation, here.version, chosen.who, chosen.at, chosen.why, len(published) + withheld)
+
+
+def _newer(row: Publication, here: Publication) -> bool:
+    """Whether a version is a later one of the same generation. Upkeep writes the same rows anew, under a higher number."""
+    return row.version > here.version and row.action not in {"rollback", "maintenance"} and not row.by_upkeep and not row.removed
+
+
+def pinned_from(history: Sequence[Publication]) -> Publication:
+    """What readers had before the rollbacks that hold: the newest publication that is none."""
+    return next((row for row in reversed(history) if row.action != "rollback" and not row.by_upkeep), history[0])
 
 
 def pinning(history: Sequence[Publication]) -> Publication | None:
@@ -153,10 +164,29 @@ def resume(collection: Collection, why: str = "") -> Publication:
     here, history = published(collection), publications(collection)
     if pinning(history) is None:
         raise NotFound(f"expected a rollback of {collection} to release, found none: readers get what runs publish already")
-    built = find_built(collection, here.generation)
-    newest = built.publication if built is not None and built.passed else replace(here, restores=here.origin)
-    new = replace(newest, epoch=here.epoch + 1, action="resume", at=now(), who=whoami(), why=why)
-    return publish(collection.store, new, here, _still(collection, here.generation, built))
+    names = dict.fromkeys((pinned_from(history).generation, here.generation))
+    built = {name: find_built(collection, name) for name in names}
+    passed = {name: one.publication if one.passed else one.best for name, one in built.items() if one}
+    there = (row for row in passed.values() if row and is_there(collection.store, row))
+    newest = next(there, None)
+    row = newest or _released_to(collection, history, here)
+    new = replace(
+        row,
+        epoch=here.epoch + 1,
+        action="resume",
+        at=now(),
+        who=whoami(),
+        why=why,
+        restores=0 if newest else row.origin,
+        against=declared_generation(collection),
+    )
+    return publish(collection.store, new, check=_still(collection, row.generation, built.get(row.generation)))
+
+
+def _released_to(collection: Collection, history: Sequence[Publication], here: Publication) -> Publication:
+    """Where no finished version is: what readers had before the rollbacks, if it is there, else what they have."""
+    before = pinned_from(history)
+    return before if not before.removed and is_there(collection.store, before) else here
 
 
 def repoint(store: Store, here: Publication, target: Publication, action: Action, why: str) -> Publication:
@@ -185,6 +215,19 @@ def decided_against(history: Sequence[Publication], generation: str) -> Publicat
 
     `history`: of its collection.
     """
-    choice = next((row for row in reversed(history) if row.action not in {"update", "maintenance"}), None)
+    choice = next(_decisions(history), None)
     chosen = choice is not None and choice.action in {"promote", "rollback"} and choice.generation != generation
     return choice if choice is not None and chosen and choice.against == generation else None
+
+
+def _decisions(history: Sequence[Publication]) -> Iterator[Publication]:
+    """The publications that decided what is published, newest first. With a `resume` the rollbacks that it released go, too."""
+    released = False
+    for row in reversed(history):
+        if row.action in {"update", "maintenance"}:
+            continue
+        if row.action == "resume":
+            released = True
+        elif not (released and row.action == "rollback"):
+            released = False
+            yield row

@@ -74,6 +74,16 @@ def _values(condition: Condition) -> Sequence[Value]:
     return condition.value if several else (condition.value,)  # type: ignore[return-value]
 
 
+_ORDERS = ("<", "<=", ">", ">=")
+
+
+def _is_number(value: Value) -> bool:
+    try:
+        return float(value) == float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+
+
 def _comparison(condition: Condition, kinds: dict[str, pa.DataType]) -> str:
     if condition.field not in kinds:
         known = ", ".join(map(_shown, kinds))
@@ -85,6 +95,11 @@ def _comparison(condition: Condition, kinds: dict[str, pa.DataType]) -> str:
         raise SpecError(f"expected an operator of {' '.join(fitting)} for {what}, found {repr(operator)[:100]}")
     column = "doc_id" if condition.field == "doc_id" else f"metadata.`{condition.field.replace('`', '``')}`"
     typed = [_value(condition.field, value, kind) for value in _values(condition)]
+    if pa.types.is_string(kind) and operator in _ORDERS and any(map(_is_number, _values(condition))):
+        raise SpecError(
+            f"expected a text to compare with, as {_shown(condition.field)} is kept as text, where 9 comes after 10; found a number: "
+            f'declare its type, metadata = {{ {condition.field} = "float" }}'
+        )
     if operator == "contains":
         return _containing(condition, column, typed[0].as_py())
     return _any(_compared(column, "=" if operator == "in" else operator, value) for value in typed)

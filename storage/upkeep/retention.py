@@ -51,8 +51,9 @@ def needed_versions(collection: Collection) -> tuple[dict[str, set[int]], dict[s
         published[row.chunk_table].add(row.chunk_version)
     for generation in generations(collection):
         if built := built_there(collection, generation.name):
-            finished[generation.name].add(built.publication.version)
-            finished[built.publication.chunk_table].add(built.publication.chunk_version)
+            for row in (built.publication, *([built.best] if built.best else [])):
+                finished[row.generation].add(row.version)
+                finished[row.chunk_table].add(row.chunk_version)
     return published, finished
 
 

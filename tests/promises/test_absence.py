@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_a_source_in_which_nothing_is_found_any_more_takes_nothing_away(five: Wo
         shutil.rmtree(five.root / "data")
         (five.root / "data").mkdir()
     for command in (plan, apply):
-        with pytest.raises(SourceMissing, match=r"found none, where docs has some.*--allow-removal"):
+        with pytest.raises(SourceMissing, match=r"found none, where docs has some: is it mounted.*--allow-removal"):
             command(config=five.config)
     assert len(five.texts()) == 100
 
@@ -113,7 +114,7 @@ def test_a_lost_file_weighs_as_much_as_the_documents_in_it(five: Workplace) -> N
     planned, done = five.plan(), five.apply()
     assert planned.documents == done.documents == {"added": 0, "changed": 0, "removed": 0, "unchanged": 80}
     assert planned.failed == done.failed == {"documents": 20, "stale": 20, "of": 100}
-    assert "20 of 100 documents cannot be read (20.0%)" in " ".join(planned.notes)
+    assert "20 of 100 documents cannot be read or used as they are (20.0%)" in " ".join(planned.notes)
     assert (done.status, done.dead_letters) == ("built", 1)
     (gate,) = [gate for gate in done.gates if gate.name == "dead letters"]
     assert (gate.value, gate.passed) == (0.2, False)
@@ -147,3 +148,38 @@ def test_a_file_that_was_never_read_weighs_by_its_bytes_and_a_bad_document_is_on
     done = workplace.apply()
     assert done.failed == {"documents": 11, "stale": 0, "of": 101}
     assert (done.status, done.dead_letters) == ("built", 11)
+
+
+def test_a_file_that_is_written_over_with_something_else_keeps_its_documents_stale(workplace: Workplace) -> None:
+    """An error page in the place of JSON lines: one bad line, and not one bad document."""
+    workplace.spec(source='uri = "data", id = "id", text = "text"')
+    for number in range(5):
+        lines = [json.dumps({"id": id, "text": text}) for id, text in documents(20, 20 * number).items()]
+        (workplace.root / f"data/{number}.jsonl").write_text("\n".join(lines))
+    workplace.update()
+    for number in range(2):
+        (workplace.root / f"data/{number}.jsonl").write_text("<html>503 Service Unavailable</html>")
+    planned, done = workplace.plan(), workplace.apply()
+    assert planned.documents == done.documents == {"added": 0, "changed": 0, "removed": 0, "unchanged": 60}
+    assert (done.status, done.failed["stale"], len(workplace.texts())) == ("built", 40, 100)
+    assert (workplace.plan().pending, workplace.apply().status) == (True, "built")
+
+
+def test_what_a_broken_file_had_is_known_to_another_way_to_cut(five: Workplace) -> None:
+    (five.root / "data/0.parquet").write_bytes(b"no Parquet")
+    five.spec(rest='chunking = { by = "document" }')
+    done = five.apply()
+    assert (done.change, done.status, done.failed) == ("chunking", "built", {"documents": 20, "stale": 0, "of": 100})
+    assert len(five.texts()) == 100
+
+
+@pytest.mark.parametrize("lost", ["vectors", "vectors and chunks"])
+def test_a_loss_is_held_against_what_readers_had_also_where_that_is_gone_itself(five: Workplace, lost: str) -> None:
+    for table in Path(five.store).glob("docs.*.lance" if "chunks" in lost else "docs.vectors.*.lance"):
+        shutil.rmtree(table)
+    for number in range(4):
+        five.remove(f"{number}.parquet")
+    assert "it removes 80 of the 100" in " ".join(five.plan().notes)
+    assert five.apply().status == "built"
+    assert apply(config=five.config, allow_removal=True).status == "published"
+    assert len(five.texts()) == 20

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import diff, evaluate, history, maintain, rollback, search, status
+from flows import diff, evaluate, history, maintain, resume, rollback, search, status
 from pipelines.errors import NotFound
 from storage import open_published
 from tests.conftest import Workplace
@@ -88,7 +88,7 @@ def test_a_rollback_goes_from_what_is_gone_to_what_is_there(restored: tuple[Work
     assert workplace.texts() == texts(documents(1, 2, 3))
 
 
-def test_a_pin_on_what_is_gone_holds_nobody(workplace: Workplace) -> None:
+def test_a_pin_on_what_is_gone_is_released_by_a_person_alone(workplace: Workplace) -> None:
     for step in range(3):
         workplace.write("a.parquet", documents(1, step))
         workplace.apply()
@@ -99,7 +99,9 @@ def test_a_pin_on_what_is_gone_holds_nobody(workplace: Workplace) -> None:
     workplace.apply()
     rollback(config=workplace.config)
     backup.restore()
-    assert workplace.apply().status == "published"
+    done = workplace.apply()
+    assert (done.status, done.pin is not None) == ("pinned", True)
+    resume(config=workplace.config)
     assert workplace.texts() == texts(documents(1, 8))
 
 

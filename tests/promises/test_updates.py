@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from flows import diff, maintain, resume, rollback, status
+from flows import diff, maintain, promote, resume, rollback, status
 from pipelines.errors import NotFound, PlanStale, SourceError
 from pipelines.spec.parsing import load_spec
 from storage import open_published
@@ -265,6 +265,56 @@ def test_a_rollback_to_any_published_version_and_what_cannot_be_says_the_way_for
     rollback(config=workplace.config, to=versions[0])
     with pytest.raises(NotFound, match=r"before version .* `revector history docs` lists"):
         rollback(config=workplace.config)
+
+
+def test_a_release_gives_the_newest_version_that_passed_and_counts_only_what_is_newer(workplace: Workplace) -> None:
+    def behind() -> int:
+        pin = workplace.plan().pin
+        assert pin is not None
+        return pin.behind
+
+    versions = []
+    for count in (10, 11, 12):
+        workplace.write("a.parquet", documents(count))
+        versions.append(workplace.update().version)
+    for _ in range(2):
+        rollback(config=workplace.config)
+    assert behind() == 2
+    rollback(config=workplace.config, to=versions[2])
+    assert behind() == 0
+    rollback(config=workplace.config, to=versions[1])
+    assert behind() == 1
+    workplace.write("a.parquet", documents(13))
+    best = workplace.update()
+    workplace.write("a.parquet", documents(3))
+    assert (workplace.apply().status, behind()) == ("built", 2)
+    assert (resume(config=workplace.config).version, len(workplace.texts())) == (best.version, 13)
+
+
+def test_a_release_takes_readers_back_to_the_model_that_they_were_taken_from(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(10))
+    workplace.update()
+    workplace.spec(model='name = "hash", dimensions = 32')
+    second = workplace.update().generation
+    rollback(config=workplace.config)
+    workplace.write("a.parquet", documents(11))
+    workplace.update()
+    assert (resume(config=workplace.config).generation, len(workplace.texts())) == (second, 11)
+    assert workplace.update().change == "none"
+
+
+def test_what_was_promoted_before_a_rollback_stands_after_its_release(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(10))
+    workplace.spec(rest='candidates = [{ name = "hash", dimensions = 32 }]')
+    done = workplace.update()
+    candidate = next(one.generation for one in done.generations if one.role == "candidate")
+    promote("docs", candidate, workplace.config)
+    workplace.write("a.parquet", documents(11))
+    workplace.update()
+    rollback(config=workplace.config)
+    assert resume(config=workplace.config).generation == candidate
+    workplace.write("a.parquet", documents(12))
+    assert (workplace.update().generation, len(workplace.texts())) == (candidate, 12)
 
 
 def test_another_model_in_the_spec_does_not_take_readers_from_what_a_person_went_back_to(workplace: Workplace) -> None:

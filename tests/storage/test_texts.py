@@ -69,7 +69,7 @@ def test_front_matter_is_metadata_and_no_text(tmp_path: Path) -> None:
     texts, metadata, reasons = read(tmp_path, "title", "date", "tags", "version", "name")
     assert (texts, reasons) == ({"a.md": "Head\nx", "b.md": "x", "c.md": "Head\nx", "d.html": "x"}, {})
     assert [list(row.values()) for row in metadata] == [
-        ["On tomatoes", "2024-05-01", '["a", "b"]', "1.10", "a.md"],
+        ["On tomatoes", "2024-05-01", '["a","b"]', "1.10", "a.md"],
         ["T", "2024-05-01", '["a"]', None, "b.md"],
         ["Head", None, None, None, "c.md"],
         ["Page", None, None, None, "d.html"],

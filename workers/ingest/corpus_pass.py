@@ -5,7 +5,7 @@ then the table may hold a document twice; nobody reads it before it is published
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
@@ -70,14 +70,16 @@ class Step:
 class CorpusPass:
     """Follows the shards of a run in order and tells what to commit: first all `inserts`, then what `settle` says."""
 
-    def __init__(self, ingest: Ingest, files: FilesDiff, known: dict[str, FileRecord], source: SourceSpec) -> None:
-        """`known`: the file list before the run."""
+    def __init__(
+        self, ingest: Ingest, files: FilesDiff, known: dict[str, FileRecord], earlier: Mapping[str, FileRecord], source: SourceSpec
+    ) -> None:
+        """`known`: the file list before the run. `earlier`: that of another table of the corpus, for one that is new."""
         self.ingest = ingest
         self._files = files
         self._records = dict(known)
         self._refuse = source.duplicates == "error"
         self._keep_last = source.duplicates == "last"
-        self._losses = Losses(known, source.format)
+        self._losses = Losses(known, earlier, source.format)
         self._stale: Counter[str] = Counter()
         """Documents that are kept as they were, by file."""
         self._paths = sorted(known.keys() | {file.path for file in files.read})
@@ -311,7 +313,10 @@ class CorpusPass:
             )
             self._pieces[file] -= pieces
             if not self._pieces[file]:
-                self._records[file.path] = self._open.pop(file)
+                self._records[file.path] = whole = self._open.pop(file)
+                if self._losses.emptied(whole):
+                    self._mark([file.path], Standing.FAILED)
+                    self._losses.note([DeadLetter("file", file.path, "", "")])
 
 
 def _count(letters: Iterable[DeadLetter], stage: Stage) -> int:

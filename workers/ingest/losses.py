@@ -15,9 +15,12 @@ from pipelines.spec.declared import Format
 class Losses:
     """Of one pass over a corpus."""
 
-    def __init__(self, known: Mapping[str, FileRecord], format_: Format | None) -> None:
-        """`known`: the file list before the run. `format_`: of all files, where the spec names one."""
+    def __init__(self, known: Mapping[str, FileRecord], earlier: Mapping[str, FileRecord], format_: Format | None) -> None:
+        """`known`: the file list before the run. `earlier`: that of another table of the corpus, for one that is new. `format_`: of all
+        files, where the spec names one.
+        """
         self._known = known
+        self._earlier = earlier
         self._format = format_
         self._failed: dict[str, int] = {}
         """Files that could not be read to their end, and the documents in each, as far as it says so itself."""
@@ -27,30 +30,38 @@ class Losses:
         for letter in letters:
             self._failed[letter.file] = max(self._failed.get(letter.file, 0), letter.documents)
 
+    def emptied(self, record: FileRecord) -> bool:
+        """Whether no row of a file that had documents can be used any more: it was written over by something else, an error page maybe."""
+        before = self._known.get(record.file.path) or self._earlier.get(record.file.path)
+        unusable = not record.documents and any(letter.stage == "document" for letter in record.dead)
+        return unusable and before is not None and before.documents + before.stale > 0
+
     def count(self, records: dict[str, FileRecord], stale: Counter[str]) -> None:
         """Set `lost` and `stale` in `records`. `stale`: how many documents of each file are stored as they were."""
         bytes_each = _bytes_each(record for path, record in records.items() if path not in self._failed)
         for path, named in self._failed.items():
-            record, before = records[path], self._known.get(path, FileRecord(records[path].file))
-            if before.documents or before.lost:  # as many as it had, but for those that were found elsewhere
-                lost = stale[path] + before.lost - before.stale
+            record, own = records[path], self._known.get(path)
+            if own and (own.documents or own.lost):  # as many as it had, but for those that were found elsewhere
+                lost = stale[path] + own.lost - own.stale
             else:
-                lost = (named or self._estimate(record.file, bytes_each)) - record.documents
-            records[path] = replace(record, lost=max(1, lost), stale=stale[path])
+                earlier = self._earlier.get(path, FileRecord(record.file))
+                lost = (earlier.documents + earlier.lost or named or self._estimate(record.file, bytes_each)) - record.documents
+            records[path] = replace(record, lost=max(1, lost, stale[path]), stale=stale[path])
 
     def _estimate(self, file: SourceFile, bytes_each: Mapping[str, float]) -> int:
-        """By the bytes of a document in other files of the suffix; 1 if there are none."""
+        """By the bytes of a document in other files, of the suffix if there are any; 1 if there are none at all."""
         if format_of(file.path, self._format) in TEXTUAL:
             return 1
-        return max(1, round(file.size / bytes_each.get(_suffix(file), file.size or 1)))
+        return max(1, round(file.size / (bytes_each.get(_suffix(file)) or bytes_each.get("") or file.size or 1)))
 
 
 def _bytes_each(records: Iterable[FileRecord]) -> dict[str, float]:
-    """The bytes that a document takes in files of each suffix."""
+    """The bytes that a document takes in files of each suffix, and under "" in all."""
     size, documents = Counter[str](), Counter[str]()
     for record in records:
-        size[_suffix(record.file)] += record.file.size
-        documents[_suffix(record.file)] += record.documents
+        for suffix in {_suffix(record.file), ""}:
+            size[suffix] += record.file.size
+            documents[suffix] += record.documents
     return {suffix: size[suffix] / count for suffix, count in documents.items() if count}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.errors import NotFound
 from pipelines.spec.declared import CollectionSpec
+from storage.history.catalog import current, newest_chunks
 from storage.reading.completeness import document_keys, fragments_since, missing_documents
 from storage.tables.checksums import Checksum, checksum, remainder
 from storage.tables.version import Version
@@ -55,16 +56,16 @@ class Case:
 
     @cached_property
     def removed(self) -> tuple[int, int] | None:
-        """As `counted`, else by the keys of both chunk tables; None if there is nothing that readers have."""
-        if self.counted is not None or self.served is None:
-            return self.counted
+        """As `counted`, else by the keys of both chunk tables; None if nothing tells what readers have, or had last."""
         mine = self.version
-        if (self.served.chunk_table, self.served.chunk_version) == (mine.chunk_table, mine.chunk_version):
+        if self.counted is not None:
+            return self.counted
+        if (found := newest_chunks(mine.collection)) is None:
+            here = current(mine.collection)  # its tables are gone: only how many chunks they had is known
+            return (max(0, here.chunks - mine.chunks.count_rows()), here.chunks) if here else None
+        row, before = found
+        if (row.chunk_table, row.chunk_version) == (mine.chunk_table, mine.chunk_version):
             return 0, 0
-        try:
-            before = self.served.chunks
-        except NotFound:
-            return None
         return missing_documents(document_keys(before), document_keys(mine.chunks))
 
     @cached_property

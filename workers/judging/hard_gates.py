@@ -116,6 +116,8 @@ def letters(case: Case) -> Iterator[Gate]:
     detail = f"{lost:,} of {total:,} documents could not be read or embedded: {share:.2%}, at most {most:.2%} (gates.max_failed)"
     if not lost:
         detail = "every document could be read and embedded"
+    elif share > most:
+        detail += f": `revector status {case.version.collection}` lists them; mend them, or raise gates.max_failed"
     yield _hard("dead letters", share, most, share <= most, detail, sorted(case.failed)[:NAMED_ROWS])
 
 

@@ -10,7 +10,6 @@ from workers.observing.workforce import NodeUse
 
 if TYPE_CHECKING:  # they bring pyarrow and lance, which takes time where nothing is asked of them
     from pipelines.content.documents import DeadLetter
-    from storage.history.decisions import Pin
 
 Change = Literal["none", "data", "chunking", "model", "metadata"]
 Stage = Literal["read", "reuse", "embed", "index", "gates", "publish", "compact", "clean up", "check"]
@@ -106,8 +105,8 @@ class Plan:
     """For a person: what is not as one would expect."""
     cost: Cost | None = None
     """Estimated from earlier runs, by the prices of the spec; None before the first, and without prices."""
-    pin: "Pin | None" = None
-    """What a rollback keeps readers on."""
+    pin: Any = None
+    """What a rollback keeps readers on: a `Pin` of `storage.history.decisions`, which is not imported for it; None without one."""
     ignored: dict[str, int] = field(default_factory=dict)
     """Files that are not read, as no format is known for them, by suffix."""
     reasons: list["DeadLetter"] = field(default_factory=list)
@@ -176,8 +175,8 @@ class Result:
     """`tokens` that no vector says anything of, for they are beyond the longest input of a model, and of how many `contents`."""
     notes: list[str] = field(default_factory=list)
     """For a person: what is not as one would expect."""
-    pin: "Pin | None" = None
-    """What a rollback keeps readers on."""
+    pin: Any = None
+    """What a rollback keeps readers on: a `Pin` of `storage.history.decisions`, which is not imported for it; None without one."""
     ignored: dict[str, int] = field(default_factory=dict)
     """Files that are not read, as no format is known for them, by suffix."""
     failed: dict[str, int] = field(default_factory=dict)

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from pipelines.errors import NotFound
+from storage.history.catalog import newest_chunks
 from storage.reading.completeness import document_keys, missing_documents
-from storage.store.lance import Store
 from workers.ingest.corpus_pass import CorpusPass, CorpusSummary
 from workers.planning.state import State, TableState
 
@@ -24,7 +23,7 @@ def removed(state: State, table: TableState, summary: CorpusSummary) -> Share | 
 def objections(state: State, table: TableState, corpus: CorpusPass) -> Iterator[str]:
     """Why what is planned would be built, and not published: for a person. `corpus`: a pass that has settled."""
     summary, gates = corpus.summary(), table.target.spec.gates
-    lost, had = removed(state, table, summary) or _removed(table.target.store, state, corpus, table.version)
+    lost, had = removed(state, table, summary) or _removed(state, table, corpus)
     if had and lost / had > gates.max_removed:
         yield (
             f"it removes {lost:,} of the {had:,} documents that readers have ({lost / had:.1%}), more than gates.max_removed lets "
@@ -32,18 +31,16 @@ def objections(state: State, table: TableState, corpus: CorpusPass) -> Iterator[
         )
     if summary.total and summary.failed / summary.total > gates.max_failed:
         yield (
-            f"{summary.failed:,} of {summary.total:,} documents cannot be read ({summary.failed / summary.total:.1%}), more than "
-            f"gates.max_failed lets ({gates.max_failed:.0%}): it would be built and not published"
+            f"{summary.failed:,} of {summary.total:,} documents cannot be read or used as they are "
+            f"({summary.failed / summary.total:.1%}), more than gates.max_failed lets ({gates.max_failed:.0%}): "
+            "it would be built and not published"
         )
 
 
-def _removed(store: Store, state: State, corpus: CorpusPass, version: int | None) -> Share:
+def _removed(state: State, table: TableState, corpus: CorpusPass) -> Share:
     """By the keys of both: an earlier run has changed the table that readers do not have yet, or it is another table."""
-    here = state.current
-    if here is None or not state.there:
-        return 0, 0  # what readers had is gone itself
-    try:
-        published = store.open(here.chunk_table, here.chunk_version)
-    except NotFound:
-        return 0, 0  # what readers had is gone itself
-    return missing_documents(document_keys(published), corpus.documents(version))
+    found = newest_chunks(table.target.collection)
+    if found:
+        return missing_documents(document_keys(found[1]), corpus.documents(table.version))
+    summary, had = corpus.summary(), state.current.chunks if state.current else 0
+    return max(0, had - summary.chunks_added - summary.chunks_unchanged), had  # all tables are gone: only how many chunks is known

@@ -37,7 +37,7 @@ def begin_pass(state: TableState, *, stage: bool) -> tuple[CorpusPass, list[Sour
     narrow = not stage or version is not None
     ingest = Ingest(target.corpus, target.chunker, table, version, fragments, _metadata(state), stage, narrow)
     shards = list(target.corpus.shards(state.files.read, SHARD_BYTES))
-    return CorpusPass(ingest, state.files, state.known, target.spec.source), shards
+    return CorpusPass(ingest, state.files, state.known, state.earlier, target.spec.source), shards
 
 
 def _metadata(state: TableState) -> pa.StructType | None:
@@ -59,6 +59,8 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
     unsure = [one for one, generation in zip(targets, planned, strict=True) if generation.embed["contents"] and not _reads_whole(one)]
     at_rest = all(state.at_rest(one) for one in targets)
     pending = not at_rest or any(summary.changed for summary in summaries.values()) or any(generation.pending for generation in planned)
+    against = list(objections(state, state.table(subject), passes[subject.chunk_table.name]))
+    pending = pending or bool(against and not state.settled)  # a run begins, and a gate fails
     change = classify_change(state, pending)
     main = summaries[subject.chunk_table.name]
     documents, chunks, files = counts(main)
@@ -86,7 +88,7 @@ def make_plan(target: Target, report: Report = silent) -> Plan:
         failed={"documents": main.failed, "stale": main.stale, "of": main.total},
         notes=[
             *notes(state),
-            *objections(state, state.table(subject), passes[subject.chunk_table.name]),
+            *against,
             *_stopped(state),
             *map(_may_exceed, unsure),
         ],

@@ -1,18 +1,19 @@
 """What is there before a run: the corpus as listed, the tables as they are, what earlier runs finished, and what readers have."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.content.diff import FileRecord, FilesDiff, diff_files
 from pipelines.content.documents import SourceFile
 from pipelines.content.source import Listing
-from pipelines.errors import PlanStale, SourceMissing
+from pipelines.errors import NotFound, PlanStale, SourceMissing
 from pipelines.fingerprint import fingerprint
+from storage.collection import own_part
 from storage.history.built import Built, built_there
 from storage.history.catalog import Publication, is_there, publications
 from storage.history.decisions import Pin, find_pin
 from storage.sources.labelled import load_labelled
-from storage.tables.chunk_table import FileList
+from storage.tables.chunk_table import ChunkTable, FileList
 from workers.observing.report import Plan
 from workers.planning.live import Live, live_generations
 from workers.planning.target import Target, naming
@@ -33,6 +34,8 @@ class TableState:
     version: int | None
     place: str | None
     """Where the files were when they were read last; None if nothing says that."""
+    earlier: dict[str, FileRecord]
+    """What is known of files by the chunk table that readers have, where this one is new."""
     missing: bool
     """There is no corpus any more: what is stored stands for it."""
 
@@ -86,8 +89,13 @@ class State:
         """Whether nothing of the generation is open, if the corpus did not change."""
         if target in self.live.candidates:
             built = self.built[target.generation.name]
-            return self.finished(target) and built is not None and built.thresholds == thresholds(target)
-        return self.finished(target) and (self.announced(target) is not None or self._withheld(target))
+            return self.finished(target) and built is not None and _judged_by(built, thresholds(target))
+        return self.finished(target) and (self._served(target) or self._withheld(target))
+
+    def _served(self, target: Target) -> bool:
+        """Whether readers have it, and it passed its gates, or a person gave it to them although it did not."""
+        here, built = self.announced(target), self.built[target.generation.name]
+        return here is not None and built is not None and (built.passed or here.action == "promote")
 
     def _withheld(self, target: Target) -> bool:
         """Whether a rollback alone keeps readers from what was finished."""
@@ -113,6 +121,11 @@ class State:
 
     def _tables(self, target: Target) -> tuple[int | None, int | None]:
         return self.vectors[target.generation.name], self.table(target).version
+
+
+def _judged_by(built: Built, now: dict[str, Any]) -> bool:
+    """Whether the thresholds of `now` cannot change what came of it. A removal that was confirmed once needs no look afterwards."""
+    return built.thresholds == now or (built.passed and {**built.thresholds, "max_removed": None} == {**now, "max_removed": None})
 
 
 def thresholds(target: Target) -> dict[str, Any]:
@@ -156,8 +169,9 @@ def read_state(target: Target, before: State | None = None) -> State:
     for one in reversed(live.targets):
         name = one.chunk_table.name
         held = bool(history and history[-1].chunks) or any(record.documents or record.retry for record in known[name].records.values())
-        tables[name] = _read_table(one, versions[name], known[name], building, listings, held)
-    pin = find_pin(target.collection, history) if there else None  # what is gone holds nobody
+        read = _read_table(one, versions[name], known[name], building, listings, held)
+        tables[name] = read if read.known or here is None else replace(read, earlier=_earlier(one, here))
+    pin = find_pin(target.collection, history)
     return State(live, tables, vectors, built, history, target.generation.name, there, pin)
 
 
@@ -182,21 +196,32 @@ def _still_listed(before: State | None, versions: dict[str, int | None], known: 
 def _read_table(target: Target, version: int | None, files: FileList, building: bool, listings: Listings, held: bool) -> TableState:
     """`building`: a generation is not finished. For that, what is stored will do, if the corpus is gone. `listings`: so far, added to.
     `held`: the collection has documents."""
-    place, known, missing = target.corpus.place, files.records, False
+    place, known, nowhere = target.corpus.place, files.records, ""
+    listed = Listing([])
     try:
         with naming(target.collection.name):
             listings[place] = listed = listings[place] if place in listings else target.corpus.listing()
-        if held and not listed.files and target.spec.gates.max_removed < 1:
-            raise SourceMissing(
-                f"expected documents at {target.corpus.place}, found none, where {target.collection} has some: is it mounted, and does the "
-                "pattern still match? `--allow-removal`, or gates.max_removed = 1, takes them all away"
-            )
     except SourceMissing:
-        missing = building and bool(known) and not any(record.retry for record in known.values())
-        if not missing:
+        if not held:
             raise
+        nowhere = "for there is no such place, "
+    missing = bool(nowhere) or (held and not listed.files and target.spec.gates.max_removed < 1)
+    if missing and not (building and known and not any(record.retry for record in known.values())):
+        raise SourceMissing(
+            f"expected documents at {place}, found none, {nowhere}where {target.collection} has some: is it mounted, and does the pattern "
+            "still match? If they are all meant to go: a place that is there and empty, and `--allow-removal` (or gates.max_removed = 1)"
+        )
+    if missing:
         listed = Listing(sorted(record.file for record in known.values()))
-    return TableState(target, diff_files(listed.files, known), listed, known, version, files.place, missing)
+    return TableState(target, diff_files(listed.files, known), listed, known, version, files.place, {}, missing)
+
+
+def _earlier(target: Target, here: Publication) -> dict[str, FileRecord]:
+    """The file list of the chunk table that readers have."""
+    try:
+        return ChunkTable(target.collection, own_part(here.chunk_table)).read_files(here.chunk_version, target.reading).records
+    except NotFound:  # it is gone, and nothing says which commits came after the list
+        return {}
 
 
 def check_saved(saved: Plan, state: State) -> None:

@@ -9,7 +9,7 @@ from pipelines.content.documents import DeadLetter, count_inputs
 from pipelines.logs import log
 from storage.history.built import Built, keep_built
 from storage.history.catalog import Publication, identified, is_there, publish
-from storage.history.decisions import find_pin
+from storage.history.decisions import find_pin, pinned_from
 from storage.history.declaration import Declaration, declaration, declare
 from storage.history.evaluations import keep_evaluation
 from storage.reading.versions import version_of
@@ -176,19 +176,22 @@ class _Application:
             lost=case.lost if publication.dead_letters else None,
             lacking=case.lacking if case.failed and all(gate.passed for gate in gates if gate.name == ROWS) else None,
         )
-        built = self._keep(replace(built, withheld=self._withheld(built)))
+        built = self._keep(self._pinned(built))
         keep_evaluation(case.version, gates, session.run.run_id)
         return built
 
-    def _withheld(self, built: Built) -> int:
-        """How many versions a rollback keeps from readers, with this one."""
-        row = built.publication
-        before = self._state.built[row.generation]
+    def _pinned(self, built: Built) -> Built:
+        """With what a rollback keeps from readers so far."""
         if self._state.pin is None:
-            return 0
-        earlier = before.withheld if before else 0
+            return built
+        row, before = built.publication, self._state.built[built.publication.generation]
+        base = pinned_from(self._state.history).epoch
+        same = before is not None and before.withheld is not None and before.withheld[0] == base
+        count = before.withheld[1] if before and before.withheld and same else 0
         known = any(row.tables == other.tables for other in [*self._state.history, *([before.publication] if before else [])])
-        return earlier + (built.passed and not known)
+        earlier = before.publication if before and before.passed else before.best if before and same else None
+        best = None if built.passed else earlier
+        return replace(built, withheld=(base, count + (built.passed and not known)), best=best)
 
     def _keep(self, built: Built) -> Built:
         self._session.fence.check()
@@ -235,7 +238,7 @@ class _Application:
         spent = session.account.spent()
         tokens = sum(generation.embed["tokens"] for generation in generations)
         dead = [*table.corpus.dead, *(DeadLetter("chunk", "", chunk_id, reason) for chunk_id, reason in self._main.failed.items())]
-        quiet = all(state.at_rest(target) and self._as_it_was(target, generations) for target in state.live.targets)
+        quiet = main.status != "built" and all(state.at_rest(one) and self._as_it_was(one, generations) for one in state.live.targets)
         result = Result(
             collection=subject.collection.name,
             generation=subject.generation.name,

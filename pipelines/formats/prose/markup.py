@@ -194,7 +194,9 @@ def _yaml(inner: str) -> Any:
 
 
 def _field_text(value: object) -> str:
-    plain = value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str).strip('"')
+    plain = (
+        value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":")).strip('"')
+    )
     return plain.encode(errors="replace").decode()  # an escape may make half a surrogate pair
 
 
