@@ -21,6 +21,10 @@ BATCH_BYTES = 16 << 20
 NAMES_SHOWN = 30
 
 
+NO_TEXT = "no text"
+"""Why a row is no document whose text is empty or white space."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which columns of a file make its documents."""
@@ -85,7 +89,7 @@ def assemble(file: SourceFile, columns: Columns, layout: Layout, place: Callable
     """Join the text columns and set aside the rows that cannot become documents. `place` names a row that has no id."""
     text = _joined(columns.texts)
     problems = dict(columns.problems)
-    _note(problems, pc.equal(pc.utf8_trim_whitespace(text), ""), "no text")
+    _note(problems, pc.equal(pc.utf8_trim_whitespace(text), ""), NO_TEXT)
     no_id = pc.or_(pc.is_null(columns.ids), pc.equal(pc.fill_null(columns.ids, ""), ""))
     _note(problems, no_id, "no id: null or empty")
     limits = layout.limits

@@ -183,3 +183,13 @@ def test_a_loss_is_held_against_what_readers_had_also_where_that_is_gone_itself(
     assert five.apply().status == "built"
     assert apply(config=five.config, allow_removal=True).status == "published"
     assert len(five.texts()) == 20
+
+
+def test_a_document_that_is_emptied_goes(workplace: Workplace) -> None:
+    workplace.spec(source='uri = "data"', rest="gates = { max_failed = 1 }")
+    for name in "abc":
+        (workplace.root / f"data/{name}.txt").write_text(f"the text of {name}")
+    workplace.update()
+    (workplace.root / "data/a.txt").write_text(" ")
+    assert workplace.update().documents["removed"] == 1
+    assert set(workplace.texts()) == {"b.txt#0", "c.txt#0"}

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from pipelines.content.diff import FileRecord
 from pipelines.content.documents import DeadLetter, SourceFile
 from pipelines.formats.prose.text import TEXTUAL
+from pipelines.formats.rows import NO_TEXT
 from pipelines.formats.suffixes import format_of
 from pipelines.spec.declared import Format
 
@@ -31,10 +32,14 @@ class Losses:
             self._failed[letter.file] = max(self._failed.get(letter.file, 0), letter.documents)
 
     def emptied(self, record: FileRecord) -> bool:
-        """Whether no row of a file that had documents can be used any more: it was written over by something else, an error page maybe."""
+        """Whether no row of a file that had documents can be used any more: it was written over by something else, an error page maybe.
+
+        A row that has no text by now is a row: whoever empties a document says something.
+        """
         before = self._known.get(record.file.path) or self._earlier.get(record.file.path)
-        unusable = not record.documents and any(letter.stage == "document" for letter in record.dead)
-        return unusable and before is not None and before.documents + before.stale > 0
+        reasons = {letter.reason for letter in record.dead if letter.stage == "document"}
+        unusable = not record.documents and reasons and NO_TEXT not in reasons
+        return bool(unusable) and before is not None and before.documents + before.stale > 0
 
     def count(self, records: dict[str, FileRecord], stale: Counter[str]) -> None:
         """Set `lost` and `stale` in `records`. `stale`: how many documents of each file are stored as they were."""
