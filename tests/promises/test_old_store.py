@@ -55,14 +55,15 @@ def test_it_is_updated_looked_after_and_rolled_back(config: Path) -> None:
     (config.parent / "data/c.jsonl").write_text(json.dumps(added) + "\n")
     done = apply(config=config)
     assert (done.status, texts()) == ("pinned", before)  # by a rollback that the version before took for the last word
-    resume("docs", config)
+    candidate = next(generation.generation for generation in done.generations if generation.role == "candidate")
+    assert resume("docs", config).generation == candidate  # which had been promoted before
     assert (done.exit_code, done.documents["added"], done.embed["contents"]) == (4, 1, 1)  # the candidate is a cut of the main one
     assert texts() == before | {"later#0": added["text"]}
+    promote("docs", done.generation, config)
     assert diff("docs", 4, done.version or 0, config)["chunks"]["added"] == 1
-    rollback("docs", config)
+    rollback("docs", config, to=4)
     assert texts() == before
     maintain(config=config)
     assert texts() == before
-    candidate = next(generation.generation for generation in done.generations if generation.role == "candidate")
     promote("docs", candidate, config)
     assert open_published("store", "docs").space["dimension"] == 4
