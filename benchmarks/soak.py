@@ -21,6 +21,7 @@ from typing import Any
 
 from storage.collection import Collection
 from storage.history.catalog import publications
+from storage.history.decisions import find_pin
 from storage.store.lance import Store
 from tests.support.mortal import FORKS, Setting, end_with_the_rest, started
 from tests.support.objectstore import BUCKET, serve
@@ -167,11 +168,12 @@ def coordinate(place: Place, rng: random.Random, stop: Any) -> Counts:
 
 
 def tend(place: Place, rng: random.Random, stop: Any) -> Counts:
-    """Compact and clean up; now and then roll back."""
+    """Compact and clean up; now and then roll back, and release that."""
     counts = Counts()
     while not stop.wait(rng.random()):
         if rng.random() < 0.2:
             _command(place, counts, rng, "rollback", COLLECTION)
+            _command(place, counts, rng, "resume", COLLECTION)
         else:
             _command(place, counts, rng, "maintain")
     return counts
@@ -188,7 +190,7 @@ def _command(place: Place, counts: Counts, rng: random.Random, *arguments: str) 
         ended = command.wait(300)
     end = "killed" if ended.code == -9 else str(ended.code)
     counts.ended[f"{arguments[0]} {end}"] += 1
-    nothing_before = arguments[0] == "rollback" and ended.line.startswith("revector: expected")
+    nothing_before = arguments[0] in {"rollback", "resume"} and ended.line.startswith("revector: expected")
     if end not in {"0", "5", "killed"} and not nothing_before:
         counts.unexpected.append(f"{' '.join(arguments)}: exit code {end}: {ended.line}")
     return end
@@ -198,6 +200,8 @@ def _settle(place: Place, counts: Counts, seen: tuple[Seen, ...]) -> Soaked:
     """Apply one more corpus, and hold all that is left against what it has to be."""
     place.write(-1)
     place.must("apply")
+    if find_pin(Collection(Store(place.store), COLLECTION)):  # its release was killed
+        place.must("resume", COLLECTION)
     complaints = list(counts.unexpected)
     if (status := place.must("apply", "--json").result["status"]) != "nothing":
         complaints.append(f"expected nothing left to do, found {status}")
