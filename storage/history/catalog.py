@@ -104,11 +104,16 @@ def identified(store: Store, row: Publication) -> Publication:
 
 def is_there(store: Store, row: Publication) -> bool:
     """Whether both versions that a record means are in the store. Tables that were restored may lack them, or have others of the number."""
+    return _found(store, row) is not None
+
+
+def _found(store: Store, row: Publication) -> Publication | None:
+    """`row`, identified; None if it is not there."""
     try:
         found = identified(store, row)
     except NotFound:
-        return False
-    return row.commit in ("", found.commit) and row.chunk_commit in ("", found.chunk_commit)
+        return None
+    return found if row.commit in ("", found.commit) and row.chunk_commit in ("", found.chunk_commit) else None
 
 
 SCHEMA = pa.schema([(field.name, _ARROW[field.type]) for field in fields(Publication)])  # type: ignore[index]
@@ -165,7 +170,7 @@ def newest_chunks(collection: Collection) -> tuple[Publication, LanceDataset] | 
 def published_there(collection: Collection) -> Publication:
     """As `published`. Raises NotFound also if its versions are not in the store."""
     publication = published(collection)
-    _check_there(collection.store, publication)
+    _there(collection.store, publication)
     return publication
 
 
@@ -178,8 +183,7 @@ def publish(store: Store, new: Publication, again: Publication | None = None, ch
     check_text("a reason", new.why)
     if again is not None:
         _check_kept(again)
-    _check_there(store, new)
-    new = identified(store, new)
+    new = _there(store, new)
     _tag(store, new)
 
     def follow(rows: list[Publication]) -> list[Publication]:
@@ -238,13 +242,16 @@ def _check_kept(row: Publication) -> None:
         )
 
 
-def _check_there(store: Store, row: Publication) -> None:
-    if not is_there(store, row):
+def _there(store: Store, row: Publication) -> Publication:
+    """`row`, identified. Raises NotFound if it is not there."""
+    found = _found(store, row)
+    if found is None:
         raise NotFound(
             f"expected version {row.version} of {row.generation} and version {row.chunk_version} of {row.chunk_table}, found them gone or "
             f"others in their place: were tables restored from an older copy? `revector apply {row.collection}` builds them anew, "
             f"`revector rollback {row.collection}` goes back to what is there"
         )
+    return found
 
 
 def _change(store: Store, change: Callable[[list[Publication]], list[Publication]], always: bool = False) -> None:

@@ -43,11 +43,21 @@ def find_pin(collection: Collection, history: Sequence[Publication] | None = Non
     chosen = pinning(rows)
     if chosen is None:
         return None
-    here, base = rows[-1], pinned_from(rows)
+    here = rows[-1]
     built = find_built(collection, here.generation)
     published = {row.tables for row in rows if row.generation == here.generation and _newer(row, here)}
-    withheld = built.withheld[1] if built and built.withheld and built.withheld[0] == base.epoch else 0
+    withheld = built.withheld[1] if built and built.withheld and _holds(built, rows) else 0
     return Pin(here.generation, here.version, chosen.who, chosen.at, chosen.why, len(published) + withheld)
+
+
+def _holds(built: Built, history: Sequence[Publication]) -> bool:
+    """Whether the rollback that `withheld` and `best` are of still holds."""
+    return pinning(history) is not None and built.withheld is not None and built.withheld[0] == pinned_from(history).epoch
+
+
+def kept_back(built: Built, history: Sequence[Publication]) -> Publication | None:
+    """The newest version that passed, where a later one failed, and a rollback that holds keeps it from readers."""
+    return built.best if _holds(built, history) else None
 
 
 def _newer(row: Publication, here: Publication) -> bool:
@@ -166,7 +176,7 @@ def resume(collection: Collection, why: str = "") -> Publication:
         raise NotFound(f"expected a rollback of {collection} to release, found none: readers get what runs publish already")
     names = dict.fromkeys((pinned_from(history).generation, here.generation))
     built = {name: find_built(collection, name) for name in names}
-    passed = {name: one.publication if one.passed else one.best for name, one in built.items() if one}
+    passed = {name: one.publication if one.passed else kept_back(one, history) for name, one in built.items() if one}
     there = (row for row in passed.values() if row and is_there(collection.store, row))
     newest = next(there, None)
     row = newest or _released_to(collection, history, here)

@@ -15,6 +15,7 @@ from pipelines.spec.declared import RetentionSpec
 from storage.collection import Collection
 from storage.history.built import built_there
 from storage.history.catalog import Publication, kept_publications, publications
+from storage.history.decisions import kept_back
 from storage.history.fence import run_of, tokens
 from storage.history.ledger import BROKEN_OFF, Run, newest_run, runs
 from storage.store.lance import Store, table_meta
@@ -49,9 +50,10 @@ def needed_versions(collection: Collection) -> tuple[dict[str, set[int]], dict[s
     for row in kept_publications(collection):
         published[row.generation].add(row.version)
         published[row.chunk_table].add(row.chunk_version)
+    history = publications(collection)
     for generation in generations(collection):
         if built := built_there(collection, generation.name):
-            for row in (built.publication, *([built.best] if built.best else [])):
+            for row in filter(None, (built.publication, kept_back(built, history))):
                 finished[row.generation].add(row.version)
                 finished[row.chunk_table].add(row.chunk_version)
     return published, finished

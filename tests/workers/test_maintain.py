@@ -23,7 +23,7 @@ from lance import LanceDataset
 from lance.dataset import Tags
 from lance.optimize import Compaction
 
-from flows import drop, history, maintain, promote, rollback, search, status
+from flows import drop, history, maintain, promote, resume, rollback, search, status
 from pipelines.errors import Conflict, NotFound, RevectorError, SpecError, StorageError
 from pipelines.spec.declared import RetentionSpec
 from storage import open_published, who
@@ -471,7 +471,7 @@ def test_erasure_is_refused_unless_what_is_newest_is_what_readers_have(workplace
         maintain(config=workplace.config, erase=True)
     workplace.apply()
     rollback(config=workplace.config)
-    with pytest.raises(RevectorError, match="expected readers on the newest version"):
+    with pytest.raises(RevectorError, match="revector resume docs"):
         maintain(config=workplace.config, erase=True)
     assert workplace.texts() == {f"{id}#0": text for id, text in documents(1, 2).items()}
 
@@ -622,3 +622,15 @@ def test_an_erasure_leaves_no_id_and_no_name_of_a_file_in_the_records(workplace:
     assert naming("secret") == set()
     assert [letter["file"] for letter in status("docs", workplace.config)["collections"][0]["letters"]] == ["d-broken.parquet"]
     assert workplace.apply().status == "partial"
+
+
+def test_an_erasure_waits_for_the_release_of_a_rollback(workplace: Workplace) -> None:
+    """What the rollback keeps from readers would stay in the store, with what was deleted since."""
+    workplace.write("a.parquet", {f"d{number}": f"text {number}" for number in range(10)})
+    workplace.apply()
+    newest = workplace.update().version
+    rollback(config=workplace.config, to=newest)
+    with pytest.raises(RevectorError, match="revector resume docs"):
+        maintain(config=workplace.config, erase=True)
+    resume(config=workplace.config)
+    assert maintain(config=workplace.config, erase=True).status == "erased"

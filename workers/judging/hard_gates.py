@@ -112,13 +112,9 @@ def letters(case: Case) -> Iterator[Gate]:
         yield unmeasured("dead letters", "hard", most, "not measured: the run that made the version did not count documents")
         return
     lost, total = case.lost
-    share = lost / total if total else 0.0
-    detail = f"{lost:,} of {total:,} documents could not be read or embedded: {share:.2%}, at most {most:.2%} (gates.max_failed)"
-    if not lost:
-        detail = "every document could be read and embedded"
-    elif share > most:
-        detail += f": `revector status {case.version.collection}` lists them; mend them, or raise gates.max_failed"
-    yield _hard("dead letters", share, most, share <= most, detail, sorted(case.failed)[:NAMED_ROWS])
+    remedy = f"`revector status {case.version.collection}` lists them; mend them, or raise gates.max_failed"
+    named = sorted(case.failed)[:NAMED_ROWS]
+    yield _share("dead letters", lost, total, "documents could not be read or embedded", "max_failed", most, remedy, named)
 
 
 def removed(case: Case) -> Iterator[Gate]:
@@ -128,10 +124,14 @@ def removed(case: Case) -> Iterator[Gate]:
         yield unmeasured("removed", "hard", most, "not measured: there is nothing that readers have beside it")
         return
     gone, had = case.removed
-    share = gone / had if had else 0.0
-    detail = f"{gone:,} of the {had:,} documents that readers have are gone: {share:.2%}, at most {most:.2%} (gates.max_removed)"
-    remedy = "" if share <= most else ": is the source what it should be? `apply --allow-removal` confirms it"
-    yield _hard("removed", share, most, share <= most, detail + remedy, ())
+    remedy = "is the source what it should be? `apply --allow-removal` confirms it"
+    yield _share("removed", gone, had, "documents that readers have are gone", "max_removed", most, remedy)
+
+
+def _share(name: str, part: int, whole: int, what: str, key: str, most: float, remedy: str, named: Sequence[str] = ()) -> Gate:
+    share = part / whole if whole else 0.0
+    detail = f"{part:,} of {whole:,} {what}: {share:.2%}, at most {most:.2%} (gates.{key})"
+    return _hard(name, share, most, share <= most, detail if share <= most else f"{detail}: {remedy}", named)
 
 
 def _hard(name: str, value: float, threshold: float, passed: bool, detail: str, named: Sequence[str]) -> Gate:

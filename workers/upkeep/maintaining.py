@@ -109,6 +109,10 @@ def _check_newest(state: State, here: Publication) -> None:
     """An erasure keeps what is newest, and nothing else: that must be what the corpus says, and what readers have."""
     collection = here.collection
     remedy = f"run `revector apply {collection}`, then erase"
+    if state.pin:  # what it keeps from readers would stay, too
+        raise RevectorError(
+            f"expected readers that no rollback holds, found them {state.pin.summary}: `revector resume {collection}` first"
+        )
     for table in state.tables.values():
         changed = [file for file in table.files.read if file.path not in table.known or table.known[file.path].file != file]
         if changed or table.files.gone:
