@@ -198,3 +198,18 @@ def test_each_opening_of_a_table_that_moves_is_read_as_it_is_listed(workplace: W
     workplace.spec(source='uri = "words.lance", id = "id", text = "text"', rest="chunking = { size = 50 }")
     done = workplace.apply()
     assert (done.status, done.dead_letters, len(workplace.texts())) == ("published", 0, 7)
+
+
+def test_a_commit_to_a_lance_table_is_no_other_place(workplace: Workplace) -> None:
+    """What it adds is read, and nothing else."""
+
+    def rows(first: int) -> pa.Table:
+        return pa.table({"id": [f"d{number}" for number in range(first, first + 5)], "text": ["a text"] * 5})
+
+    words = workplace.root / "words.lance"
+    lance.write_dataset(rows(0), words)
+    workplace.spec(source='uri = "words.lance", id = "id", text = "text"')
+    workplace.apply()
+    lance.write_dataset(rows(5), words, mode="append")
+    planned = workplace.plan()
+    assert (planned.files["read"], planned.documents["added"], planned.notes) == (1, 5, [])

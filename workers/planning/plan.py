@@ -171,9 +171,10 @@ def notes(state: State) -> list[str]:
         if table.missing
     ]
     moved = [
-        f"documents were read from {table.place} until now, and are from {table.target.corpus.place} from here on: all files are read again"
+        f"documents were read from {table.place} until now, and are from {table.target.spec.source.uri} from here on: "
+        "all files are read again"
         for table in state.tables.values()
-        if table.place and table.place != table.target.corpus.place
+        if table.place and table.place != table.target.spec.source.uri
     ]
     ignored = [
         f"of no known format, and ignored: {table.listed.left_out} (source.format, or a narrower source.uri, tells what they are)"

@@ -56,7 +56,7 @@ class Target:
         source = self.spec.source.model_dump(include={"id", "text", "metadata", "format", "duplicates"}, mode="json")
         # Only where they are declared: they came later, and nothing is read again for that.
         source |= self.spec.source.model_dump(include={"delimiter", "encoding"}, exclude_defaults=True, mode="json")
-        return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json"), "place": self.corpus.place})
+        return fingerprint({**source, "limits": self.spec.limits.model_dump(mode="json"), "place": self.spec.source.uri})
 
     @property
     def chunking(self) -> str:

@@ -50,7 +50,7 @@ def ingest_corpus(session: Session, state: TableState) -> CurrentChunks:
 
     def write(version: int, step: Step) -> int:
         session.fence.check()
-        table.write_files(version, target.reading, step.records, session.fence.token, target.corpus.place)
+        table.write_files(version, target.reading, step.records, session.fence.token, target.spec.source.uri)
         return session.commit(table.name, version, step.change)
 
     with session.account.profile.stage("read"):
@@ -64,7 +64,7 @@ def ingest_corpus(session: Session, state: TableState) -> CurrentChunks:
     log("corpus read", table=table.name, version=version, **asdict(corpus.summary()))
     if not state.files.empty:
         session.fence.check()
-        table.write_files(version, target.reading, corpus.records, session.fence.token, target.corpus.place)
+        table.write_files(version, target.reading, corpus.records, session.fence.token, target.spec.source.uri)
     return CurrentChunks(corpus, version)
 
 
