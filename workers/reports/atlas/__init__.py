@@ -1,1 +1,1 @@
-"""Making an atlas: landmarks, their graph, their places on a map, and their clusters with names; on arrays alone."""
+"""How an atlas is made: landmarks, the graph of their neighbours, their places in the plane, and clusters with names."""
