@@ -54,6 +54,11 @@ class Reported:
         return [gate for kept in self.reports for gate in kept.gates]
 
     @property
+    def outcomes(self) -> dict[str, str]:
+        """What became of each, by kind."""
+        return {kept.kind: _outcome(kept, kept.kind in self.made) for kept in self.reports}
+
+    @property
     def exit_code(self) -> int:
         """Of the command line: 3 if something is beyond its limit."""
         return 0 if all(kept.passed for kept in self.reports) else 3
@@ -107,6 +112,10 @@ def _chosen(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[ReportKind,
     return tuple(kind for kind in KINDS if kind in kinds) or declared.reports.kinds or ("map",)
 
 
+def _outcome(kept: KeptReport, new: bool) -> str:
+    return "beyond its limit" if not kept.passed else "made" if new else "kept"
+
+
 class _Desk:
     """Reports of one version."""
 
@@ -140,7 +149,7 @@ class _Desk:
         except RevectorError as error:
             warn("not reported", kind=kind, error=type(error).__name__)
             return str(error)
-        return "beyond its limit" if not kept.passed else "made" if new else "kept"
+        return _outcome(kept, new)
 
     @cached_property
     def _version(self) -> Version:
