@@ -85,9 +85,13 @@ def plant(vectors: NDArray[np.float32], clusters: NDArray[np.int64], values: NDA
         for name in names[np.argsort(-counts)][2:12]:
             random = np.random.default_rng(2)
             of_it = random.permutation(np.flatnonzero(values == name))
-            others = random.permutation(np.flatnonzero(values != name) if held_back else np.setdiff1d(np.arange(len(values)), of_it[: len(of_it) // 2]))
+            others = random.permutation(
+                np.flatnonzero(values != name) if held_back else np.setdiff1d(np.arange(len(values)), of_it[: len(of_it) // 2])
+            )
             corpus = Corpus(clusters, others[: len(others) // 2], others[len(others) // 2 :], random)
-            planted = of_it[: round(PLANTED * len(corpus.there))] if held_back else of_it[: len(of_it) // 2][: round(PLANTED * len(corpus.there))]
+            planted = (
+                of_it[: round(PLANTED * len(corpus.there))] if held_back else of_it[: len(of_it) // 2][: round(PLANTED * len(corpus.there))]
+            )
             there = vectors[random.choice(corpus.there, SAMPLE, replace=False)]
             present = int((values[corpus.there] == name).sum())
             found, came = corpus.night(planted)

@@ -108,7 +108,8 @@ def measure_test(test: WordTest, vectors: Mapping[str, NDArray[np.floating]]) ->
     if min(map(len, lists)) < FEWEST:
         return None
     missing = sum(word not in known for word in test.words)
-    return association(*(np.stack(rows).astype(np.float32) for rows in lists), missing=missing)
+    x, y, a, b = (np.stack(rows).astype(np.float32) for rows in lists)
+    return association(x, y, a, b, missing)
 
 
 def association(x: Matrix, y: Matrix, a: Matrix, b: Matrix, missing: int = 0, seed: int = 0) -> Association:

@@ -83,7 +83,8 @@ def _drawn(before: Counts, added: int, removed: int, alike: float, seed: int) ->
     came, went = _documents(added, alike), _documents(removed, alike)
     arrivals = random.multinomial(came, random.dirichlet(before + 0.5, DRAWS)) * (added / max(came, 1))
     leavings = random.multinomial(went, _shares(before), DRAWS) * (removed / max(went, 1))
-    return np.maximum(before + arrivals - leavings, 0.0)
+    drawn: Shares = np.maximum(before + arrivals - leavings, 0.0)
+    return drawn
 
 
 def _documents(rows: int, alike: float) -> int:
@@ -104,8 +105,8 @@ def _deviations(before: Counts, added: Counts, removed: Counts, alike: float) ->
 
 
 def _roots(found: Shares, expected: Shares) -> Shares:
-    """Signed roots of the Poisson deviance: nearly normal also where little is expected, so that a cluster that gets a fifth of a row a night
-    is no wonder when it gets two (McCullagh and Nelder, Generalized Linear Models, 1989)."""
+    """Signed roots of the Poisson deviance: nearly normal also where little is expected, so that one that gets a fifth of a row a night
+    is no wonder with two (McCullagh and Nelder, Generalized Linear Models, 1989)."""
     ratio = np.divide(found, expected, out=np.ones_like(expected), where=(found > 0) & (expected > 0))
     deviance = 2 * np.maximum(found * np.log(ratio) - (found - expected), 0.0)
     roots: Shares = np.sign(found - expected) * np.sqrt(deviance)

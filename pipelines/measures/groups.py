@@ -49,7 +49,7 @@ class Places:
             self._sums[group] += directions[directed & (groups == group)].sum(axis=0, dtype=np.float64)
 
     def measured(self) -> list[Place]:
-        """By group. The mean cosine of unit vectors to their mean is the mean's own length: a second look at the rows would tell no more."""
+        """By group. The mean cosine of unit vectors to their mean is the mean's own length: a second look would tell no more."""
         total = self._rows.sum()
         whole = self._sums.sum(axis=0)
         lengths = np.linalg.norm(self._sums, axis=1)
@@ -88,7 +88,9 @@ def gap(rates: Sequence[float | None], counts: Sequence[int]) -> Gap | None:
 
     All intervals hold at once with 95 % confidence (Sidak), so that one of fifty groups is not far off by chance.
     """
-    known = [(rate, count, group) for group, (rate, count) in enumerate(zip(rates, counts, strict=True)) if rate is not None and count >= FEWEST]
+    known = [
+        (rate, count, group) for group, (rate, count) in enumerate(zip(rates, counts, strict=True)) if rate is not None and count >= FEWEST
+    ]
     if len(known) < 2:
         return None
     each = CONFIDENCE ** (1 / len(known))

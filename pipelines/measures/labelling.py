@@ -50,7 +50,7 @@ def fit_labeller(vectors: Matrix, labels: Labels, count: int) -> Labeller:
     tried = [_tried(way, directions, labels, count, folds) for way in WAYS] if len(labels) > 1 else []
     if not tried:
         return Labeller("centres", *_fitted("centres", directions, labels, count), None)
-    loss, sharpness, accuracy, way = min(tried)
+    _, sharpness, accuracy, way = min(tried)
     weights, offsets = _fitted(way, directions, labels, count)
     return Labeller(way, weights * sharpness, offsets * sharpness, accuracy)
 
@@ -82,7 +82,10 @@ def _fitted(way: Way, directions: Matrix, labels: Labels, count: int) -> tuple[N
     places = np.searchsorted(there, labels)
     model = LogisticRegression(C=10.0, max_iter=200, tol=1e-3).fit(directions, places)
     if len(there) == 2:  # one plane divides two: half of its score for the one, half against the other
-        weights[there], offsets[there] = np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate([-model.intercept_, model.intercept_]) / 2
+        weights[there], offsets[there] = (
+            np.concatenate([-model.coef_, model.coef_]) / 2,
+            np.concatenate([-model.intercept_, model.intercept_]) / 2,
+        )
     else:
         weights[there], offsets[there] = model.coef_, model.intercept_
     return weights, offsets
