@@ -12,6 +12,7 @@ from pipelines.fingerprint import fingerprint
 from pipelines.logs import log
 from pipelines.spaces.known import known_models
 from pipelines.spec.declared import CollectionSpec, Spec
+from pipelines.spec.keys import nearest
 from pipelines.spec.reports import KINDS, ReportKind
 from storage.collection import Collection
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
@@ -90,7 +91,7 @@ def chosen_kinds(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[Report
     """Raises SpecError for a word that is none."""
     for kind in kinds:
         if kind not in ANALYSES:
-            raise SpecError(f"expected some of {', '.join(ANALYSES)}, found {kind!r}")
+            raise SpecError(f"expected some of {', '.join(ANALYSES)}, found {kind!r}{nearest(kind, ANALYSES)}")
     return tuple(kind for kind in KINDS if kind in kinds) or declared.reports.kinds or ("map",)
 
 
@@ -159,14 +160,14 @@ class _Desk:
             {
                 "rows": self._sum(version),
                 "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
-                "atlas": atlas.number if atlas else None,
+                "atlas": atlas.number if atlas is not None else None,
                 "before": self._sum(before.version) if before else None,
             }
         )[:12]
         kept = find_report(self._collection, version.generation, version.number, kind, identity)
         if kept:
             return kept, False
-        placed = self._rows(version) if atlas else None
+        placed = self._rows(version) if atlas is not None else None
         self._tell(Progress("report"))
         study = Study(version, self._declared, options, files, self._tell, self._run_id, placed, before, atlas)
         findings = analysis.study(study)
