@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.measures.divergence import Change, change
+from pipelines.measures.divergence import Shift, change
 from pipelines.measures.quality import drift, unit
 from storage import open_published
 from storage.reading.neighbours import to_numpy
@@ -31,7 +31,7 @@ class Corpus:
     pool: NDArray[np.int64]
     random: np.random.Generator
 
-    def night(self, planted: NDArray[np.int64], churn: float = CHURN) -> tuple[Change, NDArray[np.int64]]:
+    def night(self, planted: NDArray[np.int64], churn: float = CHURN) -> tuple[Shift, NDArray[np.int64]]:
         """What a change by chance, and `planted` beside it, look like; and the rows that came."""
         count = round(churn * len(self.there))
         self.there, self.pool = self.random.permutation(self.there), self.random.permutation(self.pool)

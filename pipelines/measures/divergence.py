@@ -18,7 +18,7 @@ Shares = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Change:
+class Shift:
     """From one state to another, by cluster where that is said."""
 
     divergence: float
@@ -36,7 +36,7 @@ class Change:
     """(k,): how far each grew or shrank from what was expected, in standard deviations of a normal distribution."""
 
 
-def change(before: Counts, added: Counts, removed: Counts, alike: float = 1.0, seed: int = 0) -> Change:
+def change(before: Counts, added: Counts, removed: Counts, alike: float = 1.0, seed: int = 0) -> Shift:
     """Of rows by cluster, (k,) each: those that were there, those that came, those that went, of which there were no more than that.
 
     `alike`: rows that are drawn as one, because they are of one document: a document of 50 chunks on one topic is one draw and not 50.
@@ -51,7 +51,7 @@ def change(before: Counts, added: Counts, removed: Counts, alike: float = 1.0, s
     p = float((1 + (chances >= diverged).sum()) / (1 + len(chances)))
     moved = float(abs(_shares(after) - _shares(before)).sum() / 2)
     deviations = _deviations(before, added, removed, max(1.0, alike))
-    return Change(diverged, float(chances.max()), p, moved, _shares(before), _shares(after), deviations)
+    return Shift(diverged, float(chances.max()), p, moved, _shares(before), _shares(after), deviations)
 
 
 def alike(rows_of_each: Counts) -> float:

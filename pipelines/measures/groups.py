@@ -19,7 +19,7 @@ FEWEST = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GroupPlace:
     """Where a group lies."""
 
     rows: int
@@ -31,7 +31,7 @@ class Place:
     """Cosine distance of its centre to that of all rows; None if no row has a direction."""
 
 
-class Places:
+class Centres:
     """Sums of unit vectors by group."""
 
     def __init__(self, groups: int, dimension: int) -> None:
@@ -48,7 +48,7 @@ class Places:
         for group in np.unique(groups[directed]):
             self._sums[group] += directions[directed & (groups == group)].sum(axis=0, dtype=np.float64)
 
-    def measured(self) -> list[Place]:
+    def measured(self) -> list[GroupPlace]:
         """By group. The mean cosine of unit vectors to their mean is the mean's own length: a second look would tell no more."""
         total = self._rows.sum()
         whole = self._sums.sum(axis=0)
@@ -58,7 +58,7 @@ class Places:
             known = length > 0 and whole.any()
             distance = 1 - float(mean @ whole) / float(length * np.linalg.norm(whole)) if known else None
             spread = 1 - float(length) / int(directed) if directed else None
-            places.append(Place(int(rows), float(rows / total) if total else 0.0, spread, distance))
+            places.append(GroupPlace(int(rows), float(rows / total) if total else 0.0, spread, distance))
         return places
 
 

@@ -12,7 +12,7 @@ from storage.sources.labelled import declared_file
 from workers.judging.case import Case
 from workers.reports.analyses.balance import balance_gate, groups_of, serving
 from workers.reports.analyses.bias import associations, bias_gate
-from workers.reports.analyses.tasks import accuracy_gate, labelled, scored_pairs, spearman_gate
+from workers.reports.analyses.known_tasks import accuracy_gate, labelled, scored_pairs, spearman_gate
 
 
 def bias(case: Case) -> Iterator[Gate]:

@@ -18,7 +18,7 @@ from pipelines.content.settling import halves
 from pipelines.errors import SpecError
 from pipelines.fingerprint import digests
 from pipelines.measures.quality import unit
-from pipelines.measures.tasks import nearest_labels
+from pipelines.measures.scores import nearest_labels
 from pipelines.spec.keys import nearest
 from storage.reading.neighbours import vectors_at
 from storage.store.lance import ROW_ADDRESS, scan_batches

@@ -4,9 +4,9 @@ from pipelines.spec.reports import ReportKind
 from workers.reports.analyses.balance import study_balance
 from workers.reports.analyses.bias import study_bias
 from workers.reports.analyses.drift import study_drift
+from workers.reports.analyses.known_tasks import study_tasks
 from workers.reports.analyses.labels import study_labels
 from workers.reports.analyses.map import study_map
-from workers.reports.analyses.tasks import study_tasks
 from workers.reports.analysis import Analysis
 
 ANALYSES: dict[ReportKind, Analysis] = {

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.measures.gate import Gate, unmeasured
-from pipelines.measures.groups import FEWEST, Gap, Places, gap
+from pipelines.measures.groups import FEWEST, Centres, Gap, gap
 from pipelines.spec.declared import CollectionSpec
 from pipelines.spec.reports import BalanceOptions
 from storage.reading.neighbourhoods import locate
@@ -119,10 +119,10 @@ def _place(names: Sequence[str], name: str) -> int:
     return names.index(name) if name in names else 0
 
 
-def _places(version: Version, names: Names) -> dict[str, Places]:
+def _places(version: Version, names: Names) -> dict[str, Centres]:
     """Where the groups of each field lie: one look at all vectors."""
     dimension = int(version.space["dimension"])
-    places = {field: Places(len(groups), dimension) for field, groups in names.items()}
+    places = {field: Centres(len(groups), dimension) for field, groups in names.items()}
     for rows in batches_of(version.vectors, ["metadata", "vector"], READ_ROWS) if names else ():
         vectors = to_numpy(rows["vector"].combine_chunks())
         for field, groups in names.items():
@@ -182,7 +182,7 @@ def _rates(wrong: NDArray[np.float64], groups: NDArray[np.intp], count: int) -> 
     return Rates([float(total / tried) if tried else None for total, tried in zip(sums, tries, strict=True)], tries.tolist())
 
 
-def _told(field: str, names: Sequence[str], places: Places, tried: Mapping[str, Rates]) -> dict[str, Any]:
+def _told(field: str, names: Sequence[str], places: Centres, tried: Mapping[str, Rates]) -> dict[str, Any]:
     groups = []
     for number, (name, place) in enumerate(zip(names, places.measured(), strict=True)):
         rates = {what: {"rate": one.rates[number], "of": one.counts[number]} for what, one in tried.items()}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipelines.content.chunks import HASH
 from pipelines.content.settling import halves
 from pipelines.fingerprint import digests
-from pipelines.measures.divergence import DRAWS, Change, alike, change
+from pipelines.measures.divergence import DRAWS, Shift, alike, change
 from pipelines.measures.gate import Gate
 from pipelines.measures.quality import Drift, drift, unit
 from pipelines.spec.reports import DriftOptions
@@ -90,7 +90,7 @@ def study_drift(study: Study) -> Findings:
     return Findings(summary, (alarm,))
 
 
-def _alarm(found: Change, limit: float) -> Gate:
+def _alarm(found: Shift, limit: float) -> Gate:
     """It sounds where chance does not explain what changed, and more of the rows moved than the limit says."""
     explained = found.p > 1 / (1 + DRAWS)
     beside = f"divergence {found.divergence:.2g}, by chance at most {found.chance:.2g}"
@@ -156,7 +156,7 @@ def _moved(table: Any, addresses: NDArray[np.uint64], clusters: NDArray[np.int64
     return Moved(addresses, np.concatenate(places), similar, alike(sizes))
 
 
-def _striking(study: Study, found: Change, clusters: NDArray[np.int64], came: Moved, went: Moved) -> list[dict[str, Any]]:
+def _striking(study: Study, found: Shift, clusters: NDArray[np.int64], came: Moved, went: Moved) -> list[dict[str, Any]]:
     """Clusters that grew or shrank beyond chance, with some of what came or went."""
     order = [place for place in np.lexsort((clusters, -abs(found.z))).tolist() if abs(found.z[place]) >= STRIKING and clusters[place] >= 0]
     told = []

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.measures.gate import Gate, unmeasured
-from pipelines.measures.tasks import classified, linear_labels, solved, spearman
+from pipelines.measures.scores import classified, linear_labels, solved, spearman
 from pipelines.spec.reports import TasksOptions
 from storage.tables.version import Version
 from workers.embedding.encoding import Encoding
