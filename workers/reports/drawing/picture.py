@@ -82,7 +82,7 @@ class _Sheet:
         colours = np.array([_rgb(colour) for colour in self.colouring.colours(self.theme)])[self.colouring.codes[there]]
         pixel = (rows * WIDTH + columns).astype(np.int64)
         layers = [np.bincount(pixel, weights, WIDTH * HEIGHT).reshape(HEIGHT, WIDTH) for weights in (None, *colours.T)]
-        radius = float(np.clip(320 / np.sqrt(max(len(pixel), 1)), 0.7, 7))
+        radius = float(np.clip(380 / np.sqrt(max(len(pixel), 1)), 0.7, 7))
         amount, *mixed = (_spread(layer.astype(np.float32), radius) for layer in layers)
         cover = (1 - np.exp(-np.float32(min(radius, 1.4)) * amount))[..., None]
         colour = np.stack(mixed, axis=2) / np.maximum(amount, np.float32(1e-6))[..., None]
@@ -125,8 +125,8 @@ class _Sheet:
             x, y = SIDE + place % in_a_row * KEY[0], TOP + KEY[1] * (place // in_a_row + 1)
             figure.add_artist(Circle((x + 8, HEIGHT - y), 8, color=colour, transform=IdentityTransform()))
             self._text(figure, x + 26, y, meaning, 9, va="center")
-        few = f" {names:,} of {clusters:,} names had room." if names < clusters else ""
-        caption = textwrap.fill(f"{self.chart.caption} {colouring.note}{few}", 150)
+        few = f"{names:,} of {clusters:,} names had room." if names < clusters else ""
+        caption = textwrap.fill(" ".join(filter(None, (self.chart.caption, colouring.note, few))), 150)
         self._text(figure, SIDE, HEIGHT - BOTTOM + 20, caption, 8.5, va="top", color=self.theme.beside, linespacing=1.3)
 
     def _text(self, figure: Any, x: float, y: float, text: str, size: float, **options: Any) -> Any:
