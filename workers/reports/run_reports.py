@@ -16,7 +16,7 @@ from pipelines.spec.keys import nearest
 from pipelines.spec.reports import KINDS, ReportKind
 from storage.collection import Collection
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
-from storage.reports.atlas import Atlas
+from storage.reports.atlas import Atlas, atlas_numbers
 from storage.reports.kept_reports import KeptReport, find_report, forget_reports, keep_report, reported_versions
 from storage.reports.report_table import ReportTable
 from storage.sources.labelled import declared_file
@@ -71,6 +71,18 @@ class Wish:
     """Whether to make a new atlas."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A version as an atlas shows it."""
+
+    map: KeptReport
+    """What its map says."""
+    atlas: Atlas
+    rows: Rows
+    before: Rows | None
+    """An earlier version by the same atlas; None where there is none."""
+
+
 def report(
     spec: Spec, name: str | None, kinds: Sequence[str] = (), wish: Wish | None = None, tell: Report = silent, run_id: str | None = None
 ) -> Reported:
@@ -85,6 +97,18 @@ def report(
     with observe("report", name, declared.schedule) as observer:
         made = _Desk(collection, declared, wish or Wish(), tell, run_id or new_run_id()).work(chosen)
         return observer.ended(made, "beyond its limit" if made.exit_code else "reported")
+
+
+def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Sight:
+    """A version to look at; its atlas, its rows beside it and its map are made where they are not there. Raises as `report`."""
+    name, declared = spec.collection(name)
+    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), tell, run_id or new_run_id()).sight()
+
+
+def described_rows(spec: Spec, name: str | None, wish: Wish | None = None) -> tuple[Version, Rows | None]:
+    """A version, and its rows beside the newest atlas if they were described. Makes nothing. Raises NotFound without such a version."""
+    name, declared = spec.collection(name)
+    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), silent, new_run_id()).described_rows()
 
 
 def chosen_kinds(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[ReportKind, ...]:
@@ -120,6 +144,17 @@ class _Desk:
         version = self._version
         seconds = time.monotonic() - began
         return Reported(self._collection.name, version.generation, version.number, tuple(reports), tuple(made), seconds)
+
+    def sight(self) -> Sight:
+        kept, _ = self._one("map")
+        return Sight(kept, self._atlas, self._rows(self._version), self._before)
+
+    def described_rows(self) -> tuple[Version, Rows | None]:
+        version = self._version
+        if not atlas_numbers(self._collection, version.generation):
+            return version, None
+        found = self._recorded(version)
+        return version, Rows(version, found[0].open(found[1])) if found else None
 
     @cached_property
     def _version(self) -> Version:

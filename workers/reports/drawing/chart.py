@@ -53,11 +53,23 @@ class Chart:
     def caption(self) -> str:
         """How a map is read."""
         unplaced = len(self.places) - int(self.placed.sum())
-        missing = f" {unplaced:,} have no place and are not drawn." if unplaced else ""
-        return (
-            f"Each dot is one of {len(self.places):,} {self.points}.{missing} Near means similar in meaning. The axes have no meaning, "
-            "nor have the distance between far groups and their size on the map."
+        return " ".join(
+            (
+                f"Each dot is one of {len(self.places):,} {self.points}.",
+                *(["The larger it is, the more chunks are most like it."] if self.rows is not None else []),
+                *([f"{unplaced:,} have no place and are not drawn."] if unplaced else []),
+                "Near means similar in meaning.",
+                "The axes have no meaning, nor have the distance between far groups and their size on the map.",
+            )
         )
+
+    @cached_property
+    def sizes(self) -> NDArray[np.float32]:
+        """(n,): how wide each dot is, 1 to 3 times the common width; by how many more chunks than usual stand there."""
+        if self.rows is None:
+            return np.ones(len(self.places), np.float32)
+        usual = np.maximum(self.rows / max(float(self.rows.mean()), 1.0), 1) if len(self.rows) else self.rows
+        return np.asarray(np.minimum(np.sqrt(1 + np.log2(usual)), 3), np.float32)
 
     @cached_property
     def placed(self) -> NDArray[np.bool_]:

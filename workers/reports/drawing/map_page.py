@@ -80,7 +80,8 @@ def _data(chart: Chart, ids: Sequence[str], texts: Sequence[str] | None, colouri
         "places": _packed((chart.places[there] - low) * scale, "<u2"),
         "extent": (extent * scale).tolist(),
         "clusters": _packed(colourings[0].codes[there], "<u2"),
-        "rows": _packed(np.minimum(rows, 2**32 - 1), "<u4"),
+        "rows": _packed(rows, "<u4"),
+        "sizes": _packed(10 * chart.sizes[there], "<u1"),
         "names": [{"name": one.name, "share": one.share, **_place_of(one.middle, low, scale)} for one in chart.clusters_by_size],
         "colourings": [_colouring(one, there if place else None) for place, one in enumerate(colourings)],
     }

@@ -18,7 +18,7 @@
     in vec2 place; in vec4 colour; in float weight;
     uniform vec2 middle, zoom; uniform float size;
     out vec4 tint;
-    void main() { tint = colour; gl_Position = vec4((place - middle) * zoom, 0, 1); gl_PointSize = size * weight; }`,
+    void main() { tint = colour; gl_Position = vec4((place - middle) * zoom, 0, 1); gl_PointSize = size * weight / 10.; }`,
   `#version 300 es
     precision mediump float;
     in vec4 tint; out vec4 colour;
@@ -45,8 +45,7 @@
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
     attribute('place', places, 2, gl.UNSIGNED_SHORT, false);
-    const mean = rows.reduce((sum, value) => sum + value, 0) / Math.max(count, 1);
-    attribute('weight', Float32Array.from(rows, (value) => Math.min(3, Math.sqrt(1 + Math.log2(Math.max(1, value / mean))))), 1, gl.FLOAT, false);
+    attribute('weight', new Uint8Array(bytes(data.sizes)), 1, gl.UNSIGNED_BYTE, false); // tenths of the common width
     paint();
     return true;
   }

@@ -80,10 +80,13 @@ class _Sheet:
         there = self.chart.placed
         columns, rows = np.clip(np.rint(self.pixels(self.chart.places[there].astype(np.float64))), 0, [WIDTH - 1, HEIGHT - 1]).T
         colours = np.array([_rgb(colour) for colour in self.colouring.colours(self.theme)])[self.colouring.codes[there]]
-        pixel = (rows * WIDTH + columns).astype(np.int64)
-        layers = [np.bincount(pixel, weights, WIDTH * HEIGHT).reshape(HEIGHT, WIDTH) for weights in (None, *colours.T)]
+        pixel, sizes = (rows * WIDTH + columns).astype(np.int64), np.rint(2 * self.chart.sizes[there]) / 2
         radius = float(np.clip(380 / np.sqrt(max(len(pixel), 1)), 0.7, 7))
-        amount, *mixed = (_spread(layer.astype(np.float32), radius) for layer in layers)
+        amount, *mixed = np.zeros((4, HEIGHT, WIDTH), np.float32)
+        for size in np.unique(sizes):
+            of_size = sizes == size
+            for layer, weights in zip((amount, *mixed), (None, *colours[of_size].T), strict=True):
+                _spread(np.bincount(pixel[of_size], weights, WIDTH * HEIGHT).reshape(HEIGHT, WIDTH), radius * float(size), layer)
         cover = (1 - np.exp(-np.float32(min(radius, 1.4)) * amount))[..., None]
         colour = np.stack(mixed, axis=2) / np.maximum(amount, np.float32(1e-6))[..., None]
         mixture: NDArray[np.float32] = colour * cover + np.array(_rgb(self.theme.paper), np.float32) * (1 - cover)
@@ -144,14 +147,13 @@ def _families() -> list[str]:
     return [name for name in FONTS if name in there]
 
 
-def _spread(layer: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
-    """Each pixel as a disc of `radius` pixels with a soft edge."""
+def _spread(layer: NDArray[Any], radius: float, onto: NDArray[np.float32]) -> None:
+    """Add each pixel as a disc of `radius` pixels with a soft edge."""
     height, width = layer.shape
-    spread = np.zeros_like(layer)
+    layer = layer.astype(np.float32)
     for down, right, covered in _disc(radius):
         source = layer[max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)]
-        spread[max(0, down) : height - max(0, -down), max(0, right) : width - max(0, -right)] += np.float32(covered) * source
-    return spread
+        onto[max(0, down) : height - max(0, -down), max(0, right) : width - max(0, -right)] += np.float32(covered) * source
 
 
 def _disc(radius: float) -> Iterator[tuple[int, int, float]]:

@@ -1,7 +1,7 @@
 """Summaries of reports as blocks of text cells, for a terminal and a page alike; what is unknown here is shown as well."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,43 +39,44 @@ class Block:
     """Columns that are aligned at the right."""
 
 
-def blocks(summary: Mapping[str, Any], longest: int) -> list[Block]:
+def blocks(summary: Mapping[str, Any], longest: int, title: str = "") -> list[Block]:
     """Single figures first, then a table for each list and each mapping, of at most `longest` rows."""
-    single: list[tuple[str, ...]] = [
-        (worded(key), cell(key, value)) for key, value in summary.items() if not isinstance(value, Mapping | list | tuple)
-    ]
-    single += [(worded(key), _joined(key, value)) for key, value in summary.items() if _is_plain(value)]
-    made = [Block("", ("measure", "value"), single, frozenset({"value"}))] if single else []
+    single: list[tuple[str, ...]] = [(worded(key), _line(key, value)) for key, value in summary.items() if _is_line(value)]
+    made = [Block(title, ("measure", "value"), single, frozenset({"value"}))] if single else []
     for key, value in summary.items():
-        if isinstance(value, Mapping | list | tuple) and not _is_plain(value):
-            made.append(_block(key, value, longest))
+        name = f"{title}: {worded(key)}" if title else worded(key)
+        if isinstance(value, Mapping) and not _is_table(value):
+            made += blocks(value, longest, name)
+        elif not _is_line(value):
+            made.append(_block(key, name, value, longest))
     return made
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether it is a list of single values, which has room in a line."""
-    return isinstance(value, list | tuple) and not any(isinstance(one, Mapping | list | tuple) for one in value)
+def _is_line(value: Any) -> bool:
+    """Whether it is a single value, or a list of single values, which has room in a line."""
+    if isinstance(value, list | tuple):
+        return not any(isinstance(one, Mapping | list | tuple) for one in value)
+    return not isinstance(value, Mapping)
 
 
-def _joined(key: str, values: Sequence[Any]) -> str:
-    return short_text(", ".join(cell(key, value) for value in values) or "none", CELL)
+def _is_table(value: Mapping[str, Any]) -> bool:
+    """Whether each of its values is a row."""
+    return bool(value) and all(isinstance(one, Mapping) and all(map(_is_line, one.values())) for one in value.values())
 
 
-def _block(key: str, value: Any, longest: int) -> Block:
-    records = _records(value)
+def _line(key: str, value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return short_text(", ".join(cell(key, one) for one in value) or "none", CELL)
+    return cell(key, value)
+
+
+def _block(key: str, title: str, value: Any, longest: int) -> Block:
+    records = [{"name": name, **one} for name, one in value.items()] if isinstance(value, Mapping) else list(map(_record, value))
     names = list(dict.fromkeys(name for record in records for name in record))[:COLUMNS]
-    rows = [tuple(cell(name if name != "value" else key, record.get(name)) for name in names) for record in records[:longest]]
-    columns = tuple(map(worded, names))
+    rows = [tuple(_line(name if name != "value" else key, record.get(name)) for name in names) for record in records[:longest]]
     numbers = {worded(name) for name in names if all(_is_number(record.get(name)) for record in records)}
     more = f", {longest:,} of {len(records):,}" if len(records) > longest else ""
-    return Block(worded(key) + more, columns, rows, frozenset(numbers))
-
-
-def _records(value: Any) -> list[Mapping[str, Any]]:
-    """Rows with names, whatever a summary calls a table: a mapping or a list, of mappings, lists or single values."""
-    if isinstance(value, Mapping):
-        return [{"name": name, **_record(one)} for name, one in value.items()]
-    return [_record(one) for one in value]
+    return Block(title + more, tuple(map(worded, names)), rows, frozenset(numbers))
 
 
 def _record(one: Any) -> Mapping[str, Any]:
@@ -101,7 +102,7 @@ def cell(key: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return _number(key, value)
-    if isinstance(value, Mapping | list | tuple):
+    if not _is_line(value) or isinstance(value, list | tuple):
         return short_text(json.dumps(value, ensure_ascii=False, default=str), CELL)
     return short_text(value, CELL)
 
