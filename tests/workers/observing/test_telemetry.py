@@ -263,7 +263,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Any) -> Seri
         patched.setattr(telemetry, "EXPORT_SECONDS", 0.05)
         ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[Faulty.__module__])
         patched.setattr(pool, "EmbedActor", Faulty)
-        workplace.spec(rest=f"workers = {{ actors = 1 }}\ngates = {{ max_failed = 0.9 }}\nreports = [\"map\"]\n{PRICED}")
+        workplace.spec(rest=f'workers = {{ actors = 1 }}\ngates = {{ max_failed = 0.9 }}\nreports = ["map"]\n{PRICED}')
         workplace.write("a.parquet", {"d0": "a text", "d1": "nan"})
         over = watch(metrics, found)
         run(workplace.apply)

@@ -133,8 +133,7 @@ def _places(version: Version, names: Names) -> dict[str, Centres]:
 def serving(version: Version, spec: CollectionSpec, names: Names, encoding: Encoding) -> Served:
     """How well the groups are served, by what the spec names: a label of documents, labelled queries. Raises SpecError, ModelError."""
     served: dict[str, dict[str, Rates]] = defaultdict(dict)
-    options, tasks = spec.reports.balance or BalanceOptions(), spec.reports.tasks
-    label = options.label or (tasks.label if tasks else None)
+    label = (spec.reports.balance or BalanceOptions()).label
     if label is not None and names:
         for field, rates in _knn_errors(version, label, names).items():
             served[field]["knn error"] = rates
