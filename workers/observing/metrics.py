@@ -118,7 +118,7 @@ def of_publication(publication: Publication) -> Iterator[Measure]:
 
 
 def of_result(result: Any) -> Iterator[Measure]:
-    """Measures of what a run did: a Result, or anything that has gates."""
+    """Measures of what a run did: a Result, or anything that has gates, or the outcomes of reports."""
     if isinstance(result, Result):
         for change, count in result.documents.items():
             yield "revector_documents", {"change": change}, count
@@ -128,8 +128,8 @@ def of_result(result: Any) -> Iterator[Measure]:
         yield "revector_failed_documents", {}, result.failed["documents"]
         yield "revector_stale_documents", {}, result.failed["stale"]
         yield "revector_versions_behind", {}, result.pin.behind if result.pin else 0
-        for kind, outcome in result.reports.items():
-            yield "revector_report_passed", {"report": kind}, outcome in {"made", "kept"}
+    for kind, outcome in getattr(result, "outcomes", {}).items():
+        yield "revector_report_passed", {"report": kind}, outcome in {"made", "kept"}
     for gate in getattr(result, "gates", ()):
         yield from _of_gate(gate)
 

@@ -185,6 +185,11 @@ class Result:
     """What became of those that the spec declares: `made`, `kept` as they were, `beyond its limit`, or what was in the way."""
 
     @property
+    def outcomes(self) -> dict[str, str]:
+        """Of reports."""
+        return self.reports
+
+    @property
     def exit_code(self) -> int:
         """Of the command line: 0 done, 3 a gate failed, 4 published with dead letters."""
         if self.status == "built":

@@ -54,6 +54,11 @@ class Reported:
         return [gate for kept in self.reports for gate in kept.gates]
 
     @property
+    def outcomes(self) -> dict[str, str]:
+        """What became of each, by kind."""
+        return {kept.kind: _outcome(kept, kept.kind in self.made) for kept in self.reports}
+
+    @property
     def exit_code(self) -> int:
         """Of the command line: 3 if something is beyond its limit."""
         return 0 if all(kept.passed for kept in self.reports) else 3
@@ -70,6 +75,18 @@ class Wish:
     """The version to compare with; None: the newest before that was reported on."""
     refit: bool = False
     """Whether to make a new atlas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A version as an atlas shows it."""
+
+    map: KeptReport
+    """What its map says."""
+    atlas: Atlas
+    rows: Rows
+    before: Rows | None
+    """An earlier version by the same atlas; None where there is none."""
 
 
 def report(
@@ -99,12 +116,28 @@ def keep_current(collection: Collection, declared: CollectionSpec, tell: Report,
     return {kind: desk.attempt(kind) for kind in declared.reports.kinds}
 
 
+def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Sight:
+    """A version to look at; its atlas, its rows beside it and its map are made where they are not there. Raises as `report`."""
+    name, declared = spec.collection(name)
+    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), tell, run_id or new_run_id()).sight()
+
+
+def described_rows(spec: Spec, name: str | None, wish: Wish | None = None) -> tuple[Version, Rows | None]:
+    """A version, and its rows beside the newest atlas if they were described. Makes nothing. Raises NotFound without such a version."""
+    name, declared = spec.collection(name)
+    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), silent, new_run_id()).described_rows()
+
+
 def _chosen(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[ReportKind, ...]:
     """Raises SpecError for a word that is none."""
     for kind in kinds:
         if kind not in ANALYSES:
             raise SpecError(f"expected some of {', '.join(ANALYSES)}, found {kind!r}{nearest(kind, ANALYSES)}")
     return tuple(kind for kind in KINDS if kind in kinds) or declared.reports.kinds or ("map",)
+
+
+def _outcome(kept: KeptReport, new: bool) -> str:
+    return "beyond its limit" if not kept.passed else "made" if new else "kept"
 
 
 class _Desk:
@@ -140,7 +173,18 @@ class _Desk:
         except RevectorError as error:
             warn("not reported", kind=kind, error=type(error).__name__)
             return str(error)
-        return "beyond its limit" if not kept.passed else "made" if new else "kept"
+        return _outcome(kept, new)
+
+    def sight(self) -> Sight:
+        kept, _ = self._one("map")
+        return Sight(kept, self._atlas, self._rows(self._version), self._before)
+
+    def described_rows(self) -> tuple[Version, Rows | None]:
+        version = self._version
+        if not atlas_numbers(self._collection, version.generation):
+            return version, None
+        found = self._recorded(version)
+        return version, Rows(version, found[0].open(found[1])) if found else None
 
     @cached_property
     def _version(self) -> Version:
