@@ -112,7 +112,7 @@ def deal(vectors: NDArray[np.float32], values: NDArray[np.str_]) -> None:
     print("dealt: worse group, noise; of 20 deals: imbalance above 0, above .1, mean gap as measured, mean beyond chance")
     labels = np.unique(values, return_inverse=True)[1]
     shares = np.array([0.6, 0.2, 0.1, 0.05, 0.025, 0.015, 0.01])
-    for worse, noise in ((0, 0.0), (2, 0.5), (2, 1.0), (4, 0.5), (4, 1.0), (4, 1.5), (6, 1.5)):
+    for worse, noise in ((0, 0.0), (2, 2.0), (2, 4.0), (4, 2.0), (4, 4.0), (5, 4.0), (6, 4.0)):
         found = []
         for seed in range(20):
             random = np.random.default_rng(seed)
