@@ -78,7 +78,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Mapped:
     """A version as an atlas shows it."""
 
     map: KeptReport
@@ -116,7 +116,7 @@ def keep_current(collection: Collection, declared: CollectionSpec, tell: Report,
     return {kind: desk.attempt(kind) for kind in declared.reports.kinds}
 
 
-def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Sight:
+def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Mapped:
     """A version to look at; its atlas, its rows beside it and its map are made where they are not there. Raises as `report`."""
     name, declared = spec.collection(name)
     return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), tell, run_id or new_run_id()).sight()
@@ -175,9 +175,9 @@ class _Desk:
             return str(error)
         return _outcome(kept, new)
 
-    def sight(self) -> Sight:
+    def sight(self) -> Mapped:
         kept, _ = self._one("map")
-        return Sight(kept, self._atlas, self._rows(self._version), self._before)
+        return Mapped(kept, self._atlas, self._rows(self._version), self._before)
 
     def described_rows(self) -> tuple[Version, Rows | None]:
         version = self._version
