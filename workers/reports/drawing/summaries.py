@@ -18,11 +18,11 @@ MEANINGS = {
     "outliers": "An outlier is a chunk unlike all landmarks of the version before. Similarity is the cosine to the nearest: 1 is the same.",
     "duplicates": "Exact duplicates have one content; near ones have vectors of a cosine above the limit. A group is of one oldest chunk.",
     "neighbours": "The neighbours of a chunk are the k others of highest cosine. Mutual: each is a neighbour of the other.",
-    "balance": "A group is the chunks of one value of a field. Share is of all chunks; spread the mean of 1 - cosine to its centre.",
+    "balance": "A group is one value of a field; spread the mean of 1 - cosine to its centre. Certain: what chance does not explain.",
     "bias": "Effect is how much nearer one list of words is to an attribute than another, in standard deviations; p is by permutation.",
     "tasks": "Accuracy is the share of held-out labels found by neighbours (kNN) or a linear model; Spearman is rank correlation.",
-    "drift": "Drift is a change of what a version holds: MMD is the distance of two samples, p how often chance alone gives as much.",
-    "labels": "A suggested label is that of most labelled neighbours; confidence is their share, weighted by similarity.",
+    "drift": "What came and went by cluster. p: how often changes by chance diverge as much; z: how far a cluster is off, in deviations.",
+    "labels": "The likeliest label of each chunk by those of a few. Accuracy: cross-validated. A confidence of .8 is right 4 times in 5.",
 }
 """kind -> what its words mean."""
 
