@@ -213,3 +213,23 @@ def test_an_empty_collection_and_a_single_row_have_reports(workplace: Workplace)
     workplace.apply()
     assert len(rows(workplace, reported(workplace))) == 0
     assert rows(workplace, reported(workplace, refit=True)).schema.equals(BESIDE)
+
+
+def test_a_run_keeps_its_reports_current(workplace: Workplace) -> None:
+    workplace.spec(MODEL, rest='reports = ["map"]')
+    workplace.write("a.parquet", documents(*range(20)))
+    assert workplace.apply().reports == {"map": "made"}
+    assert workplace.apply().reports == {"map": "kept"}
+    workplace.write("a.parquet", documents(*range(25)))
+    assert workplace.apply().reports == {"map": "made"}
+    assert reported(workplace).made == ()
+
+
+def test_a_report_that_cannot_be_made_costs_no_publication_and_is_tried_again(workplace: Workplace) -> None:
+    workplace.spec(MODEL, rest='reports = ["map"]')
+    workplace.write("a.parquet", documents(*range(20)))
+    with patch.object(ReportTable, "commit", side_effect=Conflict("another report was faster: run again")):
+        done = workplace.apply()
+    assert (done.status, done.exit_code, done.reports) == ("published", 0, {"map": "another report was faster: run again"})
+    assert (again := workplace.apply()).status == "nothing"
+    assert again.reports == {"map": "made"}

@@ -18,15 +18,11 @@ from workers.reports.atlas.graph import K, graph
 LANDMARKS = 25_000
 
 
-def atlas_of(version: Version, refit: bool, report: Report) -> Atlas:
-    """The newest atlas of the version's generation; one of this version where there is none, or `refit` asks for another.
-
-    Raises NotFound if the version was taken away meanwhile: its vectors must not outlive an erasure.
-    """
+def fit_atlas(version: Version, report: Report) -> Atlas:
+    """A new atlas of the version's generation, kept. Raises NotFound if the version was taken away meanwhile: its vectors must not outlive
+    an erasure."""
     collection, generation = version.collection, version.generation
     before = newest_atlas(collection, generation)
-    if before is not None and not refit:
-        return before
     report(Progress("map"))
     number = before.number + 1 if before else 1
     commit = commit_of(version.vectors)

@@ -42,7 +42,9 @@ class Showing:
             model=_model_name(version.recorded.name),
             date=self.sight.map.at[:10],
         )
-        return Chart(about, "landmarks", atlas.places[there], atlas.clusters[there], atlas.names, self._counts[there])
+        return Chart(
+            about, "landmarks with chunks beside them", atlas.places[there], atlas.clusters[there], atlas.names, self._counts[there]
+        )
 
     @cached_property
     def ids(self) -> list[str]:
