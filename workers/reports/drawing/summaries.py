@@ -117,4 +117,4 @@ def _number(key: str, value: float) -> str:
         return f"{value / 1e6:,.1f} MB"
     if isinstance(value, int) or float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2g}"
+    return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.3g}"
