@@ -26,7 +26,7 @@ from workers.reports.drawing.map_page import write_page
 from workers.reports.drawing.picture import draw
 from workers.reports.drawing.projector import write_projector
 from workers.reports.drawing.showing import Showing
-from workers.reports.run_reports import Sight, Wish, described_rows, sight
+from workers.reports.run_reports import Mapped, Wish, described_rows, sight
 
 Target = Literal["page", "png", "projector", "atlas", "parquet"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -84,7 +84,7 @@ def export(
     return Exported(version.collection.name, version.generation, version.number, target, str(out), written, seconds)
 
 
-def _write_page(seen: Sight, out: Path, look: Look) -> int:
+def _write_page(seen: Mapped, out: Path, look: Look) -> int:
     showing, version = Showing(seen), seen.rows.version
     kept = sorted(reports_of(version.collection, version.generation, version.number), key=lambda report: report.at)
     newest = {report.kind: report.summary for report in kept}
@@ -93,13 +93,13 @@ def _write_page(seen: Sight, out: Path, look: Look) -> int:
     return len(showing.ids)
 
 
-def _write_png(seen: Sight, out: Path, look: Look) -> int:
+def _write_png(seen: Mapped, out: Path, look: Look) -> int:
     showing = Showing(seen)
     draw(showing.chart, out, look.dark, showing.colouring(look.by))
     return len(showing.ids)
 
 
-def _write_projector(seen: Sight, out: Path, look: Look) -> int:
+def _write_projector(seen: Mapped, out: Path, look: Look) -> int:
     showing = Showing(seen)
     chart = showing.chart
     columns = {"chunk_id": showing.ids, "cluster": [chart.names.get(number, "") for number in chart.clusters.tolist()]}
@@ -109,7 +109,7 @@ def _write_projector(seen: Sight, out: Path, look: Look) -> int:
     return len(showing.ids)
 
 
-def _write_atlas(seen: Sight, out: Path, look: Look) -> int:
+def _write_atlas(seen: Mapped, out: Path, look: Look) -> int:
     version = seen.rows.version
     own = [name for name in ("chunk_id", "text", "metadata") if name in version.vectors.schema.names]
     schema = pa.schema(
@@ -118,7 +118,7 @@ def _write_atlas(seen: Sight, out: Path, look: Look) -> int:
     return write_rows(out, schema, (_named(rows, seen) for rows in _beside(seen.rows, own, ("x", "y", "cluster"))))
 
 
-def _named(rows: pa.Table, seen: Sight) -> pa.Table:
+def _named(rows: pa.Table, seen: Mapped) -> pa.Table:
     names = [seen.atlas.names.get(number) for number in rows["cluster"].to_pylist()]
     return rows.append_column("name", pa.array(names, pa.string()))
 
@@ -160,7 +160,7 @@ def _beside(described: Rows, own: list[str], said: tuple[str, ...]) -> Iterator[
             yield pa.table([*rows.columns, *some.select(said).columns], names=[*own, *said])
 
 
-_WRITERS: dict[Target, Callable[[Sight, Path, Look], int]] = {
+_WRITERS: dict[Target, Callable[[Mapped, Path, Look], int]] = {
     "page": _write_page,
     "png": _write_png,
     "projector": _write_projector,

@@ -78,7 +78,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Mapped:
     """A version as an atlas shows it."""
 
     map: KeptReport
@@ -105,18 +105,6 @@ def report(
         return observer.ended(made, "beyond its limit" if made.exit_code else "reported")
 
 
-def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Sight:
-    """A version to look at; its atlas, its rows beside it and its map are made where they are not there. Raises as `report`."""
-    name, declared = spec.collection(name)
-    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), tell, run_id or new_run_id()).sight()
-
-
-def described_rows(spec: Spec, name: str | None, wish: Wish | None = None) -> tuple[Version, Rows | None]:
-    """A version, and its rows beside the newest atlas if they were described. Makes nothing. Raises NotFound without such a version."""
-    name, declared = spec.collection(name)
-    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), silent, new_run_id()).described_rows()
-
-
 def keep_current(collection: Collection, declared: CollectionSpec, tell: Report, run_id: str | None) -> dict[str, str]:
     """Make the declared reports of what readers have that are not there yet. Gives what became of each kind, by name.
 
@@ -126,6 +114,18 @@ def keep_current(collection: Collection, declared: CollectionSpec, tell: Report,
         return {}
     desk = _Desk(collection, declared, Wish(), tell, run_id or new_run_id())
     return {kind: desk.attempt(kind) for kind in declared.reports.kinds}
+
+
+def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Mapped:
+    """A version to look at; its atlas, its rows beside it and its map are made where they are not there. Raises as `report`."""
+    name, declared = spec.collection(name)
+    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), tell, run_id or new_run_id()).sight()
+
+
+def described_rows(spec: Spec, name: str | None, wish: Wish | None = None) -> tuple[Version, Rows | None]:
+    """A version, and its rows beside the newest atlas if they were described. Makes nothing. Raises NotFound without such a version."""
+    name, declared = spec.collection(name)
+    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), silent, new_run_id()).described_rows()
 
 
 def _chosen(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[ReportKind, ...]:
@@ -166,17 +166,6 @@ class _Desk:
         seconds = time.monotonic() - began
         return Reported(self._collection.name, version.generation, version.number, tuple(reports), tuple(made), seconds)
 
-    def sight(self) -> Sight:
-        kept, _ = self._one("map")
-        return Sight(kept, self._atlas, self._rows(self._version), self._before)
-
-    def described_rows(self) -> tuple[Version, Rows | None]:
-        version = self._version
-        if not atlas_numbers(self._collection, version.generation):
-            return version, None
-        found = self._recorded(version)
-        return version, Rows(version, found[0].open(found[1])) if found else None
-
     def attempt(self, kind: ReportKind) -> str:
         """What became of a report: `made`, `kept`, `beyond its limit`, or the error that was in its way."""
         try:
@@ -185,6 +174,17 @@ class _Desk:
             warn("not reported", kind=kind, error=type(error).__name__)
             return str(error)
         return _outcome(kept, new)
+
+    def sight(self) -> Mapped:
+        kept, _ = self._one("map")
+        return Mapped(kept, self._atlas, self._rows(self._version), self._before)
+
+    def described_rows(self) -> tuple[Version, Rows | None]:
+        version = self._version
+        if not atlas_numbers(self._collection, version.generation):
+            return version, None
+        found = self._recorded(version)
+        return version, Rows(version, found[0].open(found[1])) if found else None
 
     @cached_property
     def _version(self) -> Version:

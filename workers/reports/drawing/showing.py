@@ -16,7 +16,7 @@ from pipelines.errors import SpecError
 from storage.store.lance import ROW_ADDRESS, scan_batches, take
 from workers.reports.drawing.chart import About, Chart
 from workers.reports.drawing.colouring import Colouring, by_cluster, by_field, by_growth
-from workers.reports.run_reports import Sight
+from workers.reports.run_reports import Mapped
 
 FIELDS = 3
 """Fields of the metadata that a page offers to colour by."""
@@ -29,7 +29,7 @@ _STANDING = pa.schema([("landmark", pa.int32()), ("similarity", pa.float32()), (
 class Showing:
     """What there is to draw of a version. A landmark that no row stands beside any more is not drawn, and nothing is told of it."""
 
-    sight: Sight
+    sight: Mapped
 
     @cached_property
     def chart(self) -> Chart:
