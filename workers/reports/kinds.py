@@ -11,9 +11,9 @@ from workers.reports.analysis import Analysis
 
 ANALYSES: dict[ReportKind, Analysis] = {
     "map": Analysis(study_map),
-    "balance": Analysis(study_balance, on_atlas=False, needs_model=True),
-    "bias": Analysis(study_bias, on_atlas=False, needs_model=True),
-    "tasks": Analysis(study_tasks, on_atlas=False, needs_model=True),
+    "balance": Analysis(study_balance, on_atlas=False, needs_model=True, limits=("max_imbalance", "queries")),
+    "bias": Analysis(study_bias, on_atlas=False, needs_model=True, limits=("max_bias",)),
+    "tasks": Analysis(study_tasks, on_atlas=False, needs_model=True, limits=("min_accuracy", "min_spearman")),
     "drift": Analysis(study_drift, compares=True),
     "labels": Analysis(study_labels, on_atlas=False),
 }

@@ -20,7 +20,7 @@ from storage.reading.versions import PUBLISHED, find_version, finished_versions,
 from storage.reports.atlas import Atlas, atlas_numbers, newest_atlas
 from storage.reports.kept_reports import KeptReport, find_report, forget_reports, keep_report, reported_versions
 from storage.reports.report_table import ReportTable
-from storage.sources.labelled import declared_file
+from storage.sources.labelled import declared_file, option_files
 from storage.store.lance import Store
 from storage.tables.checksums import Checksum, checksum
 from storage.tables.version import Version
@@ -226,12 +226,15 @@ class _Desk:
         began = time.monotonic()
         version, analysis = self._version, ANALYSES[kind]
         options = self._declared.reports.options(kind)
-        files = {key: declared_file(f"reports.{kind}.{key}", uri) for key in options.files if (uri := getattr(options, key))}
+        files = option_files(kind, options)
+        if "queries" in analysis.limits and (queries := self._declared.gates.queries):
+            files["queries"] = declared_file("gates.queries", queries)
         number = self._number if analysis.on_atlas else None
         before = self._before if analysis.compares else None
         identity = fingerprint(
             {
                 "rows": self._sum(version),
+                "limits": {key: getattr(self._declared.gates, key) for key in analysis.limits},
                 "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
                 "atlas": number,
                 "before": self._sum(before.version) if before else None,
