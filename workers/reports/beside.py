@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.content.diff import diff_rows
+from pipelines.content.settling import halves
 from pipelines.measures.quality import unit
 from pipelines.spec.running import WorkersSpec
 from storage.reading.neighbours import to_numpy
@@ -29,6 +30,7 @@ from workers.cluster.connection import on_cluster, start_ray
 from workers.cluster.in_order import in_order
 from workers.observing.telling import Progress, Report
 from workers.reports.atlas.graph import beside
+from workers.reports.atlas.placing import placed, reach
 
 SHARD_ROWS = 32_768
 RAY_PRODUCTS = 4e11
@@ -114,7 +116,8 @@ def describe(rows: pa.Table, atlas: Atlas) -> pa.Table:
     first = places[:, 0]
     there = np.asarray(first >= 0)
     spot = np.zeros((len(rows), 2), np.float32)
-    spot[there] = atlas.places[first[there]]
+    ways = halves(rows["content_hash"])[there, 1]  # the other half of a hash is small where it is a landmark's
+    spot[there] = placed(ways, first[there], cosines[there, 0], atlas.places, reach(atlas.places))
     cluster = np.full(len(rows), -1, np.int32)
     cluster[there] = atlas.clusters[first[there]]
     columns = [first, cosines[:, 0], places[:, 1], cosines[:, 1], spot[:, 0], spot[:, 1], cluster]

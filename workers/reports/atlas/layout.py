@@ -29,9 +29,9 @@ def layout(vectors: NDArray[np.float32], near: Near, start: NDArray[np.float32] 
     """
     if len(vectors) < FEW:
         return main_plane(vectors)
-    if start is not None and (known := np.isfinite(start).all(axis=1)).any():
-        return _optimised(_filled(start, known, near), _affinities(near), kept=True)
-    return _optimised(_small(main_plane(vectors)), _affinities(near), kept=False)
+    kept = start is not None and bool(np.isfinite(start).all(axis=1).any())
+    begin = _filled(start, near) if start is not None and kept else _small(main_plane(vectors))
+    return _optimised(begin, _affinities(near), kept)
 
 
 def main_plane(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -47,8 +47,9 @@ def main_plane(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return places
 
 
-def _filled(start: NDArray[np.float32], known: NDArray[np.bool_], near: Near) -> NDArray[np.float64]:
+def _filled(start: NDArray[np.float32], near: Near) -> NDArray[np.float64]:
     """`start`, with what has no place in the middle of those of its neighbours that have one, or of all."""
+    known = np.asarray(np.isfinite(start).all(axis=1))
     there = known[near.places] & (near.places >= 0)
     counts = there.sum(axis=1)
     sums = np.where(there[:, :, None], start[near.places], 0).sum(axis=1, dtype=np.float64)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from math import log
-from os.path import commonprefix
 from typing import Any
 
 TERMS = 3
@@ -102,9 +101,13 @@ def _different(terms: Iterable[str]) -> list[str]:
     """Without those that are a form of one before: "library" after "libraries"."""
     kept = list[str]()
     for term in terms:
-        if not any(len(commonprefix([term, other])) >= max(STEM, min(len(term), len(other)) - 2) for other in kept):
+        if not any(term[: _stem(term, other)] == other[: _stem(term, other)] for other in kept):
             kept.append(term)
     return kept
+
+
+def _stem(one: str, other: str) -> int:
+    return max(STEM, min(len(one), len(other)) - 2)
 
 
 def _numbered(name: str, taken: set[str]) -> str:
