@@ -80,6 +80,8 @@ class Chart:
     def clusters_by_size(self) -> list["Cluster"]:
         """Largest first; of two of one size that of the smaller number."""
         counted = self.rows if self.rows is not None else np.ones(len(self.clusters), np.int64)
+        if not len(self.clusters):
+            return []
         order = np.argsort(self.clusters, kind="stable")
         numbers, starts = np.unique(self.clusters[order], return_index=True)
         members = np.split(order, starts[1:])
@@ -117,5 +119,6 @@ def _middle(places: NDArray[np.float32]) -> tuple[float, float] | None:
 
 def short_text(text: object, width: int = NAME_WIDTH) -> str:
     """The beginning of a text in one line, without control characters: names come from documents, and these from others."""
-    shown = "".join(letter for letter in " ".join(str(text)[: 8 * width].split()) if letter.isprintable())
+    line = " ".join(str(text)[: 8 * width].split())
+    shown = line if line.isprintable() else "".join(filter(str.isprintable, line))
     return shown if len(shown) <= width else shown[: width - 1] + "…"

@@ -41,12 +41,19 @@ class Block:
 
 def blocks(summary: Mapping[str, Any], longest: int, title: str = "") -> list[Block]:
     """Single figures first, then a table for each list and each mapping, of at most `longest` rows."""
-    single: list[tuple[str, ...]] = [(worded(key), _line(key, value)) for key, value in summary.items() if _is_line(value)]
-    made = [Block(title, ("measure", "value"), single, frozenset({"value"}))] if single else []
+    single = {key: value for key, value in summary.items() if _is_line(value)}
+    numbers = frozenset({"value"} if all(map(_is_number, single.values())) else ())
+    made = (
+        [Block(title, ("measure", "value"), [(worded(key), _line(key, value)) for key, value in single.items()], numbers)] if single else []
+    )
     for key, value in summary.items():
         name = f"{title}: {worded(key)}" if title else worded(key)
         if isinstance(value, Mapping) and not _is_table(value):
             made += blocks(value, longest, name)
+        elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) and not _is_row(one) for one in value):
+            for place, one in enumerate(value[:longest], 1):
+                called = next((text for text in _record(one).values() if isinstance(text, str)), place)
+                made += blocks(_record(one), longest, f"{name} {short_text(called, CELL)}")
         elif not _is_line(value):
             made.append(_block(key, name, value, longest))
     return made
@@ -61,7 +68,11 @@ def _is_line(value: Any) -> bool:
 
 def _is_table(value: Mapping[str, Any]) -> bool:
     """Whether each of its values is a row."""
-    return bool(value) and all(isinstance(one, Mapping) and all(map(_is_line, one.values())) for one in value.values())
+    return bool(value) and all(isinstance(one, Mapping) and _is_row(one) for one in value.values())
+
+
+def _is_row(value: Mapping[str, Any]) -> bool:
+    return all(map(_is_line, value.values()))
 
 
 def _line(key: str, value: Any) -> str:
@@ -117,4 +128,4 @@ def _number(key: str, value: float) -> str:
         return f"{value / 1e6:,.1f} MB"
     if isinstance(value, int) or float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2g}"
+    return f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
