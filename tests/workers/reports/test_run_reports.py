@@ -218,7 +218,9 @@ def test_an_empty_collection_and_a_single_row_have_reports(workplace: Workplace)
 def test_a_run_keeps_its_reports_current(workplace: Workplace) -> None:
     workplace.spec(MODEL, rest='reports = ["map"]')
     workplace.write("a.parquet", documents(*range(20)))
+    assert workplace.plan().notes == ["`apply` makes reports after it: map"]
     assert workplace.apply().reports == {"map": "made"}
+    assert workplace.plan().notes == []
     assert workplace.apply().reports == {"map": "kept"}
     workplace.write("a.parquet", documents(*range(25)))
     assert workplace.apply().reports == {"map": "made"}
