@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.content.chunks import metadata_type
 from pipelines.errors import NotFound
 from pipelines.measures.quality import unit
 from storage.reading.neighbours import sample, vectors_at
@@ -58,8 +60,10 @@ def make_atlas(version: Version, number: int, before: Atlas | None) -> Atlas:
     closest = Near(near.places[:, :K], near.cosines[:, :K])
     found = communities(closest, clusters if before else None)
     numbers = kept_numbers(found, clusters, number)
-    said = take(version.vectors, rows[ROW_ADDRESS].to_numpy(), ["text", "metadata"])
-    fields = {name: said["metadata"].combine_chunks().field(name).to_pylist() for name in said.schema.field("metadata").type.names}
+    said = take(
+        version.vectors, rows[ROW_ADDRESS].to_numpy(), [name for name in ("text", "metadata") if name in version.vectors.schema.names]
+    )
+    fields = {field.name: pc.struct_field(said["metadata"], [field.name]).to_pylist() for field in metadata_type(said.schema) or ()}
     names = cluster_names(said["text"].to_pylist(), fields, found.tolist(), _kept_names(numbers, before))
     return Atlas(
         number=number,
