@@ -33,7 +33,7 @@ from storage.history.catalog import CATALOG, Publication, published
 from storage.store.lance import Store
 from workers.encoders.encoder import encode
 from workers.encoders.loading import load_encoder
-from workers.observing.report import Plan, Result
+from workers.observing.telling import Plan, Result
 
 NAME = "debian"
 SPEC = """

@@ -5,7 +5,7 @@ spec's. Without `name` the spec's only collection is meant. Where the store is n
 do. All raise SpecError for a spec that is not there or not right, and StorageError for a store that fails.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from workers.encoders.machine import PROCESSOR, Machine
 from workers.judging import comparison, in_full
 from workers.judging.comparison import Comparison
 from workers.learning.build_bridge import BridgeResult, build_bridge
-from workers.observing.report import Plan, Report, Result, silent
+from workers.observing.telling import Plan, Report, Result, silent
 from workers.planning.plan import make_plan
 from workers.planning.target import Target
+from workers.reports import run_reports
+from workers.reports.run_reports import Reported, Wish
 from workers.runs.apply import apply as drive
 from workers.upkeep import maintaining
 from workers.upkeep.steps import Upkeep
@@ -158,6 +160,24 @@ def compare(name: str, a: str, b: str, config: Config = None, *, store: str | No
     `a`, `b`: names, beginnings of their last parts, or "published". Raises NotFound and ModelError.
     """
     return comparison.compare(Request(name, config, store).spec, name, a, b)
+
+
+def report(
+    name: str | None = None,
+    kinds: Sequence[str] = (),
+    config: Config = None,
+    *,
+    store: str | None = None,
+    wish: Wish | None = None,
+    tell: Report = silent,
+    run_id: str | None = None,
+) -> Reported:
+    """Reports of what readers have: of `kinds`, else those that the spec declares, else a map. Needs a spec, which has their options.
+
+    What was reported before is found again, and of the rest only what is new is looked at. `wish`: another version, another one to compare
+    with, or a new atlas. Raises NotFound, ModelError, and Conflict if another report is being made of the same generation.
+    """
+    return run_reports.report(Request(name, config, store).spec, name, kinds, wish, tell, run_id)
 
 
 def promote(

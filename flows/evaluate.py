@@ -11,7 +11,7 @@ from flows.flow_run.flow_job import HOOKS, FlowJob, attend, failed
 from flows.flow_run.parameters import CollectionName, ConfigFile, StoreUri
 from flows.show import artifacts
 from flows.show.words import version
-from workers.observing.report import silent
+from workers.observing.telling import silent
 
 PUBLISHED = "published"
 

@@ -20,7 +20,7 @@ from flows.sync import bring_up, readers, tell
 from pipelines.errors import SpecError
 from pipelines.spec.declared import ModelSpec
 from pipelines.spec.parsing import dump_spec
-from workers.observing.report import silent
+from workers.observing.telling import silent
 
 
 @flow(name="revector-upgrade", flow_run_name="upgrade {collection}", retries=0, log_prints=False, **HOOKS)

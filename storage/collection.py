@@ -2,16 +2,17 @@
 
 <collection>.chunks.<chunking>.lance           the chunk tables
 <collection>.vectors.<generation>.lance        the generations
+<collection>.reports.<generation>-....lance    what reports say of their rows
 _revector/<collection>/...                     all records
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from storage.store.lance import Store
 from storage.store.objects import Objects
 
-Kind = Literal["chunks", "vectors"]
+Kind = Literal["chunks", "vectors", "reports"]
 RECORDS = "_revector"
 
 
@@ -48,7 +49,7 @@ class Collection:
 
     def remains(self) -> list[str]:
         """Folders of tables whose removal was interrupted."""
-        folders = (name for kind in ("chunks", "vectors") for name in self.store.folders(f"{self.name}.{kind}."))
+        folders = (name for kind in get_args(Kind) for name in self.store.folders(f"{self.name}.{kind}."))
         return [name for name in folders if not self.store.has(name)]
 
 

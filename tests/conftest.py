@@ -21,7 +21,7 @@ from tests.support.objectstore import BUCKET, ObjectStore, serve
 from tests.support.proxy import FaultProxy
 from workers.cluster.connection import start_ray
 from workers.embedding import encoding
-from workers.observing.report import Plan, Result
+from workers.observing.telling import Plan, Result
 from workers.runs import filling, session
 
 QUIET_PREFECT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from flows.cli import care, collections, models, remote, schedules
+from flows.cli import care, collections, insights, models, remote, schedules
 from flows.cli.options import Json
 from flows.show.lines import JSON_LINES, STOP_AT_EOF
 from flows.show.output import put
@@ -68,7 +68,7 @@ def demo(
     put(json, story, lambda: None)
 
 
-for group in (collections, models, care, remote, schedules):
+for group in (collections, insights, models, care, remote, schedules):
     app.add_typer(group.commands)
 
 

@@ -14,6 +14,7 @@ from flows.show.output import put
 from storage.who import check_run_id
 
 MODELS = "Models"
+REPORTS = "Reports"
 UPKEEP = "Upkeep"
 ELSEWHERE = "Runs elsewhere"
 BY_ITSELF = "By itself"

@@ -106,7 +106,7 @@ def send(order: "Order", call: Call, sending: Sending, profile: bool = False) ->
 
 
 def order(
-    command: Literal["apply", "maintain", "evaluate"],
+    command: Literal["apply", "maintain", "evaluate", "report"],
     request: Request,
     arguments: Sequence[str] = (),
     files: Mapping[str, bytes] | None = None,

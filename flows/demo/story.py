@@ -20,7 +20,7 @@ from flows.show.words import counts, short
 from pipelines.spec.parsing import load_spec
 from storage import open_published
 from storage.history.catalog import Publication
-from workers.observing.report import Plan, Result
+from workers.observing.telling import Plan, Result
 
 COLLECTION = "glosses"
 CONFIG = Path(__file__).with_name("revector.toml")

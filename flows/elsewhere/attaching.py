@@ -18,7 +18,7 @@ from storage.history.ledger import Run, runs
 from storage.history.watch import Sight, Watch, newest
 from storage.who import whoami
 from workers.cluster.jobs import Job, Jobs, connect
-from workers.observing.report import Report
+from workers.observing.telling import Report
 
 LOOK_SECONDS = 0.5
 LISTEN_SECONDS = 8.0

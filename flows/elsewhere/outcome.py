@@ -6,21 +6,23 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from flows.elsewhere.submission import STOPPED
-from flows.show import terminal, verdicts
+from flows.show import figures, terminal, verdicts
 from flows.show.output import put
 from pipelines import errors
 from pipelines.errors import RevectorError
 from storage.history.evaluations import Evaluation
-from workers.observing.report import Result
+from workers.observing.telling import Result
+from workers.reports.run_reports import Reported
 from workers.upkeep.steps import Upkeep
 
 
 def show(command: str, result: dict[str, Any], json: bool, profile: bool = False) -> None:
-    """On stdout: the result of `apply`, `maintain` or `evaluate`, as it was read from a job or the ledger."""
+    """On stdout: the result of `apply`, `maintain`, `evaluate` or `report`, as it was read from a job or the ledger."""
     tell: dict[str, Callable[[], None]] = {
         "apply": lambda: terminal.result(TypeAdapter(Result).validate_python(result), profile),
         "maintain": lambda: terminal.upkeep(TypeAdapter(Upkeep).validate_python(result)),
         "evaluate": lambda: verdicts.evaluation(TypeAdapter(Evaluation).validate_python(result)),
+        "report": lambda: figures.reported(TypeAdapter(Reported).validate_python(result)),
     }
     put(json, result, tell[command])
 

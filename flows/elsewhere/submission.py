@@ -42,7 +42,7 @@ STOPPED = 130
 class Order:
     """A command for one collection."""
 
-    command: Literal["apply", "maintain", "evaluate"]
+    command: Literal["apply", "maintain", "evaluate", "report"]
     spec: Spec
     collection: str
     arguments: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from prefect import get_run_logger
 
 from flows.show.lines import READ, STOP_AT_EOF, Lines, Record
 from pipelines.redaction import redact
-from workers.observing.report import Report
+from workers.observing.telling import Report
 
 GRACE_SECONDS = 8.0
 """For the child to end its actors and write its record; Prefect itself kills the flow 30 s after it asked."""

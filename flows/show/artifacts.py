@@ -18,7 +18,7 @@ from prefect.artifacts import (
 from flows.show.lines import Record
 from flows.show.progress import describe
 from flows.show.words import counts, documents, measured, money, outcome, short, version
-from workers.observing.report import Progress
+from workers.observing.telling import Progress
 
 if TYPE_CHECKING:
     from storage.history.catalog import Publication

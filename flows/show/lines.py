@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from workers.observing.report import Progress, Report
+from workers.observing.telling import Progress, Report
 
 JSON_LINES = "REVECTOR_PROGRESS"
 """Set to `json`: each moment of a run, and each event, is a line on stderr, of the `kind` progress or log. Others are for a person."""

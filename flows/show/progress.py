@@ -11,7 +11,7 @@ import orjson
 
 from flows.show.lines import JSON_LINES
 from flows.show.words import duration
-from workers.observing.report import Progress, Report
+from workers.observing.telling import Progress, Report
 
 PLAIN_SECONDS = 5.0
 

@@ -13,7 +13,7 @@ from flows.show.words import counts, documents, duration, megabytes, money, one_
 from pipelines.content.documents import DeadLetter
 from storage.history.catalog import Publication
 from storage.store.examination import Check
-from workers.observing.report import Plan, Result
+from workers.observing.telling import Plan, Result
 from workers.upkeep.steps import Upkeep
 
 TEXT_WIDTH = 100

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_serializer, field
 
 from pipelines.errors import SpecError
 from pipelines.spec.keys import SpecTable, nearest, shorten
+from pipelines.spec.reports import ReportsSpec, as_reports
 from pipelines.spec.running import PricesSpec, RunSpec, ScheduleSpec, WorkersSpec, as_sync
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -203,6 +204,8 @@ class CollectionSpec(SpecTable):
     """How far back one can go."""
     limits: LimitsSpec = LimitsSpec()
     """What one input may cost."""
+    reports: Annotated[ReportsSpec, BeforeValidator(as_reports)] = ReportsSpec()
+    """What is read off the vectors of each version, for people: a list, `["map", "drift"]`, or a table with what each looks at."""
     schedule: Annotated[ScheduleSpec, BeforeValidator(as_sync)] = ScheduleSpec()
     """When flows start by themselves. A text alone is `schedule.sync`."""
     run: RunSpec = RunSpec()

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ from pipelines.redaction import redact
 from pipelines.spec.declared import COLLECTION_NAME, CollectionSpec, ModelSpec, Spec
 from pipelines.spec.keys import nearest, shorten
 from pipelines.spec.places import check_cluster, check_store, check_uri
+from pipelines.spec.reports import ReportsSpec
 
 DEFAULT_CONFIG = "revector.toml"
 
@@ -107,7 +108,19 @@ def _resolved(name: str, collection: CollectionSpec, base: Path, origin: str) ->
     queries = collection.gates.queries
     check_uri(f"{place}.gates.queries", queries or "")
     gates = collection.gates.model_copy(update={"queries": absolute(queries, base)}) if queries else collection.gates
-    return collection.model_copy(update={"source": source, "model": model, "candidates": candidates, "gates": gates})
+    reports = _reports(collection.reports, base, f"{place}.reports")
+    return collection.model_copy(update={"source": source, "model": model, "candidates": candidates, "gates": gates, "reports": reports})
+
+
+def _reports(reports: ReportsSpec, base: Path, place: str) -> ReportsSpec:
+    located: dict[str, Any] = {}
+    for kind in reports.kinds:
+        options = reports.options(kind)
+        files = {key: getattr(options, key) for key in options.files if getattr(options, key)}
+        for key, uri in files.items():
+            check_uri(f"{place}.{kind}.{key}", uri)
+        located[kind] = options.model_copy(update={key: absolute(uri, base) for key, uri in files.items()})
+    return reports.model_copy(update=located)
 
 
 def _located(model: ModelSpec, base: Path, place: str) -> ModelSpec:
@@ -148,8 +161,9 @@ def _describe(problem: Any) -> str:
 
 def _known_keys(parents: list[str | int]) -> list[str]:
     """The keys of the table at `parents`."""
-    if not parents:
-        return list(Spec.model_fields)
-    tables: dict[str, Any] = {name: field.annotation for name, field in CollectionSpec.model_fields.items()} | {"candidates": ModelSpec}
-    table = CollectionSpec if len(parents) == 2 else tables[str(parents[2])]
+    table: Any = CollectionSpec if parents else Spec
+    for name in parents[2:]:
+        if isinstance(name, str):  # else a place in a list
+            annotation = table.model_fields[name].annotation
+            table = next(one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields"))
     return list(table.model_fields)

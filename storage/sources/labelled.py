@@ -20,15 +20,20 @@ class Labelled:
 
 def load_labelled(uri: str) -> list[Labelled]:
     """The queries in a file of JSON lines. Raises SpecError that names the file and the line."""
+    lines = [(number, line) for number, line in enumerate(declared_file("gates.queries", uri).splitlines(), 1) if line.strip()]
+    if not lines:
+        raise SpecError(f"gates.queries: expected queries in {uri}, found none")
+    return [_labelled(line, f"{uri}:{number}") for number, line in lines]
+
+
+def declared_file(key: str, uri: str) -> bytes:
+    """What is in the file, local or on S3, that the spec names under `key`. Raises SpecError if there is none."""
     path = PurePosixPath(uri.removeprefix("s3://"))
     scheme = "s3://" if uri.startswith("s3://") else ""
     content = Objects(f"{scheme}{path.parent}").get(path.name)
     if content is None:
-        raise SpecError(f"gates.queries: expected a file of JSON lines at {uri}, found none")
-    lines = [(number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
-    if not lines:
-        raise SpecError(f"gates.queries: expected queries in {uri}, found none")
-    return [_labelled(line, f"{uri}:{number}") for number, line in lines]
+        raise SpecError(f"{key}: expected a file at {uri}, found none")
+    return content
 
 
 def _labelled(line: bytes, place: str) -> Labelled:

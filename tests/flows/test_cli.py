@@ -160,7 +160,7 @@ def test_a_store_that_is_named_is_enough_without_a_spec(
 
 def test_progress_survives_a_shard_that_gave_nothing() -> None:
     from flows.show.progress import describe
-    from workers.observing.report import Progress
+    from workers.observing.telling import Progress
 
     assert describe(Progress("embed", documents=1, chunks=0, total=1, tokens=3, reused=0)) == "embed · 0 of 1 chunks · 1 documents read"
     moment = Progress("embed", documents=9, chunks=50, total=200, tokens=900, tokens_per_second=450.0, reused=10, seconds_left=100)

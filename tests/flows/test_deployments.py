@@ -269,7 +269,7 @@ def test_a_run_that_goes_on_without_its_flow_run_is_cancelled(prefect: SimpleNam
     run = run_id(prefect.client.read_flow_run(made.id))
     code = (
         "import sys, time\nfrom storage.collection import Collection\nfrom storage.store.lance import Store\n"
-        "from workers.observing.report import silent\n"
+        "from workers.observing.telling import silent\n"
         "from workers.runs.session import open_session\n"
         "with open_session(Collection(Store(sys.argv[1]), 'orphaned'), silent, sys.argv[2]):\n    while True:\n        time.sleep(0.1)\n"
     )

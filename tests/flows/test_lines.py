@@ -11,7 +11,7 @@ import pytest
 from flows.elsewhere import submission
 from tests.conftest import Workplace
 from tests.flows.test_cli import revector
-from workers.observing.report import Progress
+from workers.observing.telling import Progress
 
 PROGRESS = {"kind": "progress", "stage": "embed", "chunks": 5, "total": 10}
 LOG = {"kind": "log", "at": "2026-03-01T03:00:00.000+00:00", "level": "info", "event": "shard done", "shard": 3}

@@ -11,7 +11,7 @@ from flows.show import artifacts, terminal, verdicts
 from pipelines.measures.gate import Gate
 from tests.conftest import Workplace
 from workers.observing.costs import Cost
-from workers.observing.report import Result
+from workers.observing.telling import Result
 
 STATUSES = ("published", "partial", "built", "nothing")
 

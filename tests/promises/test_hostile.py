@@ -26,7 +26,7 @@ from pipelines.spec.declared import LimitsSpec, SourceSpec
 from storage.sources.opening import open_source
 from tests.conftest import Workplace
 from tests.support.hostile import compressed, empty_rows, encrypted_column, impossible_repetition, nested_bomb, parquet_bomb, plain, words
-from workers.observing.report import Result
+from workers.observing.telling import Result
 
 ADDRESS_SPACE = 4 << 30
 """Bytes that a run may reserve. An empty corpus takes 2.8 GB of them (threads and arenas, of which 0.2 are ever touched)."""

@@ -1,6 +1,5 @@
 """Source shards read as tasks of a Ray cluster, or right here."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -8,68 +7,23 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.content.documents import DeadLetter, SourceShard
-from pipelines.errors import WorkerError
-from workers.cluster.nodes import describe, elsewhere
+from workers.cluster.in_order import deaths, in_order
 from workers.ingest.source_shard import ROWS, SEEN, Ingest, Ingested, ingest_shard
-
-INGEST_SECONDS = 3600.0
-"""After which a source shard that is being read counts as hung."""
-RETRIES = 3
-"""Of a source shard whose process or node died."""
 
 
 def ingest_on_ray(ray: Any, ingest: Ingest, shards: Sequence[SourceShard], label: Mapping[str, str]) -> Iterator[Ingested]:
-    """`ingest_shard` of each, as CPU tasks, in order; a bounded number ahead of the consumer. Ray repeats those that a lost node had.
+    """`ingest_shard` of each, as CPU tasks, in order; a bounded number ahead of the consumer.
 
     `label`: of the nodes that the actors are meant for: others go first. Raises what reading raises, WorkerError if there is no answer.
     """
-    task = ray.remote(num_cpus=1, max_retries=RETRIES)(ingest_shard)
-    common = ray.put(ingest)
-    waiting: deque[tuple[SourceShard, Any]] = deque()
 
-    def read(shard: SourceShard) -> Any:
-        return task.options(**elsewhere(ray, label)).remote(common, shard)
+    def apart(shard: SourceShard, read: Callable[[SourceShard], Ingested], error: Exception) -> Ingested:
+        return _apart(deaths(ray), shard, read, error)
 
-    def result() -> Ingested:
-        shard, call = waiting.popleft()
-        try:
-            return _answer(ray, call)
-        except _deaths(ray) as error:
-            return _apart(ray, shard, read, error)
-
-    for shard in shards:
-        while len(waiting) >= _ahead(ray):
-            yield result()
-        waiting.append((shard, read(shard)))
-    while waiting:
-        yield result()
+    return in_order(ray, ingest_shard, ingest, shards, label, apart)
 
 
-def _ahead(ray: Any) -> int:
-    """Tasks to have submitted at a time, so that the cluster as it is now is never idle: two for each CPU."""
-    return 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
-def _answer(ray: Any, call: Any) -> Ingested:
-    """What the task gave, or the error that it raised, as if it had been raised here. Raises _deaths if its processes died."""
-    try:
-        ingested: Ingested = ray.get(call, timeout=INGEST_SECONDS)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    except _deaths(ray):
-        raise
-    except ray.exceptions.RayError as error:
-        within, instead = f"within {INGEST_SECONDS:.0f} s", type(error).__name__
-        raise WorkerError(f"expected a source shard to be read {within}, found {instead} on {describe(ray)}: run again") from error
-    return ingested
-
-
-def _deaths(ray: Any) -> tuple[type[Exception], ...]:
-    """What Ray raises when a task's process has died each time that it was tried."""
-    return ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError
-
-
-def _apart(ray: Any, shard: SourceShard, read: Callable[[SourceShard], Any], error: Exception) -> Ingested:
+def _apart(died: tuple[type[Exception], ...], shard: SourceShard, read: Callable[[SourceShard], Ingested], error: Exception) -> Ingested:
     """A shard that ended each process that read it, now file by file: the one that does it is a dead letter, the others are read."""
     files = [SourceShard(tuple(pieces)) for _, pieces in groupby(shard.pieces, lambda piece: piece.file)]
     if len(files) == 1:
@@ -78,9 +32,9 @@ def _apart(ray: Any, shard: SourceShard, read: Callable[[SourceShard], Any], err
     parts = []
     for file in files:
         try:
-            parts.append(_answer(ray, read(file)))
-        except _deaths(ray) as again:
-            parts.append(_apart(ray, file, read, again))
+            parts.append(read(file))
+        except died as again:
+            parts.append(_apart(died, file, read, again))
     return Ingested(
         seen=pa.concat_tables([part.seen for part in parts]),
         rows=pa.concat_tables([part.rows for part in parts]),

@@ -19,10 +19,10 @@ from workers.embedding.encoding import Encoding
 from workers.judging.case import Case
 from workers.judging.gates import judge
 from workers.observing.telemetry import observe
-from workers.reports.analysis import Analysis
+from workers.reports.analysis import Measure
 from workers.reports.shape import drift_measure, shape_measures
 
-ANALYSES: tuple[Analysis, ...] = (shape_measures, drift_measure)
+MEASURES: tuple[Measure, ...] = (shape_measures, drift_measure)
 """What is told beside the gates."""
 
 
@@ -52,7 +52,7 @@ def _evaluate(collection: Collection, declared: CollectionSpec, generation: str,
 
 
 def _analysed(version: Version) -> list[Gate]:
-    return list(chain.from_iterable(analysis(version) for analysis in ANALYSES))
+    return list(chain.from_iterable(analysis(version) for analysis in MEASURES))
 
 
 def _letters(version: Version) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from storage.reading.published import space_of
 from storage.store.lance import ROW_ADDRESS, take
 from storage.who import now, whoami
 from workers.embedding.encoding import Encoding
-from workers.observing.report import Progress, Report, silent
+from workers.observing.telling import Progress, Report, silent
 from workers.planning.target import Target
 
 KINDS: tuple[Kind, ...] = ("procrustes", "affine")

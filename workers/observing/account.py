@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.spec.running import PricesSpec
 from workers.observing.costs import Cost, MachineTime, cost
 from workers.observing.profile import Profile
-from workers.observing.report import ALL_READ, Progress, Report, Stage, silent
+from workers.observing.telling import ALL_READ, Progress, Report, Stage, silent
 from workers.observing.workforce import Workforce
 
 FOR_NOTHING = PricesSpec()

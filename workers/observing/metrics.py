@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.measures.gate import Gate
 from storage.history.catalog import Publication
 from workers.observing.account import Account
-from workers.observing.report import Result
+from workers.observing.telling import Result
 
 Measure = tuple[str, dict[str, str], float]
 """Name, labels beside collection and command, value."""

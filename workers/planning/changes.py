@@ -8,7 +8,7 @@ from pipelines.content.chunks import metadata_type
 from pipelines.formats.casts import metadata_struct
 from storage.history.catalog import Publication
 from storage.store.lance import table_meta
-from workers.observing.report import Change
+from workers.observing.telling import Change
 from workers.planning.state import State, same_queries
 from workers.planning.target import Target
 

@@ -11,7 +11,7 @@ from storage.history.catalog import Publication
 from storage.history.decisions import decided_against, pinning
 from storage.sources.opening import open_source
 from storage.store.lance import table_meta
-from workers.observing.report import Role
+from workers.observing.telling import Role
 from workers.planning.counting import tokenizer_of
 from workers.planning.target import Target, restored_chunker
 

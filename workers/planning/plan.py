@@ -14,7 +14,7 @@ from workers.ingest.corpus_pass import CorpusPass, CorpusSummary
 from workers.ingest.source_shard import Ingest, Ingested
 from workers.ingest.tasks import run_inline
 from workers.observing.costs import Cost, MachineTime, cost
-from workers.observing.report import ALL_READ, Plan, PlannedGeneration, Progress, Report, silent
+from workers.observing.telling import ALL_READ, Plan, PlannedGeneration, Progress, Report, silent
 from workers.planning.calibration import Calibration, calibrate
 from workers.planning.changes import classify_change
 from workers.planning.live import Live

@@ -14,7 +14,7 @@ from storage.history.catalog import Publication, is_there, publications
 from storage.history.decisions import Pin, find_pin
 from storage.sources.labelled import load_labelled
 from storage.tables.chunk_table import ChunkTable, FileList
-from workers.observing.report import Plan
+from workers.observing.telling import Plan
 from workers.planning.live import Live, live_generations
 from workers.planning.target import Target, naming
 

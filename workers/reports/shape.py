@@ -57,7 +57,7 @@ def _directions(version: Version) -> NDArray[np.float32]:
 
 
 def shape_measures(version: Version) -> Iterator[Gate]:
-    """An Analysis: what `shape` gives."""
+    """A Measure: what `shape` gives."""
     measured, few = shape(version), "not measured: fewer than two contents"
     sampled = f"a sample of at most {SAMPLE} contents"
     measures = [
@@ -70,7 +70,7 @@ def shape_measures(version: Version) -> Iterator[Gate]:
 
 
 def drift_measure(version: Version) -> Iterator[Gate]:
-    """An Analysis: the drift from what readers had last of the same space, other than this version."""
+    """A Measure: the drift from what readers had last of the same space, other than this version."""
     earlier = [
         row
         for row in kept_publications(version.collection)

@@ -20,8 +20,8 @@ from workers.judging.case import Case
 from workers.judging.gates import judge
 from workers.judging.hard_gates import ROWS
 from workers.observing.account import Tally
-from workers.observing.report import ALL_READ, BuiltGeneration, Plan, Report, Result, Status, silent
 from workers.observing.telemetry import Observer, observe
+from workers.observing.telling import ALL_READ, BuiltGeneration, Plan, Report, Result, Status, silent
 from workers.planning.calibration import calibrate
 from workers.planning.changes import classify_change
 from workers.planning.objections import removed

@@ -4,7 +4,7 @@ from pipelines.measures.gate import Gate
 from storage.history.built import Built
 from workers.ingest.corpus_pass import CorpusSummary
 from workers.observing.account import Tally
-from workers.observing.report import BuiltGeneration, Result, Role, Status
+from workers.observing.telling import BuiltGeneration, Result, Role, Status
 from workers.planning.plan import begin_pass, counts, notes
 from workers.planning.state import State
 from workers.planning.target import Target

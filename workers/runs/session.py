@@ -19,7 +19,7 @@ from storage.who import check_run_id, new_run_id, now, whereabouts, whoami
 from workers.cluster.connection import on_cluster
 from workers.observing.account import FOR_NOTHING, Account
 from workers.observing.provenance import environment
-from workers.observing.report import Report
+from workers.observing.telling import Report
 
 
 @dataclass(frozen=True)

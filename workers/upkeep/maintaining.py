@@ -14,8 +14,8 @@ from storage.collection import Collection
 from storage.history.catalog import Publication, current, publications, published
 from storage.tables.generations import generations, named
 from storage.upkeep.maintenance import unchanged
-from workers.observing.report import Report, silent
 from workers.observing.telemetry import observe
+from workers.observing.telling import Report, silent
 from workers.planning.live import live_generations
 from workers.planning.state import State, read_state
 from workers.planning.target import Target

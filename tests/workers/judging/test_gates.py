@@ -423,7 +423,7 @@ def test_a_document_that_went_is_no_drop_in_quality(labelled: Workplace) -> None
         ('\n{"relevant": ["x"]}', r"queries\.jsonl:2: expected a text under"),
         ("{nonsense", r"queries\.jsonl:1: expected a JSON object"),
         ("", "expected queries in .*, found none"),
-        (None, "expected a file of JSON lines at .*, found none"),
+        (None, "expected a file at .*, found none"),
     ],
 )
 def test_a_wrong_file_of_queries_names_the_line(labelled: Workplace, content: str | None, expected: str) -> None:

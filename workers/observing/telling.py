@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # they bring pyarrow and lance, which takes time where nothin
     from pipelines.content.documents import DeadLetter
 
 Change = Literal["none", "data", "chunking", "model", "metadata"]
-Stage = Literal["read", "reuse", "embed", "index", "gates", "publish", "compact", "clean up", "check"]
+Stage = Literal["read", "reuse", "embed", "index", "gates", "publish", "compact", "clean up", "check", "map", "place", "report"]
 Role = Literal["main", "served", "candidate"]
 """Of a live generation. `main`: what a run publishes. `served`: what readers have until then. `candidate`: kept beside them."""
 Status = Literal["published", "partial", "built", "pinned", "nothing"]

@@ -1,0 +1,102 @@
+"""Records of reports: what was said of a version, and the versions of the tables that it stands on. They never change.
+
+_revector/<collection>/reports/<generation>/<version>/<kind>-<identity>.json
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+
+from pipelines.measures.gate import Gate
+from storage.collection import Collection, own_part
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReport:
+    """What a report said of one version."""
+
+    collection: str
+    generation: str
+    version: int
+    """Of the vectors table."""
+    kind: str
+    """As the spec calls it, or "rows": what the others stand on."""
+    identity: str
+    """Of all that decides what it says: the commit of the version, the options, the files that they name, the atlas."""
+    atlas: int | None
+    """The number of the atlas; None where it needs none."""
+    summary: dict[str, Any]
+    """Figures, ids and names: no texts."""
+    gates: tuple[Gate, ...] = ()
+    """What is held against a limit of the spec."""
+    tables: dict[str, int] = field(default_factory=dict)
+    """Versions of tables that belong to it, by name."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """As declared."""
+    seconds: float = 0.0
+    at: str = ""
+    who: str = ""
+    run_id: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+
+def keep_report(collection: Collection, report: KeptReport) -> KeptReport:
+    """Keep it, unless one of its identity is there already. Gives the one that is kept."""
+    key = f"{_folder(collection, report.generation)}/{report.version:012d}/{report.kind}-{report.identity}.json"
+    if collection.objects.put_if_absent(key, orjson.dumps(asdict(report), option=orjson.OPT_SERIALIZE_NUMPY)):
+        return report
+    return _report(collection.objects.get_json(key)) or report
+
+
+def find_report(collection: Collection, generation: str, version: int, kind: str, identity: str) -> KeptReport | None:
+    return _report(collection.objects.get_json(f"{_folder(collection, generation)}/{version:012d}/{kind}-{identity}.json"))
+
+
+def kept_reports(collection: Collection, generation: str, kind: str | None = None) -> list[KeptReport]:
+    """Of a generation, by version: of one kind, or all."""
+    return [report for version in reported_versions(collection, generation) for report in reports_of(collection, generation, version, kind)]
+
+
+def reports_of(collection: Collection, generation: str, version: int, kind: str | None = None) -> list[KeptReport]:
+    """What is kept of one version."""
+    folder = f"{_folder(collection, generation)}/{version:012d}"
+    names = [name for name in collection.objects.names(folder) if kind is None or name.startswith(f"{kind}-")]
+    found = (_report(collection.objects.get_json(f"{folder}/{name}")) for name in names)
+    return [report for report in found if report]
+
+
+def reported_versions(collection: Collection, generation: str) -> list[int]:
+    """Of which there are records, ascending."""
+    return [int(name) for name in collection.objects.names(_folder(collection, generation))]
+
+
+def reported_generations(collection: Collection) -> list[str]:
+    """The names of generations that there are records or atlases of."""
+    parts = {part for kind in ("reports", "atlases") for part in collection.objects.names(collection.key(kind))}
+    return [collection.table("vectors", part) for part in sorted(parts)]
+
+
+def forget_reports(collection: Collection, generation: str, version: int | None = None) -> None:
+    """Remove the records of one version; without it of all, and the atlases with them."""
+    folder = _folder(collection, generation)
+    if version is not None:
+        collection.objects.remove(f"{folder}/{version:012d}")
+        return
+    collection.objects.remove(folder)
+    collection.objects.remove(collection.key(f"atlases/{own_part(generation)}"))
+
+
+def _folder(collection: Collection, generation: str) -> str:
+    return collection.key(f"reports/{own_part(generation)}")
+
+
+def _report(record: Mapping[str, Any] | None) -> KeptReport | None:
+    if record is None:
+        return None
+    gates = tuple(Gate(**{**gate, "rows": tuple(gate["rows"])}) for gate in record["gates"])
+    return KeptReport(**{**record, "gates": gates})

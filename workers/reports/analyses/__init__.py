@@ -1,0 +1,1 @@
+"""The kinds of reports, one in each file: what each says of a version."""

@@ -1,0 +1,235 @@
+"""Reports of a version: made where there are none of it yet, and found again where there are. Takes no fence: it writes its own records
+and tables only, each by a compare-and-swap, so it may run beside an `apply`, and be killed at any line."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from pipelines.errors import NotFound, SpecError
+from pipelines.fingerprint import fingerprint
+from pipelines.logs import log
+from pipelines.spaces.known import known_models
+from pipelines.spec.declared import CollectionSpec, Spec
+from pipelines.spec.reports import KINDS, ReportKind
+from storage.collection import Collection
+from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
+from storage.reports.atlas import Atlas
+from storage.reports.kept_reports import KeptReport, find_report, keep_report, reported_versions
+from storage.reports.report_table import ReportTable
+from storage.sources.labelled import declared_file
+from storage.store.lance import Store
+from storage.tables.checksums import commit_of
+from storage.tables.version import Version
+from storage.who import new_run_id, now, whoami
+from workers.observing.telemetry import observe
+from workers.observing.telling import Progress, Report, silent
+from workers.reports.analysis import Analysis, Findings, Rows, Study
+from workers.reports.atlas.fitting import atlas_of
+from workers.reports.beside import rows_beside
+from workers.reports.kinds import ANALYSES
+
+ROWS = "rows"
+"""The kind of the record that the others stand on: which version of the table of rows is of which version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What reports say of a version."""
+
+    collection: str
+    generation: str
+    version: int
+    reports: tuple[KeptReport, ...]
+    made: tuple[str, ...]
+    """The kinds that were not there before."""
+    seconds: float
+
+    @property
+    def gates(self) -> list[Any]:
+        """What is held against a limit, of all of them."""
+        return [gate for kept in self.reports for gate in kept.gates]
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command line: 3 if something is beyond its limit."""
+        return 0 if all(kept.passed for kept in self.reports) else 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for, beside the kinds."""
+
+    generation: str = PUBLISHED
+    version: int | None = None
+    """Of the vectors table; None: what readers have, or the newest of the generation."""
+    since: int | None = None
+    """The version to compare with; None: the newest before that was reported on."""
+    refit: bool = False
+    """Whether to make a new atlas."""
+
+
+def report(
+    spec: Spec, name: str | None, kinds: Sequence[str] = (), wish: Wish | None = None, tell: Report = silent, run_id: str | None = None
+) -> Reported:
+    """Reports of `kinds`, or of those that the spec declares, or of a map. What there is already is not made again.
+
+    Raises NotFound without such a version, SpecError for what is no kind or a file that is not right, ModelError where texts must be
+    encoded and the model is not at hand, Conflict if another report changes the same tables.
+    """
+    name, declared = spec.collection(name)
+    chosen = chosen_kinds(declared, kinds)
+    collection = Collection(Store(spec.store), name)
+    with observe("report", name, declared.schedule) as observer:
+        made = _Desk(collection, declared, wish or Wish(), tell, run_id or new_run_id()).work(chosen)
+        return observer.ended(made, "beyond its limit" if made.exit_code else "reported")
+
+
+def chosen_kinds(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[ReportKind, ...]:
+    """Raises SpecError for a word that is none."""
+    for kind in kinds:
+        if kind not in ANALYSES:
+            raise SpecError(f"expected some of {', '.join(ANALYSES)}, found {kind!r}")
+    return tuple(kind for kind in KINDS if kind in kinds) or declared.reports.kinds or ("map",)
+
+
+class _Desk:
+    """Reports of one version."""
+
+    def __init__(self, collection: Collection, declared: CollectionSpec, wish: Wish, tell: Report, run_id: str) -> None:
+        self._collection = collection
+        self._declared = declared
+        self._wish = wish
+        self._tell = tell
+        self._run_id = run_id
+        self._known = tuple(known_models((declared.model, *declared.candidates)))
+        self._refit = wish.refit
+        self._placed: dict[int, Rows] = {}
+
+    def work(self, kinds: Sequence[ReportKind]) -> Reported:
+        began = time.monotonic()
+        reports, made = [], []
+        for kind in kinds:
+            kept, new = self._one(kind)
+            reports.append(kept)
+            if new:
+                made.append(kind)
+        version = self._version
+        seconds = time.monotonic() - began
+        return Reported(self._collection.name, version.generation, version.number, tuple(reports), tuple(made), seconds)
+
+    @cached_property
+    def _version(self) -> Version:
+        return self._find(self._wish.version)
+
+    @cached_property
+    def _commit(self) -> str:
+        return commit_of(self._version.vectors)
+
+    @cached_property
+    def _atlas(self) -> Atlas:
+        return atlas_of(self._version, self._wish.refit, self._tell)
+
+    @cached_property
+    def _before(self) -> Rows | None:
+        """What to compare with."""
+        if self._wish.since is not None:
+            return self._rows(self._find(self._wish.since))
+        return self._newest_before()
+
+    def _find(self, number: int | None) -> Version:
+        """A version of the generation that is asked for. Raises NotFound."""
+        newest = find_version(self._collection, self._wish.generation, self._known)
+        if number is None or number == newest.number:
+            return newest
+        rows = finished_versions(self._collection, newest.generation)
+        found = [row for row in rows if row.version == number]
+        if not found:
+            there = ", ".join(map(str, sorted({row.version for row in rows}))) or "none"
+            raise NotFound(f"expected version {number} of {newest.generation}, found {there}: `revector history {self._collection}`")
+        return version_of(self._collection.store, found[-1], self._known)
+
+    def _one(self, kind: ReportKind) -> tuple[KeptReport, bool]:
+        """A report, and whether it is new."""
+        began = time.monotonic()
+        version, analysis = self._version, ANALYSES[kind]
+        options = self._declared.reports.options(kind)
+        files = {key: declared_file(f"reports.{kind}.{key}", uri) for key in options.files if (uri := getattr(options, key))}
+        atlas = self._atlas if analysis.on_atlas else None
+        before = self._before if analysis.compares else None
+        identity = fingerprint(
+            {
+                "commit": self._commit,
+                "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
+                "atlas": atlas.number if atlas else None,
+                "before": commit_of(before.version.vectors) if before else None,
+            }
+        )[:12]
+        kept = find_report(self._collection, version.generation, version.number, kind, identity)
+        if kept:
+            return kept, False
+        placed = self._rows(version) if atlas else None
+        self._tell(Progress("report"))
+        study = Study(version, self._declared, options, files, self._tell, self._run_id, placed, before, atlas)
+        findings = analysis.study(study)
+        made = self._record(version, kind, identity, analysis, findings, time.monotonic() - began)
+        log("reported", kind=kind, version=version.number, passed=made.passed, seconds=made.seconds)
+        kept_now = keep_report(self._collection, replace(made, options=options.model_dump(mode="json")))
+        return kept_now, True
+
+    def _record(self, version: Version, kind: str, identity: str, analysis: Analysis, findings: Findings, seconds: float) -> KeptReport:
+        return KeptReport(
+            collection=self._collection.name,
+            generation=version.generation,
+            version=version.number,
+            kind=kind,
+            identity=identity,
+            atlas=self._atlas.number if analysis.on_atlas else None,
+            summary=findings.summary,
+            gates=findings.gates,
+            tables=findings.tables,
+            seconds=round(seconds, 3),
+            at=now(),
+            who=whoami(),
+            run_id=self._run_id,
+        )
+
+    def _rows(self, version: Version) -> Rows:
+        """The version with its rows beside the landmarks: from the record of that, or made now."""
+        if version.number not in self._placed:
+            table, number = self._recorded(version) or self._place(version)
+            self._placed[version.number] = Rows(version, table.open(number))
+        return self._placed[version.number]
+
+    def _recorded(self, version: Version) -> tuple[ReportTable, int] | None:
+        kept = find_report(self._collection, version.generation, version.number, ROWS, self._rows_identity(version))
+        if kept is None:
+            return None
+        table = ReportTable(self._collection, version.generation, f"a{self._atlas.number}")
+        try:
+            table.open(kept.tables[table.name])
+        except NotFound:
+            return None
+        return table, kept.tables[table.name]
+
+    def _place(self, version: Version) -> tuple[ReportTable, int]:
+        began = time.monotonic()
+        table, number = rows_beside(version, self._atlas, self._declared.workers, self._run_id, self._tell)
+        findings = Findings({"rows": version.vectors.count_rows()}, tables={table.name: number})
+        record = self._record(version, ROWS, self._rows_identity(version), Analysis(lambda _: findings), findings, time.monotonic() - began)
+        keep_report(self._collection, record)
+        return table, number
+
+    def _rows_identity(self, version: Version) -> str:
+        return fingerprint({"commit": commit_of(version.vectors), "atlas": self._atlas.number})[:12]
+
+    def _newest_before(self) -> Rows | None:
+        """Of the same generation and atlas, described, and there as it was."""
+        version = self._version
+        described = {number for number in reported_versions(self._collection, version.generation) if number < version.number}
+        if described:
+            for row in reversed(finished_versions(self._collection, version.generation)):
+                if row.version in described and self._recorded(earlier := version_of(self._collection.store, row, self._known)):
+                    return self._rows(earlier)
+        return None
