@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lance import LanceDataset
 from numpy.typing import NDArray
 
 from pipelines.content.chunks import HASH
@@ -66,7 +65,7 @@ class Shelf:
         return unit(self.stored[places])
 
 
-def earlier_rows(rows: LanceDataset | None) -> Spill:
+def earlier_rows(rows: Any | None) -> Spill:
     """Those of an earlier version as `shelve` wants them."""
     spill = Spill(EARLIER, by_hash("content_hash"))
     for part in scan_batches(rows, EARLIER.names) if rows else ():
@@ -75,7 +74,7 @@ def earlier_rows(rows: LanceDataset | None) -> Spill:
 
 
 @contextmanager
-def shelve(rows: LanceDataset, vectors: LanceDataset, landmarks: int, earlier: Spill) -> Iterator[Shelf]:
+def shelve(rows: Any, vectors: Any, landmarks: int, earlier: Spill) -> Iterator[Shelf]:
     """Put the contents of a version on a shelf, in a temporary folder that goes with it.
 
     `rows`: `content_hash`, `row_hash`, `chunk_id`, `landmark` and `second`, below `landmarks`, of each row of `vectors`. Two passes over
@@ -102,7 +101,7 @@ def shelve(rows: LanceDataset, vectors: LanceDataset, landmarks: int, earlier: S
 def _by_landmark(landmarks: int) -> PartOf:
     def part(rows: pa.Table) -> np.ndarray:
         place = rows["landmark"].to_numpy().astype(np.int64)
-        return np.clip(place * PARTS // max(1, landmarks), 0, PARTS - 1).astype(np.uint8)
+        return np.asarray(np.clip(place * PARTS // max(1, landmarks), 0, PARTS - 1), dtype=np.uint8)
 
     return part
 
@@ -125,8 +124,9 @@ def first_of_run(keys: np.ndarray) -> np.ndarray:
 def _stand(contents: pa.Table, before: pa.Table) -> pa.Table:
     """`contents` with their Standing."""
     known = pc.index_in(contents["content_hash"], whole(before["content_hash"]))
-    same = pc.equal(contents["chunk_id"], before["chunk_id"].take(known))
-    standing = np.where(known.is_null().to_numpy(), Standing.NEW, np.where(same.fill_null(False).to_numpy(), Standing.KEPT, Standing.RENAMED))
+    same = pc.equal(contents["chunk_id"], before["chunk_id"].take(known)).fill_null(False)
+    there = np.where(same.to_numpy(), Standing.KEPT, Standing.RENAMED)
+    standing = np.where(known.is_null().to_numpy(), Standing.NEW, there)
     names = [*EARLIER.names, "copies"]
     return contents.select(names).append_column("standing", pa.array(standing, pa.uint8()))
 
@@ -151,8 +151,8 @@ def _put(folder: Path, contents: Spill, landmarks: int, gone: pa.Table) -> Shelf
     with on_scratch_disk():
         files = {name: (folder / name).open("wb") for name in types}
         ids = pa.ipc.new_file(str(folder / "ids"), pa.schema([("chunk_id", pa.string())]))
-        for part in contents.parts():
-            part = part.sort_by([("landmark", "ascending"), ("content_hash", "ascending")]).combine_chunks()
+        for some in contents.parts():
+            part = some.sort_by([("landmark", "ascending"), ("content_hash", "ascending")]).combine_chunks()
             ids.write_table(part.select(["chunk_id"]))
             for name in _COLUMNS:
                 part[name].to_numpy().tofile(files[name])
@@ -169,5 +169,3 @@ def _put(folder: Path, contents: Spill, landmarks: int, gone: pa.Table) -> Shelf
     }
     names = pa.ipc.open_file(pa.memory_map(str(folder / "ids"))).read_all()["chunk_id"]
     return Shelf(ids=names, starts=np.searchsorted(mapped["landmark"], np.arange(landmarks + 1)), gone=gone, **mapped)
-
-
