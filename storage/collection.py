@@ -66,3 +66,7 @@ def own_part(table: str) -> str:
 
 def is_generation(table: str) -> bool:
     return table.split(".")[1] == "vectors"
+
+
+def is_chunk_table(table: str) -> bool:
+    return table.split(".")[1] == "chunks"

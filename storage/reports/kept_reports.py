@@ -4,7 +4,7 @@ _revector/<collection>/reports/<generation>/<version>/<kind>-<identity>.json
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import orjson
@@ -24,7 +24,7 @@ class KeptReport:
     kind: str
     """As the spec calls it, or "rows": what the others stand on."""
     identity: str
-    """Of all that decides what it says: the commit of the version, the options, the files that they name, the atlas."""
+    """Of all that decides what it says: the rows of the version, the options, the files that they name, the atlas."""
     atlas: int | None
     """The number of the atlas; None where it needs none."""
     summary: dict[str, Any]
@@ -43,6 +43,9 @@ class KeptReport:
     @property
     def passed(self) -> bool:
         return all(gate.passed for gate in self.gates)
+
+
+_NAMES = tuple(field.name for field in fields(KeptReport))
 
 
 def keep_report(collection: Collection, report: KeptReport) -> KeptReport:
@@ -81,6 +84,12 @@ def reported_generations(collection: Collection) -> list[str]:
     return [collection.table("vectors", part) for part in sorted(parts)]
 
 
+def carry_reports(collection: Collection, generation: str, version: int, to: int) -> None:
+    """Let what is kept of `version` be kept of version `to`, too, which has the same rows."""
+    for report in reports_of(collection, generation, version):
+        keep_report(collection, replace(report, version=to))
+
+
 def forget_reports(collection: Collection, generation: str, version: int | None = None) -> None:
     """Remove the records of one version; without it of all, and the atlases with them."""
     folder = _folder(collection, generation)
@@ -98,5 +107,6 @@ def _folder(collection: Collection, generation: str) -> str:
 def _report(record: Mapping[str, Any] | None) -> KeptReport | None:
     if record is None:
         return None
+    known = {name: record[name] for name in _NAMES if name in record}  # a newer version may have written it
     gates = tuple(Gate(**{**gate, "rows": tuple(gate["rows"])}) for gate in record["gates"])
-    return KeptReport(**{**record, "gates": gates})
+    return KeptReport(**{**known, "gates": gates})

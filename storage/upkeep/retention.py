@@ -60,8 +60,8 @@ def needed_versions(collection: Collection) -> tuple[dict[str, set[int]], dict[s
 
 
 def tables_of(collection: Collection) -> list[str]:
-    """The names of all tables of the collection: chunk tables, then generations."""
-    return [*collection.tables("chunks"), *collection.tables("vectors")]
+    """The names of all tables of the collection: chunk tables, then generations, then what reports say of them."""
+    return [*collection.tables("chunks"), *collection.tables("vectors"), *collection.tables("reports")]
 
 
 def idle_tags(store: Store, table: str, needed: set[int], young: timedelta, now: datetime) -> list[str]:

@@ -16,11 +16,11 @@ from pipelines.spec.reports import KINDS, ReportKind
 from storage.collection import Collection
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
 from storage.reports.atlas import Atlas
-from storage.reports.kept_reports import KeptReport, find_report, keep_report, reported_versions
+from storage.reports.kept_reports import KeptReport, find_report, forget_reports, keep_report, reported_versions
 from storage.reports.report_table import ReportTable
 from storage.sources.labelled import declared_file
 from storage.store.lance import Store
-from storage.tables.checksums import commit_of
+from storage.tables.checksums import Checksum, checksum
 from storage.tables.version import Version
 from storage.who import new_run_id, now, whoami
 from workers.observing.telemetry import observe
@@ -106,6 +106,7 @@ class _Desk:
         self._known = tuple(known_models((declared.model, *declared.candidates)))
         self._refit = wish.refit
         self._placed: dict[int, Rows] = {}
+        self._sums: dict[int, Checksum] = {}
 
     def work(self, kinds: Sequence[ReportKind]) -> Reported:
         began = time.monotonic()
@@ -122,10 +123,6 @@ class _Desk:
     @cached_property
     def _version(self) -> Version:
         return self._find(self._wish.version)
-
-    @cached_property
-    def _commit(self) -> str:
-        return commit_of(self._version.vectors)
 
     @cached_property
     def _atlas(self) -> Atlas:
@@ -160,10 +157,10 @@ class _Desk:
         before = self._before if analysis.compares else None
         identity = fingerprint(
             {
-                "commit": self._commit,
+                "rows": self._sum(version),
                 "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
                 "atlas": atlas.number if atlas else None,
-                "before": commit_of(before.version.vectors) if before else None,
+                "before": self._sum(before.version) if before else None,
             }
         )[:12]
         kept = find_report(self._collection, version.generation, version.number, kind, identity)
@@ -175,8 +172,17 @@ class _Desk:
         findings = analysis.study(study)
         made = self._record(version, kind, identity, analysis, findings, time.monotonic() - began)
         log("reported", kind=kind, version=version.number, passed=made.passed, seconds=made.seconds)
-        kept_now = keep_report(self._collection, replace(made, options=options.model_dump(mode="json")))
-        return kept_now, True
+        return self._keep(version, replace(made, options=options.model_dump(mode="json"))), True
+
+    def _keep(self, version: Version, made: KeptReport) -> KeptReport:
+        """Raises NotFound if the version was taken away meanwhile: nothing that is said of it must outlive an erasure."""
+        kept = keep_report(self._collection, made)
+        try:
+            self._collection.store.open(version.generation, version.number)
+        except NotFound:
+            forget_reports(self._collection, version.generation, version.number)
+            raise
+        return kept
 
     def _record(self, version: Version, kind: str, identity: str, analysis: Analysis, findings: Findings, seconds: float) -> KeptReport:
         return KeptReport(
@@ -218,11 +224,17 @@ class _Desk:
         table, number = rows_beside(version, self._atlas, self._declared.workers, self._run_id, self._tell)
         findings = Findings({"rows": version.vectors.count_rows()}, tables={table.name: number})
         record = self._record(version, ROWS, self._rows_identity(version), Analysis(lambda _: findings), findings, time.monotonic() - began)
-        keep_report(self._collection, record)
+        self._keep(version, record)
         return table, number
 
+    def _sum(self, version: Version) -> Checksum:
+        """Of its rows, wherever they lie: upkeep writes them anew under another number."""
+        if version.number not in self._sums:
+            self._sums[version.number] = checksum(version.vectors)
+        return self._sums[version.number]
+
     def _rows_identity(self, version: Version) -> str:
-        return fingerprint({"commit": commit_of(version.vectors), "atlas": self._atlas.number})[:12]
+        return fingerprint({"rows": self._sum(version), "atlas": self._atlas.number})[:12]
 
     def _newest_before(self) -> Rows | None:
         """Of the same generation and atlas, described, and there as it was."""

@@ -12,6 +12,7 @@ from pipelines.errors import RevectorError, SpecError
 from pipelines.spec.declared import RetentionSpec
 from storage.collection import Collection
 from storage.history.catalog import Publication, current, publications, published
+from storage.reports.kept_reports import reported_generations
 from storage.tables.generations import generations, named
 from storage.upkeep.maintenance import unchanged
 from workers.observing.telemetry import observe
@@ -54,8 +55,8 @@ def erase(target: Target, report: Report = silent, run_id: str | None = None) ->
     """Leave no byte of a document that is no longer in the corpus, and check that.
 
     Only the newest state of each live generation stays: no earlier publication can be rolled back to, and generations that nothing keeps
-    current are dropped. Files that no version refers to go, too, which is safe under the fence: no run is writing any, and one that was
-    overtaken and does not know it yet looks for its files before it commits.
+    current are dropped, as are all reports: atlases have vectors of what was there once. Files that no version refers to go, too, which is
+    safe under the fence: no run is writing any, and one that was overtaken and does not know it yet looks for its files before it commits.
 
     Raises RevectorError if the corpus has changed since it was applied or readers do not have the newest state, StorageError if anything
     else is found in the store in the end.
@@ -70,6 +71,8 @@ def erase(target: Target, report: Report = silent, run_id: str | None = None) ->
         for generation in generations(collection):
             if generation.name not in live:
                 work.drop(generation.name)
+        for reported in reported_generations(collection):
+            work.forget_reports(reported)  # atlases hold vectors of what was there once, and records name it
         work.give_up()  # before anything is written anew: what an earlier publication pins is not
         work.tend()
         work.move()

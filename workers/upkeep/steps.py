@@ -1,15 +1,19 @@
 """The single steps of upkeep, each of which finds by itself what there is to do: after a crash they go on where they were."""
 
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pipelines.spec.declared import RetentionSpec
-from storage.collection import Collection, is_generation, own_part
+from storage.collection import Collection, is_chunk_table, is_generation, own_part
 from storage.history.built import find_built, forget_built, keep_built
 from storage.history.catalog import Publication, current, give_up, identified, is_there, publications, publish, published, retire
 from storage.history.fence import forget
+from storage.reports.kept_reports import carry_reports, forget_reports
+from storage.reports.report_table import generation_of
 from storage.tables.chunk_table import ChunkTable
 from storage.tables.generations import generations
 from storage.tables.index import index_is_due, renew_index
@@ -25,6 +29,7 @@ from storage.upkeep.maintenance import (
     remove_versions,
     unchanged,
 )
+from storage.upkeep.old_reports import idle_atlases, idle_report_tables, idle_reports, remove_idle, report_versions
 from storage.upkeep.records import check_names, forget_names
 from storage.upkeep.retention import (
     given_up,
@@ -101,17 +106,20 @@ class Steps:
         """Whether there is anything to do. Touches nothing."""
         collection = self._collection
         needed, finished = needed_versions(collection)
-        tables = tables_of(collection)
+        tables, reported = tables_of(collection), report_versions(collection)
         return bool(
             given_up(self._history(), self._retention, self._at)
             or was_interrupted(collection)
             or self._unused()
             or collection.remains()
             or idle_lists(collection)
+            or next(idle_reports(collection, _together(needed, finished)), None)
+            or idle_report_tables(collection, self._young)
+            or idle_atlases(collection)
             or next(old_receipts(collection), None)
             or next(idle_tokens(collection), None)
             or next(old_runs(collection), None)
-            or any(self._to_tend(table) or self._to_clean(table, needed[table], finished[table]) for table in tables)
+            or any(self._to_tend(table) or self._to_clean(table, needed[table], finished[table] | reported[table]) for table in tables)
         )
 
     def begin(self, session: Session) -> None:
@@ -127,7 +135,7 @@ class Steps:
             if is_generation(table):
                 dataset = renew_index(dataset)
             dataset = compact(dataset, self._session.fence.check, self._worn)
-            if not is_generation(table):
+            if is_chunk_table(table):
                 ChunkTable(self._collection, own_part(table)).carry_files(before[0], int(dataset.version))
             self._tables.append(TableUpkeep(table, *zip(before, _shape(dataset), strict=True)))
 
@@ -138,11 +146,13 @@ class Steps:
                 moved = self._moved(built.publication)
                 if moved != built.publication:
                     self._session.fence.check()
+                    self._carry(built.publication, moved)
                     keep_built(self._store, replace(built, publication=moved))
         here = current(self._collection)
         if here is not None and (moved := self._moved(here)) != here:
             self._session.account.tell("publish")
             self._session.fence.check()
+            self._carry(here, moved)
             new = replace(
                 moved,
                 epoch=here.epoch + 1,
@@ -165,6 +175,8 @@ class Steps:
         store = self._store
         self.give_up()
         needed, finished = needed_versions(self._collection)
+        remove_idle(self._collection, _together(needed, finished))
+        reported = report_versions(self._collection)
         for table in tables_of(self._collection):
             for version in missing_tags(store, table, needed[table]):
                 tag_again(store, table, version)
@@ -173,7 +185,8 @@ class Steps:
                 tags.delete(name)
             self._session.fence.check()
             dataset = store.open(table)
-            self._freed += remove_versions(dataset, old_versions(dataset, needed[table] | finished[table], self._young))
+            kept = needed[table] | finished[table] | reported[table]
+            self._freed += remove_versions(dataset, old_versions(dataset, kept, self._young))
             if all_else:
                 self._freed += remove_all_else(dataset)
         self.remove_tables()
@@ -195,10 +208,19 @@ class Steps:
         retire(self._collection, generation)
         self._given_up = sorted({*self._given_up, *going})
         self._remove(generation)
+        self.forget_reports(generation)
+
+    def forget_reports(self, generation: str) -> None:
+        """Remove all that reports said of a generation. Records first: none may stand on a table that is gone."""
+        self._session.fence.check()
+        forget_reports(self._collection, generation)
+        for table in self._collection.tables("reports"):
+            if generation_of(self._collection, table) == generation:
+                self._remove(table)
 
     def remove_tables(self) -> None:
         """Remove chunk tables that nothing needs, and what is left of tables that were removed."""
-        for table in self._unused():
+        for table in [*self._unused(), *idle_report_tables(self._collection, self._young)]:
             self._remove(table)
         for table in self._collection.remains():
             self._freed += remove_table(self._store, table)
@@ -258,6 +280,11 @@ class Steps:
             return row
         return identified(self._store, replace(row, version=version, chunk_version=chunk_version))
 
+    def _carry(self, row: Publication, moved: Publication) -> None:
+        """What reports say of the rows holds of them in their new version."""
+        if moved.version != row.version:
+            carry_reports(self._collection, row.generation, row.version, moved.version)
+
     def _now(self, table: str, version: int) -> int:
         """The latest version of a table if it holds the same rows as `version`, else that."""
         if not self._store.has(table):
@@ -280,8 +307,17 @@ class Steps:
         self._session.fence.check()
         self._freed += remove_table(self._store, table)
         self._removed.append(table)
-        if not is_generation(table):
+        if is_chunk_table(table):
             ChunkTable(self._collection, own_part(table)).forget_files()
+
+
+def _together(*versions: Mapping[str, set[int]]) -> Mapping[str, set[int]]:
+    """Versions by table, in any of several such."""
+    merged = defaultdict[str, set[int]](set)
+    for one in versions:
+        for table, numbers in one.items():
+            merged[table] |= numbers
+    return merged
 
 
 def _shape(dataset: Any) -> tuple[int, int, int]:
