@@ -27,6 +27,7 @@ from flows.cli.main import app
 from pipelines import errors
 from pipelines.spec.declared import CollectionSpec, Spec
 from pipelines.spec.keys import SpecTable
+from pipelines.spec.reports import OPTIONS
 
 PAGE = Path(__file__).with_name("reference.md")
 HEAD = """# Reference
@@ -112,6 +113,9 @@ def tables() -> Iterator[tuple[str, type[SpecTable]]]:
     for name, field in CollectionSpec.model_fields.items():
         if isinstance(field.annotation, type):
             yield f"collections.NAME.{name}", field.annotation
+    for kind, options in OPTIONS.items():
+        if options.model_fields:
+            yield f"collections.NAME.reports.{kind}", options
 
 
 def _tables() -> Iterator[str]:

@@ -29,7 +29,8 @@ from workers.learning.build_bridge import BridgeResult, build_bridge
 from workers.observing.telling import Plan, Report, Result, silent
 from workers.planning.plan import make_plan
 from workers.planning.target import Target
-from workers.reports import run_reports
+from workers.reports import exporting, run_reports
+from workers.reports.exporting import Exported, Look
 from workers.reports.run_reports import Reported, Wish
 from workers.runs.apply import apply as drive
 from workers.upkeep import maintaining
@@ -178,6 +179,24 @@ def report(
     with, or a new atlas. Raises NotFound, ModelError, and Conflict if another report is being made of the same generation.
     """
     return run_reports.report(Request(name, config, store).spec, name, kinds, wish, tell, run_id)
+
+
+def export(
+    name: str | None,
+    to: str,
+    out: str | PathLike[str],
+    config: Config = None,
+    *,
+    store: str | None = None,
+    wish: Wish | None = None,
+    look: Look | None = None,
+    tell: Report = silent,
+) -> Exported:
+    """A version for other tools: `to` is page, png, projector, atlas or parquet, `out` a file or folder that is not there yet.
+
+    Needs a spec. Raises NotFound, and SpecError for a path that is there.
+    """
+    return exporting.export(Request(name, config, store).spec, name, to, Path(out), wish, look, tell)
 
 
 def promote(

@@ -22,6 +22,7 @@ from tests.support.proxy import FaultProxy
 from workers.cluster.connection import start_ray
 from workers.embedding import encoding
 from workers.observing.telling import Plan, Result
+from workers.reports import beside
 from workers.runs import filling, session
 
 QUIET_PREFECT = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
@@ -46,7 +47,7 @@ def own_process(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that does not ask for Ray works in its own process, whether or not another test has started Ray before."""
     with pytest.MonkeyPatch.context() as patch:
         if "ray_cluster" not in request.fixturenames:
-            for module in (encoding, filling, session):
+            for module in (beside, encoding, filling, session):
                 patch.setattr(module, "on_cluster", lambda: False)
         yield
 

@@ -19,7 +19,7 @@ HOUSE = Path(__file__).parents[1]
 PACKAGES = ("pipelines", "storage", "workers", "flows")
 MOST_FILES = 10
 MOST_LINES = 400
-COMMANDS = ["apply", "bridge", "compare", "diff", "drop", "evaluate", "history", "maintain"]
+COMMANDS = ["apply", "bridge", "compare", "diff", "drop", "evaluate", "history", "maintain", "report"]
 COMMANDS += ["plan", "promote", "rollback", "search", "status"]
 FILES = sorted(file for package in PACKAGES for file in (HOUSE / package).rglob("*.py"))
 ROOMS = sorted({file.parent for file in FILES})
@@ -100,7 +100,7 @@ def test_no_room_imports_in_a_circle(imports: dict[str, set[str]]) -> None:
 
 def test_the_public_names_stay() -> None:
     """Also after a server has imported the flow of a command's name."""
-    for name in ("evaluate", "maintain"):
+    for name in ("evaluate", "maintain", "report"):
         assert importlib.import_module(f"flows.{name}").__name__ == f"flows.{name}"
     assert all(callable(getattr(importlib.import_module("flows"), name)) for name in COMMANDS)
     assert callable(importlib.import_module("storage").open_published)

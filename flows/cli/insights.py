@@ -1,5 +1,9 @@
 """The command line of reports: what the vectors of a version say, for people and for other tools."""
 
+import tempfile
+import webbrowser
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -8,7 +12,7 @@ from flows.cli import remote
 from flows.cli.options import REPORTS, Call, NameRequired, Sending, with_options
 
 if TYPE_CHECKING:
-    from workers.reports.run_reports import Wish
+    from workers.reports.run_reports import Reported, Wish
 
 commands = typer.Typer()
 
@@ -39,6 +43,7 @@ def report(
     refit: Annotated[
         bool, typer.Option("--refit", help="Make a new map and new clusters; those that are still there keep place, number and name.")
     ] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Show the map, and what is told here, as a page in the browser.")] = False,
     *,
     call: Call,
     sending: Sending,
@@ -59,8 +64,64 @@ def report(
         remote.send(remote.order("report", call.request(name), [*(kinds or []), *_options(wish)]), call, sending)
     with progress() as tell:
         made = commands.report(name, kinds or (), call.config, store=call.store, wish=wish, tell=tell, run_id=sending.run_id)
+        page = _page(made, call, wish) if open_ else None
     call.answer(made, lambda: figures.reported(made))
+    if page is not None:
+        typer.echo(f"page: {page}", err=True)
+        webbrowser.open(page.as_uri())
     raise typer.Exit(made.exit_code)
+
+
+def _page(made: "Reported", call: Call, wish: "Wish") -> Path:
+    """In a folder of its own that nobody else may look into: a page has ids and texts."""
+    from flows import commands
+
+    out = Path(tempfile.mkdtemp(prefix="revector-")) / f"{made.collection}.html"
+    return Path(commands.export(made.collection, "page", out, call.config, store=call.store, wish=replace(wish, refit=False)).path)
+
+
+@commands.command(
+    epilog="Examples: revector export docs map.png --to png --by growth; revector export docs rows.parquet --to parquet",
+    rich_help_panel=REPORTS,
+)
+@with_options
+def export(
+    name: NameRequired,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A file, for a projector a folder, that is not there yet.")],
+    to: Annotated[str, typer.Option("--to", metavar="WHAT", help="page, png, projector, atlas or parquet.")],
+    by: Annotated[
+        str, typer.Option("--by", metavar="WHAT", help="Colours of the png: clusters, growth, or a field of the metadata.")
+    ] = "clusters",
+    dark: Annotated[bool, typer.Option("--dark", help="The png on a dark ground.")] = False,
+    generation: Annotated[
+        str, typer.Option("--generation", metavar="GENERATION", help="As `revector status` lists it, or how its last part begins.")
+    ] = "published",
+    version: Annotated[
+        int | None, typer.Option("--version", metavar="VERSION", help="A version that `revector history` lists, instead of the newest.")
+    ] = None,
+    since: Annotated[
+        int | None, typer.Option("--since", metavar="VERSION", help="The version that growth is seen from, instead of the one before.")
+    ] = None,
+    *,
+    call: Call,
+) -> None:
+    """Write a version for people and other tools: its map as a page or a picture, its landmarks or its rows as files.
+
+    page: one HTML file, with map, clusters and all reports of the version; it needs no network.
+    png: the map as a picture. projector: landmarks for TensorBoard's Embedding Projector.
+    atlas: rows with places and clusters for embedding-atlas (--x x --y y --text text).
+    parquet: all rows with flat metadata, vectors as float32, and places where there is a map.
+    """
+    from flows import commands
+    from flows.show import figures
+    from flows.show.progress import progress
+    from workers.reports.exporting import Look
+    from workers.reports.run_reports import Wish
+
+    wish = Wish(generation, version, since)
+    with progress() as tell:
+        made = commands.export(name, to, out, call.config, store=call.store, wish=wish, look=Look(by, dark), tell=tell)
+    call.answer(made, lambda: figures.exported(made))
 
 
 def _options(wish: "Wish") -> list[str]:

@@ -29,6 +29,7 @@ from flows.flow_run.events import files_trigger, model_trigger
 from flows.flow_run.slots import TAG, ensure_limit
 from flows.maintain import maintain
 from flows.reconcile import reconcile
+from flows.report import report
 from flows.sync import sync
 from flows.upgrade import upgrade
 from pipelines.spec.declared import CollectionSpec, Spec
@@ -36,7 +37,14 @@ from pipelines.spec.parsing import spec_file
 
 RECONCILE = "*/5 * * * *"
 """When what was orphaned is ended."""
-FLOWS: dict[str, Flow[..., Any]] = {"sync": sync, "upgrade": upgrade, "maintain": maintain, "evaluate": evaluate, "reconcile": reconcile}
+FLOWS: dict[str, Flow[..., Any]] = {
+    "sync": sync,
+    "upgrade": upgrade,
+    "maintain": maintain,
+    "evaluate": evaluate,
+    "report": report,
+    "reconcile": reconcile,
+}
 JOB: dict[str, Any] = {"env": {"PYTHONSAFEPATH": "1"}}
 """Prefect's workers run hooks as a script beside a `storage.py` of theirs, which must not take the place of our package."""
 Trigger = Callable[[str, bool], DeploymentEventTrigger]
@@ -117,7 +125,7 @@ def wanted(spec: Spec, config: str, store: str | None = None, only: str | None =
 
 def _of_collection(name: str, declared: CollectionSpec, place: Mapping[str, Any]) -> Iterator[Wanted]:
     when = declared.schedule
-    for flow in ("sync", "upgrade", "maintain", "evaluate"):
+    for flow in ("sync", "upgrade", "maintain", "evaluate", "report"):
         yield Wanted(
             flow=flow,
             name=name,

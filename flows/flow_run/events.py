@@ -5,6 +5,7 @@
 | `revector.files.arrived` | `revector.collection.<name>` | the collection's sync |
 | `revector.model.registered`, with `model` in its payload | `revector.collection.<name>` | the collection's upgrade |
 | `revector.version.published`, with its lineage in its payload | `revector.collection.<name>` | whatever others hang on it |
+| `revector.report.alarm`, with what is beyond its limit | `revector.collection.<name>` | whatever others hang on it |
 
 Prefect's open-source server has no webhooks; it has `POST /api/events`, which takes a list of events:
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 FILES_ARRIVED = "revector.files.arrived"
 MODEL_REGISTERED = "revector.model.registered"
 VERSION_PUBLISHED = "revector.version.published"
+REPORT_ALARM = "revector.report.alarm"
 GATHER = timedelta(seconds=10)
 """A run starts so long after the first of several announcements, and looks at the corpus after the last: they start one run."""
 
@@ -64,6 +66,13 @@ def announce_publication(job: "FlowJob", before: "Publication | None", after: "P
         "revector.space": after.space,
     }
     emit_event(VERSION_PUBLISHED, resource, related=related, payload=payload)
+
+
+def announce_alarm(job: "FlowJob", version: int, gates: list[dict[str, Any]]) -> None:
+    """Tell others that reports of a version found something beyond its limit."""
+    beyond = [{name: gate[name] for name in ("name", "value", "threshold", "detail")} for gate in gates]
+    payload = {"collection": job.collection, "store": job.request.spec.store, "version": version, "beyond": beyond}
+    emit_event(REPORT_ALARM, about(job.collection), payload=payload)
 
 
 def _lineage(row: "Publication") -> dict[str, Any]:

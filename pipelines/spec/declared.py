@@ -152,6 +152,14 @@ class GatesSpec(SpecTable):
     """The least nDCG@10 of these queries; left out: any."""
     min_bridge_recall: float = Field(default=0.5, ge=0, le=1)
     """The least share of the published model's own 10 results that a query over a bridge must find."""
+    max_bias: float | None = Field(default=None, ge=0, le=2)
+    """The largest effect size of an association of words (`reports.bias`), in either direction; left out: any, and none is measured."""
+    max_imbalance: float | None = Field(default=None, ge=0, le=1)
+    """The largest gap between two groups' kNN error or missed documents (`reports.balance`), beyond chance; left out: not measured."""
+    min_accuracy: float | None = Field(default=None, ge=0, le=1)
+    """The least share of held-out labels that the nearest rows tell (`reports.tasks`); left out: not measured."""
+    min_spearman: float | None = Field(default=None, ge=-1, le=1)
+    """The least rank correlation of cosines with scored pairs (`reports.tasks`); left out: not measured."""
 
 
 class RetentionSpec(SpecTable):

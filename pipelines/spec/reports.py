@@ -45,6 +45,8 @@ class BalanceOptions(ReportOptions):
 
     fields: tuple[str, ...] = ()
     """Fields of the metadata that make the groups; left out: all with at most 50 values."""
+    label: str | None = None
+    """A field of the metadata with the label of each document, whose errors are told by group; left out: `reports.tasks.label`."""
 
 
 class BiasOptions(ReportOptions):
@@ -52,7 +54,9 @@ class BiasOptions(ReportOptions):
 
     files: ClassVar[tuple[str, ...]] = ("words",)
     words: str | None = None
-    """A TOML file of word lists; left out: the published ones of Caliskan et al. (2017)."""
+    """A TOML file of word lists; left out: tests 1, 6, 7 and 8 of Caliskan et al. (2017)."""
+    sentence: str = Field(default="This is {}.", pattern=r"\{\}")
+    """What each word is put into, in place of `{}`; `"{}"`: it stands alone."""
 
 
 class TasksOptions(ReportOptions):
@@ -72,6 +76,9 @@ class TasksOptions(ReportOptions):
 class DriftOptions(ReportOptions):
     """How a version differs from the one before it: what grew, what shrank, what is new."""
 
+    limit: float = Field(default=0.005, ge=0, le=1)
+    """The share of rows that may move between clusters, beyond what chance explains, before it is an alarm."""
+
 
 class LabelsOptions(ReportOptions):
     """Labels for all chunks, from those of a few."""
@@ -79,6 +86,8 @@ class LabelsOptions(ReportOptions):
     files: ClassVar[tuple[str, ...]] = ("seeds",)
     seeds: str | None = None
     """A CSV or JSON lines file with `id` and `label` of some documents or chunks."""
+    min_confidence: float = Field(default=0.5, ge=0, le=1)
+    """The least confidence of a label that is suggested: of rows with one of .8, about four in five are right."""
 
 
 class ReportsSpec(SpecTable):

@@ -70,12 +70,14 @@ class ScheduleSpec(SpecTable):
     """Compacts its tables, and removes what `retention` gives up."""
     evaluate: str | None = None
     """Holds what readers have against all gates again."""
+    report: str | None = None
+    """Makes the reports of what readers have; a sync makes them anyway."""
     timezone: str = "UTC"
-    """Of all four, by its IANA name: `Europe/Berlin`."""
+    """Of all of them, by its IANA name: `Europe/Berlin`."""
     paused: bool = False
     """Whether flows are deployed but do not start by themselves, on a schedule or by an event."""
 
-    @field_validator("sync", "upgrade", "maintain", "evaluate")
+    @field_validator("sync", "upgrade", "maintain", "evaluate", "report")
     @classmethod
     def _cron(cls, expression: str | None) -> str | None:
         if expression is not None:

@@ -47,7 +47,9 @@ class Atlas:
     names: Mapping[int, str]
     """Of the clusters, by number: a number is never used again for another one."""
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """Landmarks."""
         return len(self.ids)
 
     def to_bytes(self) -> bytes:

@@ -18,6 +18,9 @@ from tests.flows.test_flow import artifact, until
 pytestmark = pytest.mark.timeout(400)  # the server starts slowly on a busy machine
 
 
+FLOWS = ("sync", "upgrade", "maintain", "evaluate", "report")
+
+
 def write_spec(folder: Path, name: str, **options: str) -> str:
     """A collection of twenty documents; gives the path of its spec."""
     folder.mkdir(exist_ok=True)
@@ -55,9 +58,7 @@ def test_deploy_writes_what_the_spec_says_and_a_second_time_changes_nothing(pref
     write_spec(tmp_path, "nightly", schedule=NIGHTLY.replace("0 3", "30 4"), run='{ pool = "night" }')
     changed = deploy(prefect, config)
 
-    assert {each["name"] for each in first} == {f"revector-{flow}/nightly" for flow in ("sync", "upgrade", "maintain", "evaluate")} | {
-        "revector-reconcile/all"
-    }
+    assert {each["name"] for each in first} == {f"revector-{flow}/nightly" for flow in FLOWS} | {"revector-reconcile/all"}
     (schedule,) = found.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone, schedule.active) == ("0 3 * * *", "Europe/Berlin", True)
     assert found.parameters == {"collection": "nightly", "config": str(tmp_path / "revector.toml")}
@@ -102,7 +103,7 @@ def test_what_is_paused_waits_for_a_person_and_prune_removes_what_the_spec_no_lo
     removed = prefect.deployments.prune(prefect.client, load_spec(config), config)
 
     assert (found.schedules[0].active, trigger.enabled) == (False, False)
-    assert {each.name for each in removed} == {f"revector-{flow}/waiting" for flow in ("sync", "upgrade", "maintain", "evaluate")}
+    assert {each.name for each in removed} == {f"revector-{flow}/waiting" for flow in FLOWS}
     assert prefect.client.read_resource_related_automations(f"prefect.deployment.{found.id}") == []
 
 

@@ -26,6 +26,7 @@ ENTRYPOINTS = {
     "upgrade": ["collection", "config", "store", "model", "promote"],
     "maintain": ["collection", "config", "store"],
     "evaluate": ["collection", "config", "store"],
+    "report": ["collection", "config", "store"],
     "reconcile": [],
 }
 STAND_IN = '{ name = "hash", dimensions = 32 }'

@@ -15,7 +15,7 @@ from storage.sources.labelled import load_labelled
 from storage.store.lance import Store, table_meta, take
 from storage.tables.version import Version
 from workers.embedding.encoding import Encoding
-from workers.judging.ranking import Ranking, held_labels, rank
+from workers.reports.ranking import Ranking, held_labels, rank
 from workers.reports.shape import Shape, drift_between, shape
 
 CHANGED = 5

@@ -13,8 +13,12 @@ from pipelines.measures.gate import Gate
 from workers.judging.case import Case
 from workers.judging.hard_gates import letters, recomputed, removed, rows, vectors
 from workers.judging.promotion_gates import index_recall, labelled_queries, overlap
+from workers.judging.report_gates import balance, bias, tasks
 
-GATES: tuple[Callable[[Case], Iterable[Gate]], ...] = (rows, vectors, recomputed, letters, removed, index_recall, overlap, labelled_queries)
+Measured = Callable[[Case], Iterable[Gate]]
+HARD: tuple[Measured, ...] = (rows, vectors, recomputed, letters, removed)
+PROMOTION: tuple[Measured, ...] = (index_recall, overlap, labelled_queries, bias, balance, tasks)
+GATES = HARD + PROMOTION
 
 
 def judge(case: Case) -> list[Gate]:

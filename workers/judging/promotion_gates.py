@@ -12,7 +12,7 @@ from storage.store.lance import ROW_ADDRESS
 from storage.tables.index import probes
 from workers.embedding.encoding import Encoding
 from workers.judging.case import Case
-from workers.judging.ranking import Ranking, held_labels, rank
+from workers.reports.ranking import Ranking, held_labels, rank
 
 INDEX_QUERIES = 100
 MEANINGLESS = "not measured: the stand-in's vectors mean nothing"

@@ -43,6 +43,7 @@ HELP = {
     "revector_dead_letters": "Inputs that could not be read or embedded.",
     "revector_gate_value": "What a gate measured.",
     "revector_gate_passed": "1 if the version passed the gate.",
+    "revector_report_passed": "1 if a report that the spec declares is there, and within its limit.",
     "revector_published_version": "Of the vectors table that readers have.",
     "revector_published_epoch": "Of the publication that readers have.",
     "revector_published_chunks": "That readers have.",
@@ -117,7 +118,7 @@ def of_publication(publication: Publication) -> Iterator[Measure]:
 
 
 def of_result(result: Any) -> Iterator[Measure]:
-    """Measures of what a run did: a Result, or anything that has gates."""
+    """Measures of what a run did: a Result, or anything that has gates, or the outcomes of reports."""
     if isinstance(result, Result):
         for change, count in result.documents.items():
             yield "revector_documents", {"change": change}, count
@@ -127,6 +128,8 @@ def of_result(result: Any) -> Iterator[Measure]:
         yield "revector_failed_documents", {}, result.failed["documents"]
         yield "revector_stale_documents", {}, result.failed["stale"]
         yield "revector_versions_behind", {}, result.pin.behind if result.pin else 0
+    for kind, outcome in getattr(result, "outcomes", {}).items():
+        yield "revector_report_passed", {"report": kind}, outcome in {"made", "kept"}
     for gate in getattr(result, "gates", ()):
         yield from _of_gate(gate)
 

@@ -27,7 +27,7 @@ from workers.observing.metrics import Measures, of_account, of_outcome, of_publi
 METRICS = "REVECTOR_METRICS"
 """A folder, or the http(s):// address of a Pushgateway."""
 EXPORT_SECONDS = 5.0
-STOPPED = ("built", "gate failed")
+STOPPED = ("built", "gate failed", "beyond its limit")
 """Outcomes that leave readers without what the run was for."""
 PUSH_SECONDS = 2.0
 """That a Pushgateway may take: a run that is cancelled waits for it twice."""
@@ -115,7 +115,8 @@ class Observer:
     def _due(self) -> float:
         """When the schedule comes to it next; infinite without one."""
         schedule = self._schedule
-        expression = {"apply": schedule.sync, "maintain": schedule.maintain, "evaluate": schedule.evaluate}.get(self._labels["command"])
+        command = self._labels["command"]
+        expression = schedule.sync if command == "apply" else getattr(schedule, command, None)
         if not expression or schedule.paused:
             return float("inf")
         return next(CronSim(expression, datetime.now(ZoneInfo(schedule.timezone)))).timestamp()

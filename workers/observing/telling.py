@@ -181,6 +181,13 @@ class Result:
     """Files that are not read, as no format is known for them, by suffix."""
     failed: dict[str, int] = field(default_factory=dict)
     """`documents` that could not be read or embedded, a lost file by what is in it; `stale`: of these, readers keep an older form; `of`."""
+    reports: dict[str, str] = field(default_factory=dict)
+    """What became of those that the spec declares: `made`, `kept` as they were, `beyond its limit`, or what was in the way."""
+
+    @property
+    def outcomes(self) -> dict[str, str]:
+        """Of reports."""
+        return self.reports
 
     @property
     def exit_code(self) -> int:

@@ -60,7 +60,7 @@ class Study:
 
     def table(self, part: str) -> ReportTable:
         """A table of its own, that follows the generation; of the atlas where it needs one."""
-        suffix = f"{part}-a{self.found_atlas.number}" if self.found_atlas else part
+        suffix = f"{part}-a{self.found_atlas.number}" if self.found_atlas is not None else part
         return ReportTable(self.version.collection, self.version.generation, suffix)
 
 

@@ -58,7 +58,7 @@ def rows_beside(version: Version, atlas: Atlas, workers: WorkersSpec, run_id: st
     table = ReportTable(version.collection, version.generation, f"a{atlas.number}")
     dataset = table.latest(BESIDE)
     number = int(dataset.version)
-    fresh, stale = _differences(version, dataset)
+    fresh, stale = differences(version, dataset)
     placing = Placing(version.collection.store, version.generation, version.number, table.name, atlas)
     staged, done, committed = list[str](), 0, time.monotonic()
     with ExitStack() as closing:
@@ -71,7 +71,7 @@ def rows_beside(version: Version, atlas: Atlas, workers: WorkersSpec, run_id: st
     return table, table.commit(number, Change(stale, staged), run_id)
 
 
-def _differences(version: Version, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+def differences(version: Version, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     """Addresses of rows of the version that the table has not, and of rows of the table that the version has not; both sorted."""
     stored, wanted = Spill(EMBEDDED_SCHEMA, by_hash("row_hash")), Spill(EMBEDDED_SCHEMA, by_hash("row_hash"))
     for spill, source in ((stored, dataset), (wanted, version.vectors)):

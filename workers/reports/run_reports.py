@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pipelines.errors import NotFound, SpecError
+from pipelines.errors import NotFound, RevectorError, SpecError
 from pipelines.fingerprint import fingerprint
-from pipelines.logs import log
+from pipelines.logs import log, warn
 from pipelines.spaces.known import known_models
 from pipelines.spec.declared import CollectionSpec, Spec
+from pipelines.spec.keys import nearest
 from pipelines.spec.reports import KINDS, ReportKind
 from storage.collection import Collection
+from storage.history.catalog import current
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
-from storage.reports.atlas import Atlas
+from storage.reports.atlas import Atlas, atlas_numbers, newest_atlas
 from storage.reports.kept_reports import KeptReport, find_report, forget_reports, keep_report, reported_versions
 from storage.reports.report_table import ReportTable
 from storage.sources.labelled import declared_file
@@ -26,7 +28,7 @@ from storage.who import new_run_id, now, whoami
 from workers.observing.telemetry import observe
 from workers.observing.telling import Progress, Report, silent
 from workers.reports.analysis import Analysis, Findings, Rows, Study
-from workers.reports.atlas.fitting import atlas_of
+from workers.reports.atlas.fitting import fit_atlas
 from workers.reports.beside import rows_beside
 from workers.reports.kinds import ANALYSES
 
@@ -52,6 +54,11 @@ class Reported:
         return [gate for kept in self.reports for gate in kept.gates]
 
     @property
+    def outcomes(self) -> dict[str, str]:
+        """What became of each, by kind."""
+        return {kept.kind: _outcome(kept, kept.kind in self.made) for kept in self.reports}
+
+    @property
     def exit_code(self) -> int:
         """Of the command line: 3 if something is beyond its limit."""
         return 0 if all(kept.passed for kept in self.reports) else 3
@@ -70,6 +77,18 @@ class Wish:
     """Whether to make a new atlas."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A version as an atlas shows it."""
+
+    map: KeptReport
+    """What its map says."""
+    atlas: Atlas
+    rows: Rows
+    before: Rows | None
+    """An earlier version by the same atlas; None where there is none."""
+
+
 def report(
     spec: Spec, name: str | None, kinds: Sequence[str] = (), wish: Wish | None = None, tell: Report = silent, run_id: str | None = None
 ) -> Reported:
@@ -79,19 +98,46 @@ def report(
     encoded and the model is not at hand, Conflict if another report changes the same tables.
     """
     name, declared = spec.collection(name)
-    chosen = chosen_kinds(declared, kinds)
+    chosen = _chosen(declared, kinds)
     collection = Collection(Store(spec.store), name)
     with observe("report", name, declared.schedule) as observer:
         made = _Desk(collection, declared, wish or Wish(), tell, run_id or new_run_id()).work(chosen)
         return observer.ended(made, "beyond its limit" if made.exit_code else "reported")
 
 
-def chosen_kinds(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[ReportKind, ...]:
+def keep_current(collection: Collection, declared: CollectionSpec, tell: Report, run_id: str | None) -> dict[str, str]:
+    """Make the declared reports of what readers have that are not there yet. Gives what became of each kind, by name.
+
+    What is in the way of one is in the way of that one only: it is told, and tried again by the next run.
+    """
+    if not declared.reports.kinds or current(collection) is None:
+        return {}
+    desk = _Desk(collection, declared, Wish(), tell, run_id or new_run_id())
+    return {kind: desk.attempt(kind) for kind in declared.reports.kinds}
+
+
+def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Sight:
+    """A version to look at; its atlas, its rows beside it and its map are made where they are not there. Raises as `report`."""
+    name, declared = spec.collection(name)
+    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), tell, run_id or new_run_id()).sight()
+
+
+def described_rows(spec: Spec, name: str | None, wish: Wish | None = None) -> tuple[Version, Rows | None]:
+    """A version, and its rows beside the newest atlas if they were described. Makes nothing. Raises NotFound without such a version."""
+    name, declared = spec.collection(name)
+    return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), silent, new_run_id()).described_rows()
+
+
+def _chosen(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[ReportKind, ...]:
     """Raises SpecError for a word that is none."""
     for kind in kinds:
         if kind not in ANALYSES:
-            raise SpecError(f"expected some of {', '.join(ANALYSES)}, found {kind!r}")
+            raise SpecError(f"expected some of {', '.join(ANALYSES)}, found {kind!r}{nearest(kind, ANALYSES)}")
     return tuple(kind for kind in KINDS if kind in kinds) or declared.reports.kinds or ("map",)
+
+
+def _outcome(kept: KeptReport, new: bool) -> str:
+    return "beyond its limit" if not kept.passed else "made" if new else "kept"
 
 
 class _Desk:
@@ -120,13 +166,41 @@ class _Desk:
         seconds = time.monotonic() - began
         return Reported(self._collection.name, version.generation, version.number, tuple(reports), tuple(made), seconds)
 
+    def attempt(self, kind: ReportKind) -> str:
+        """What became of a report: `made`, `kept`, `beyond its limit`, or the error that was in its way."""
+        try:
+            kept, new = self._one(kind)
+        except RevectorError as error:
+            warn("not reported", kind=kind, error=type(error).__name__)
+            return str(error)
+        return _outcome(kept, new)
+
+    def sight(self) -> Sight:
+        kept, _ = self._one("map")
+        return Sight(kept, self._atlas, self._rows(self._version), self._before)
+
+    def described_rows(self) -> tuple[Version, Rows | None]:
+        version = self._version
+        if not atlas_numbers(self._collection, version.generation):
+            return version, None
+        found = self._recorded(version)
+        return version, Rows(version, found[0].open(found[1])) if found else None
+
     @cached_property
     def _version(self) -> Version:
         return self._find(self._wish.version)
 
     @cached_property
     def _atlas(self) -> Atlas:
-        return atlas_of(self._version, self._wish.refit, self._tell)
+        version = self._version
+        found = None if self._wish.refit else newest_atlas(self._collection, version.generation)
+        return found if found is not None else fit_atlas(version, self._tell)
+
+    @cached_property
+    def _number(self) -> int:
+        """Of the atlas, which is not read for it."""
+        numbers = [] if self._wish.refit else atlas_numbers(self._collection, self._version.generation)
+        return numbers[-1] if numbers else self._atlas.number
 
     @cached_property
     def _before(self) -> Rows | None:
@@ -153,22 +227,24 @@ class _Desk:
         version, analysis = self._version, ANALYSES[kind]
         options = self._declared.reports.options(kind)
         files = {key: declared_file(f"reports.{kind}.{key}", uri) for key in options.files if (uri := getattr(options, key))}
-        atlas = self._atlas if analysis.on_atlas else None
+        number = self._number if analysis.on_atlas else None
         before = self._before if analysis.compares else None
         identity = fingerprint(
             {
                 "rows": self._sum(version),
                 "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
-                "atlas": atlas.number if atlas else None,
+                "atlas": number,
                 "before": self._sum(before.version) if before else None,
             }
         )[:12]
         kept = find_report(self._collection, version.generation, version.number, kind, identity)
         if kept:
             return kept, False
-        placed = self._rows(version) if atlas else None
+        placed = self._rows(version) if analysis.on_atlas else None
         self._tell(Progress("report"))
-        study = Study(version, self._declared, options, files, self._tell, self._run_id, placed, before, atlas)
+        study = Study(
+            version, self._declared, options, files, self._tell, self._run_id, placed, before, self._atlas if analysis.on_atlas else None
+        )
         findings = analysis.study(study)
         made = self._record(version, kind, identity, analysis, findings, time.monotonic() - began)
         log("reported", kind=kind, version=version.number, passed=made.passed, seconds=made.seconds)
@@ -191,7 +267,7 @@ class _Desk:
             version=version.number,
             kind=kind,
             identity=identity,
-            atlas=self._atlas.number if analysis.on_atlas else None,
+            atlas=self._number if analysis.on_atlas else None,
             summary=findings.summary,
             gates=findings.gates,
             tables=findings.tables,
@@ -212,7 +288,7 @@ class _Desk:
         kept = find_report(self._collection, version.generation, version.number, ROWS, self._rows_identity(version))
         if kept is None:
             return None
-        table = ReportTable(self._collection, version.generation, f"a{self._atlas.number}")
+        table = ReportTable(self._collection, version.generation, f"a{self._number}")
         try:
             table.open(kept.tables[table.name])
         except NotFound:
@@ -234,7 +310,7 @@ class _Desk:
         return self._sums[version.number]
 
     def _rows_identity(self, version: Version) -> str:
-        return fingerprint({"rows": self._sum(version), "atlas": self._atlas.number})[:12]
+        return fingerprint({"rows": self._sum(version), "atlas": self._number})[:12]
 
     def _newest_before(self) -> Rows | None:
         """Of the same generation and atlas, described, and there as it was."""

@@ -28,6 +28,7 @@ from workers.planning.objections import removed
 from workers.planning.plan import counts, notes
 from workers.planning.state import State, check_saved, pinned, read_state, thresholds
 from workers.planning.target import Target
+from workers.reports.run_reports import keep_current
 from workers.runs.filling import Filling
 from workers.runs.ingesting import CurrentChunks, ingest_corpus
 from workers.runs.results import DEAD_LETTERS_KEPT, NOTHING, built_generation, failures, nothing_to_do
@@ -38,11 +39,14 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent, ru
     """Bring all live generations of the collection up to date, and publish the main one. Resumes what was interrupted: the tables are the
     checkpoint.
 
+    Then the reports that the spec declares are made of what readers have, without the fence.
+
     Raises Conflict while another run has the collection, PlanStale if `saved` no longer holds.
     """
     with observe("apply", target.collection.name, target.spec.schedule) as observer:
         result = _apply(target, saved, report, run_id, observer)
-        return observer.ended(result, result.status)
+        reports = keep_current(target.collection, target.spec, report, result.run_id)
+        return observer.ended(replace(result, reports=reports), result.status)
 
 
 def _apply(target: Target, saved: Plan | None, report: Report, run_id: str | None, observer: Observer) -> Result:

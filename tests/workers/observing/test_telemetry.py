@@ -263,7 +263,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, ray_cluster: Any) -> Seri
         patched.setattr(telemetry, "EXPORT_SECONDS", 0.05)
         ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[Faulty.__module__])
         patched.setattr(pool, "EmbedActor", Faulty)
-        workplace.spec(rest=f"workers = {{ actors = 1 }}\ngates = {{ max_failed = 0.9 }}\n{PRICED}")
+        workplace.spec(rest=f"workers = {{ actors = 1 }}\ngates = {{ max_failed = 0.9 }}\nreports = ['map']\n{PRICED}")
         workplace.write("a.parquet", {"d0": "a text", "d1": "nan"})
         over = watch(metrics, found)
         run(workplace.apply)
@@ -338,7 +338,7 @@ def test_labels_take_few_values(exported: Series) -> None:
     """No run id, no text, no path: those would be a new series each time."""
     ours = {name: samples for name, samples in exported.items() if name.startswith("revector_")}
     labels = {label for samples in ours.values() for told, _ in samples for label in told}
-    assert labels == {"collection", "command", "outcome", "error", "change", "stage", "currency", "gate"}
+    assert labels == {"collection", "command", "outcome", "error", "change", "stage", "currency", "gate", "report"}
 
 
 RECORDED = re.compile(r"revector:\w+")

@@ -97,7 +97,6 @@ def test_a_report_that_was_ended_before_its_record_is_made_again(workplace: Work
     workplace.update()
     said(workplace)
     workplace.write("a.parquet", texts | {"d3": "another", "e": "one more"})
-    workplace.update()
     keep = run_reports.keep_report
 
     def end(collection: Collection, kept: Any) -> Any:
@@ -107,5 +106,6 @@ def test_a_report_that_was_ended_before_its_record_is_made_again(workplace: Work
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(run_reports, "keep_report", end)
+        workplace.update()
         report(config=workplace.config)
     assert said(workplace) == from_the_beginning(workplace, monkeypatch)

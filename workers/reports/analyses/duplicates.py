@@ -17,7 +17,7 @@ from storage.store.commit import Change
 from storage.store.lance import ROW_ADDRESS, scan_batches
 from storage.store.spill import Spill, by_hash
 from workers.reports.analysis import Findings, Study
-from workers.reports.pairing.near import LISTED, Cells, cells_of, pairs_in
+from workers.reports.pairing.near import LISTED, Cells, cells_of, joined, pairs_in
 from workers.reports.pairing.pair_table import PAIRS, as_hashes, pair_rows, settle_pairs, shortened
 from workers.reports.pairing.shelf import Shelf, Standing, earlier_rows, shelve
 from workers.reports.pairing.stars import stars
@@ -36,8 +36,8 @@ def study_duplicates(study: Study) -> Findings:
     table = study.table("pairs")
     stored = table.latest(PAIRS)
     before = _rows_of(study, table, int(stored.version))
-    with shelve(study.rows, study.version.vectors, len(study.atlas), earlier_rows(before)) as shelf:
-        cells = cells_of(shelf)
+    with shelve(study.rows, study.version.vectors, study.atlas.size, earlier_rows(before)) as shelf:
+        cells = cells_of(shelf, joined(study.atlas))
         known = None if before is None else stored
         change = _change(study, table, cells, stored, known, options.min_cosine)
         number = table.commit(int(stored.version), change, study.run_id)
@@ -66,8 +66,7 @@ def _change(study: Study, table: ReportTable, cells: Cells, stored: Any, known: 
     """What makes of the pairs that are stored those of the version. `known`: the same; None if it is not known what they are of."""
     new, outdated = _to_compare(cells, known)
     found = Spill(PAIRS, by_hash("other_hash"))
-    landmarks = [column[new & (column >= 0)] for column in (cells.shelf.landmark, cells.shelf.second)]
-    for first, other, cosine in pairs_in(cells, np.unique(np.concatenate(landmarks)), new, least):
+    for first, other, cosine in pairs_in(cells, cells.around(new), new, least):
         found.add(pair_rows(cells.shelf, first, other, cosine))
     deleted = [np.zeros(0, np.uint64)]
 
@@ -87,8 +86,7 @@ def _to_compare(cells: Cells, known: Any) -> tuple[NDArray[np.bool_], pa.Array |
     if known is None:
         return new, None
     gone = shelf.gone.filter(pa.array(~shelf.gone["there"].to_numpy()))["content_hash"].combine_chunks()
-    for column in (shelf.landmark, shelf.second):
-        new |= (column >= 0) & cells.renewed[column]
+    new |= cells.having(cells.renewed)
     new |= _on_shelf(shelf, shortened(known, gone))
     return new, pa.concat_arrays([as_hashes(shelf.hashes[new]), gone])
 
@@ -139,5 +137,5 @@ def _named(pairs: Any, centres: NDArray[np.uint64], sizes: NDArray[np.int64]) ->
 
 
 def _capped(cells: Cells) -> dict[str, int]:
-    """Landmarks with so many contents that not all of them were compared to all."""
-    return {"landmarks": int(cells.capped.sum()), "contents": int(cells.sizes[cells.capped].sum())}
+    """Cells with so many contents that not all of them were compared to all."""
+    return {"cells": int(cells.capped.sum()), "contents": int(cells.sizes[cells.capped].sum())}

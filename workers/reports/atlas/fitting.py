@@ -1,5 +1,7 @@
 """From a version to an atlas of its generation."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,20 +13,16 @@ from storage.store.lance import ROW_ADDRESS, take
 from storage.tables.checksums import commit_of
 from storage.tables.version import Version
 from workers.observing.telling import Progress, Report
-from workers.reports.atlas.graph import graph
+from workers.reports.atlas.graph import K, graph
 
 LANDMARKS = 25_000
 
 
-def atlas_of(version: Version, refit: bool, report: Report) -> Atlas:
-    """The newest atlas of the version's generation; one of this version where there is none, or `refit` asks for another.
-
-    Raises NotFound if the version was taken away meanwhile: its vectors must not outlive an erasure.
-    """
+def fit_atlas(version: Version, report: Report) -> Atlas:
+    """A new atlas of the version's generation, kept. Raises NotFound if the version was taken away meanwhile: its vectors must not outlive
+    an erasure."""
     collection, generation = version.collection, version.generation
     before = newest_atlas(collection, generation)
-    if before is not None and not refit:
-        return before
     report(Progress("map"))
     number = before.number + 1 if before else 1
     commit = commit_of(version.vectors)
@@ -57,12 +55,17 @@ def make_atlas(version: Version, number: int, before: Atlas | None) -> Atlas:
         ids=tuple(rows["chunk_id"].to_pylist()),
         hashes=rows["content_hash"].combine_chunks(),
         vectors=vectors,
-        neighbours=near.places,
-        cosines=near.cosines,
+        neighbours=_padded(near.places, -1),
+        cosines=_padded(near.cosines, 0),
         places=_plane(vectors),
         clusters=clusters,
         names={0: "all"} if texts else {},
     )
+
+
+def _padded(columns: NDArray[Any], with_: int) -> NDArray[Any]:
+    """With K columns, where there are fewer landmarks than that."""
+    return np.pad(columns, ((0, 0), (0, K - columns.shape[1])), constant_values=with_)
 
 
 def _plane(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,1 +1,1 @@
-"""What a person and other tools see of reports: pictures, pages, exports."""
+"""What people and other tools see of reports: pictures, pages, files for projectors and tables."""

@@ -163,9 +163,10 @@ def _put(folder: Path, contents: Spill, landmarks: int, gone: pa.Table) -> Shelf
             file.close()
     count = contents.rows
     widths = {"hashes": (count, 2), "stored": (count, kind.list_size)}
-    mapped: dict[str, Any] = {
-        name: np.memmap(folder / name, kind, "r", shape=widths.get(name, (count,))) if count else np.zeros(widths.get(name, (0,)), kind)
-        for name, kind in types.items()
-    }
+    mapped = {name: _mapped(folder / name, kind, widths.get(name, (count,))) for name, kind in types.items()}
     names = pa.ipc.open_file(pa.memory_map(str(folder / "ids"))).read_all()["chunk_id"]
     return Shelf(ids=names, starts=np.searchsorted(mapped["landmark"], np.arange(landmarks + 1)), gone=gone, **mapped)
+
+
+def _mapped(path: Path, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.asarray(np.memmap(path, kind, "r", shape=shape)) if shape[0] else np.zeros(shape, kind)

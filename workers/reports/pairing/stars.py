@@ -17,24 +17,28 @@ class Stars:
 
 
 def stars(first: NDArray[np.uint64], other: NDArray[np.uint64]) -> Stars:
-    """Groups of the contents of pairs, (p,) each, where `first` is smaller than `other`.
+    """Groups of the contents of pairs, (p,) each, where `first` is smaller than `other`."""
+    contents, ends = np.unique(np.concatenate([first, other]), return_inverse=True)
+    belongs = belonging(ends[: len(first)], ends[len(first) :], len(contents))
+    sizes = np.bincount(belongs, minlength=len(contents))
+    return Stars(contents[sizes > 1], sizes[sizes > 1])
 
-    In ascending order each content that no centre before it is near to becomes a centre; any other belongs to the smallest that is. (The
+
+def belonging(first: NDArray[np.int64], other: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The centre of each of the numbers below `count`, by pairs of them, where `first` is smaller than `other`.
+
+    In ascending order each number that no centre before it is near to becomes a centre; any other belongs to the smallest that is. (The
     greedy independent set of a graph; all that can be told at the same time is told at once, so the rounds are few.)
     """
-    contents, ends = np.unique(np.concatenate([first, other]), return_inverse=True)
-    a, b = ends[: len(first)], ends[len(first) :]
-    centre, told = np.zeros(len(contents), bool), np.zeros(len(contents), bool)
+    centre, told = np.zeros(count, bool), np.zeros(count, bool)
     while not told.all():
-        waits = np.zeros(len(contents), bool)
-        waits[b[~told[a] | centre[a]]] = True
+        waits = np.zeros(count, bool)
+        waits[other[~told[first]]] = True
         centre |= ~told & ~waits
         told |= centre
-        told[b[centre[a]]] = True
-    belongs = np.arange(len(contents))
-    of_centre = centre[a] & ~centre[b]
-    belongs[b[of_centre]] = len(contents)
-    np.minimum.at(belongs, b[of_centre], a[of_centre])
-    sizes = np.bincount(belongs, minlength=len(contents))
-    grouped = sizes > 1
-    return Stars(contents[grouped], sizes[grouped])
+        told[other[centre[first]]] = True
+    belongs = np.arange(count)
+    rays = ~centre[other] & centre[first]
+    belongs[other[rays]] = count
+    np.minimum.at(belongs, other[rays], first[rays])
+    return belongs

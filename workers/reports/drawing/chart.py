@@ -1,0 +1,121 @@
+"""A map as it is drawn: where points lie, what they belong to, and the sentences that say what is seen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+NAME_WIDTH = 60
+"""Letters of a cluster's name, or of a value, that are shown."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a map is of: its title says it, for a picture is sent on without the page that it stood in."""
+
+    collection: str
+    version: int
+    rows: int
+    """Chunks of the version."""
+    landmarks: int
+    model: str
+    date: str
+    """`2026-03-01`: when the report was made."""
+
+    @property
+    def title(self) -> str:
+        return f"{short_text(self.collection)}: {self.rows:,} chunks by meaning"
+
+    @property
+    def subtitle(self) -> str:
+        return f"version {self.version} · {self.landmarks:,} landmarks · {short_text(self.model)} · {self.date}"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """n points of a map."""
+
+    about: About
+    points: str
+    """What a point is, in the plural: "landmarks", "chunks"."""
+    places: NDArray[np.float32]
+    """(n, 2). A point without a finite place is not drawn."""
+    clusters: NDArray[np.int32]
+    """(n,); negative: in none."""
+    names: Mapping[int, str]
+    """cluster -> its name."""
+    rows: NDArray[np.int64] | None = None
+    """(n,): how many chunks stand at each point; None: one."""
+
+    @property
+    def caption(self) -> str:
+        """How a map is read."""
+        unplaced = len(self.places) - int(self.placed.sum())
+        return " ".join(
+            (
+                f"Each dot is one of {len(self.places):,} {self.points}.",
+                *(["The larger it is, the more chunks are most like it."] if self.rows is not None else []),
+                *([f"{unplaced:,} have no place and are not drawn."] if unplaced else []),
+                "Near means similar in meaning.",
+                "The axes have no meaning, nor have the distance between far groups and their size on the map.",
+            )
+        )
+
+    @cached_property
+    def sizes(self) -> NDArray[np.float32]:
+        """(n,): how wide each dot is, 1 to 3 times the common width; by how many more chunks than usual stand there."""
+        if self.rows is None:
+            return np.ones(len(self.places), np.float32)
+        usual = np.maximum(self.rows / max(float(self.rows.mean()), 1.0), 1) if len(self.rows) else self.rows
+        return np.asarray(np.minimum(np.sqrt(1 + np.log2(usual)), 3), np.float32)
+
+    @cached_property
+    def placed(self) -> NDArray[np.bool_]:
+        """(n,): which points have a place."""
+        return np.asarray(np.isfinite(self.places).all(axis=1))
+
+    @cached_property
+    def clusters_by_size(self) -> list["Cluster"]:
+        """Largest first; of two of one size that of the smaller number."""
+        counted = self.rows if self.rows is not None else np.ones(len(self.clusters), np.int64)
+        order = np.argsort(self.clusters, kind="stable")
+        numbers, starts = np.unique(self.clusters[order], return_index=True)
+        members = np.split(order, starts[1:])
+        total = max(int(counted.sum()), 1)
+        made = [self._cluster(int(number), who, counted, total) for number, who in zip(numbers, members, strict=True) if number >= 0]
+        return sorted(made, key=lambda one: (-one.rows, one.number))
+
+    def _cluster(self, number: int, members: NDArray[np.intp], counted: NDArray[np.int64], total: int) -> "Cluster":
+        rows = int(counted[members].sum())
+        name = short_text(self.names.get(number) or f"cluster {number}", NAME_WIDTH)
+        return Cluster(number, name, rows, rows / total, _middle(self.places[members[self.placed[members]]]))
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster of a chart."""
+
+    number: int
+    name: str
+    rows: int
+    share: float
+    """Of the chart's rows."""
+    middle: tuple[float, float] | None
+    """Where its name is written; None if none of its points has a place."""
+
+
+def _middle(places: NDArray[np.float32]) -> tuple[float, float] | None:
+    """The place nearest to the median: always one of the cluster's own, also where it lies in two parts."""
+    if not len(places):
+        return None
+    away = ((places - np.median(places, axis=0)) ** 2).sum(axis=1)
+    x, y = places[int(away.argmin())].tolist()
+    return x, y
+
+
+def short_text(text: object, width: int = NAME_WIDTH) -> str:
+    """The beginning of a text in one line, without control characters: names come from documents, and these from others."""
+    shown = "".join(letter for letter in " ".join(str(text)[: 8 * width].split()) if letter.isprintable())
+    return shown if len(shown) <= width else shown[: width - 1] + "…"

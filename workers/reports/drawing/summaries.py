@@ -1,0 +1,120 @@
+"""Summaries of reports as blocks of text cells, for a terminal and a page alike; what is unknown here is shown as well."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workers.reports.drawing.chart import short_text
+
+COLUMNS = 8
+"""Columns of a block, at most."""
+CELL = 60
+"""Letters of a cell."""
+
+MEANINGS = {
+    "map": "A landmark is a content that keeps its place from version to version; all others lie beside the landmark most like them.",
+    "clusters": "A cluster is a group of contents more like each other than the rest. Its name is the words most typical of it.",
+    "outliers": "An outlier is a chunk unlike all landmarks of the version before. Similarity is the cosine to the nearest: 1 is the same.",
+    "duplicates": "Exact duplicates have one content; near ones have vectors of a cosine above the limit. A group lies around one chunk.",
+    "neighbours": "The neighbours of a chunk are the k others of highest cosine. Mutual: each is a neighbour of the other.",
+    "balance": "A group is the chunks of one value of a field. Share is of all chunks; spread the mean of 1 - cosine to its centre.",
+    "bias": "Effect is how much nearer one list of words is to an attribute than another, in standard deviations; p is by permutation.",
+    "tasks": "Accuracy is the share of held-out labels found by neighbours (kNN) or a linear model; Spearman is rank correlation.",
+    "drift": "Drift is a change of what a version holds: MMD is the distance of two samples, p how often chance alone gives as much.",
+    "labels": "A suggested label is that of most labelled neighbours; confidence is their share, weighted by similarity.",
+}
+"""kind -> what its words mean."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A table of texts."""
+
+    title: str
+    """Empty: of the whole summary."""
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    numbers: frozenset[str]
+    """Columns that are aligned at the right."""
+
+
+def blocks(summary: Mapping[str, Any], longest: int, title: str = "") -> list[Block]:
+    """Single figures first, then a table for each list and each mapping, of at most `longest` rows."""
+    single: list[tuple[str, ...]] = [(worded(key), _line(key, value)) for key, value in summary.items() if _is_line(value)]
+    made = [Block(title, ("measure", "value"), single, frozenset({"value"}))] if single else []
+    for key, value in summary.items():
+        name = f"{title}: {worded(key)}" if title else worded(key)
+        if isinstance(value, Mapping) and not _is_table(value):
+            made += blocks(value, longest, name)
+        elif not _is_line(value):
+            made.append(_block(key, name, value, longest))
+    return made
+
+
+def _is_line(value: Any) -> bool:
+    """Whether it is a single value, or a list of single values, which has room in a line."""
+    if isinstance(value, list | tuple):
+        return not any(isinstance(one, Mapping | list | tuple) for one in value)
+    return not isinstance(value, Mapping)
+
+
+def _is_table(value: Mapping[str, Any]) -> bool:
+    """Whether each of its values is a row."""
+    return bool(value) and all(isinstance(one, Mapping) and all(map(_is_line, one.values())) for one in value.values())
+
+
+def _line(key: str, value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return short_text(", ".join(cell(key, one) for one in value) or "none", CELL)
+    return cell(key, value)
+
+
+def _block(key: str, title: str, value: Any, longest: int) -> Block:
+    records = [{"name": name, **one} for name, one in value.items()] if isinstance(value, Mapping) else list(map(_record, value))
+    names = list(dict.fromkeys(name for record in records for name in record))[:COLUMNS]
+    rows = [tuple(_line(name if name != "value" else key, record.get(name)) for name in names) for record in records[:longest]]
+    numbers = {worded(name) for name in names if all(_is_number(record.get(name)) for record in records)}
+    more = f", {longest:,} of {len(records):,}" if len(records) > longest else ""
+    return Block(title + more, tuple(map(worded, names)), rows, frozenset(numbers))
+
+
+def _record(one: Any) -> Mapping[str, Any]:
+    if isinstance(one, list | tuple):
+        return {str(place): value for place, value in enumerate(one, 1)}
+    return one if isinstance(one, Mapping) else {"value": one}
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def worded(key: str) -> str:
+    """`mean_cosine` as it is said."""
+    return short_text(str(key).replace("_", " "), CELL)
+
+
+def cell(key: str, value: Any) -> str:
+    """With its unit where the key names one: shares in %, seconds, bytes."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return _number(key, value)
+    if not _is_line(value) or isinstance(value, list | tuple):
+        return short_text(json.dumps(value, ensure_ascii=False, default=str), CELL)
+    return short_text(value, CELL)
+
+
+def _number(key: str, value: float) -> str:
+    last = str(key).rpartition("_")[2]
+    if last == "share":
+        return f"{value:.1%}".replace("%", " %")
+    if last == "seconds":
+        return f"{value:,.1f} s"
+    if last == "bytes":
+        return f"{value / 1e6:,.1f} MB"
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2g}"
