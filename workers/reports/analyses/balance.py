@@ -130,7 +130,7 @@ def serving(version: Version, spec: CollectionSpec, names: Names, encoding: Enco
     """How well the groups are served, by what the spec names: a label of documents, labelled queries. Raises SpecError, ModelError."""
     served: dict[str, dict[str, Rates]] = defaultdict(dict)
     label = (spec.reports.balance or BalanceOptions()).label
-    if label is not None and names:
+    if label is not None and names.keys() - {label}:
         for field, rates in _knn_errors(version, label, names).items():
             served[field]["knn error"] = rates
     if spec.gates.queries is not None and names:
@@ -140,16 +140,16 @@ def serving(version: Version, spec: CollectionSpec, names: Names, encoding: Enco
 
 
 def _knn_errors(version: Version, label: str, names: Names) -> dict[str, Rates]:
-    """Of held-out rows, how often most of the nearest others have another label."""
+    """Of held-out rows, how often most of the nearest others have another label; not by the field of the label itself, whose groups are
+    mistaken for each other as they are alike, however they are served."""
+    fields = [field for field in names if field != label]
     of = field_of("reports.balance.label", version.vectors, label)
     known = known_rows(
-        version.vectors, "label", lambda rows: {"label": of(rows), **{f"field {field}": texts_of(rows, field) for field in names}}
+        version.vectors, "label", lambda rows: {"label": of(rows), **{f"field {field}": texts_of(rows, field) for field in fields}}
     )
     if known is None:
         return {}
     wrong = (known.labels("label")[2] != known.told("label")).astype(np.float64)
-    # a field is the label itself: what its groups are mistaken for is no matter of how they are served
-    fields = [field for field in names if field != label]
     return {field: _rates(wrong, _codes(known.test.columns[f"field {field}"], names[field]), len(names[field])) for field in fields}
 
 
