@@ -65,20 +65,19 @@ def study_balance(study: Study) -> Findings:
     if not names:
         summary["nothing"] = f"no field of the metadata has 2 to {GROUPS} values: name some in reports.balance.fields"
     limit = spec.gates.max_imbalance
-    return Findings(summary, () if limit is None else (balance_gate(names, served, limit),))
+    return Findings(summary, () if limit is None else (balance_gate(served, limit),))
 
 
-def balance_gate(names: Names, served: Served, limit: float) -> Gate:
+def balance_gate(served: Served, limit: float) -> Gate:
     """The largest gap that is certain, beside its limit."""
     gaps = [(found.certain, field, what, found) for field, tried in served.items() for what, one in tried.items() if (found := one.gap)]
     if not gaps:
         why = f"not measured: no two groups have {FEWEST} rows with a label (reports.balance.label) or labelled queries (gates.queries)"
         return unmeasured("balance", "promotion", limit, why)
     certain, field, what, found = max(gaps, key=lambda one: one[0])
-    most, least = (f"{names[field][group]!r:.40}" for group in (found.highest, found.lowest))
-    detail = (
-        f"{what} by {field}: {most} is {found.gap:.3f} above {least}, {certain:.3f} beyond chance; at most {limit:g} (gates.max_imbalance)"
-    )
+    # values of metadata are told by reports alone, which go when documents are erased
+    apart = f"{what} of one group of {field} is {found.gap:.3f} above that of another, {certain:.3f} beyond chance"
+    detail = f"{apart}; at most {limit:g} (gates.max_imbalance): the report `balance` names them"
     return Gate("balance", "promotion", certain, limit, certain <= limit, detail)
 
 
