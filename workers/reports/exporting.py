@@ -67,6 +67,8 @@ def export(
     if to not in TARGETS:
         raise SpecError(f"expected --to {', '.join(TARGETS)}, found {to!r}{nearest(to, TARGETS)}")
     target: Target = to
+    if look and look != Look() and target != "png":
+        raise SpecError(f"expected --by and --dark with --to png, found them with --to {target}")
     began = time.monotonic()
     if out.exists():
         raise SpecError(f"expected a new path, found {out}: name another, or remove it")
