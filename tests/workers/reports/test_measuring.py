@@ -286,3 +286,20 @@ def test_a_file_of_labels_that_is_not_right_is_refused(workplace: Workplace, con
     workplace.apply()
     with pytest.raises(SpecError, match=said):
         found(workplace, "labels")
+
+
+def test_a_candidate_is_judged_anew_when_what_a_limit_looks_at_changes(workplace: Workplace) -> None:
+    def spec(limit: str, field: str) -> None:
+        candidate = '[[collections.docs.candidates]]\nname = "hash"\ndimensions = 24'
+        declare(workplace, f'reports = {{ tasks = {{ label = "{field}" }} }}\ngates = {{ min_overlap_changed = 0{limit} }}\n{candidate}')
+
+    spec("", "topic")
+    write(workplace, corpus(60))
+    workplace.apply()
+    spec("", "lang")
+    assert workplace.plan().change == "none"
+    spec(", min_accuracy = 0.1", "lang")
+    assert workplace.apply().change == "metadata"
+    assert workplace.plan().change == "none"
+    spec(", min_accuracy = 0.1", "topic")
+    assert workplace.plan().change == "metadata"
