@@ -56,9 +56,8 @@ def effects(vectors: str, index: str, most: int) -> None:
             found = measure_test(test, known)
             assert found is not None
             without = f" without {' and '.join(left_out)}" if left_out else ""
-            print(
-                f"  {name}{without}: {found.effect:.2f}, {PUBLISHED[name]}, {found.p:.5f}{'' if found.exact else ' sampled'}, {found.missing}"
-            )
+            sampled = "" if found.exact else " sampled"
+            print(f"  {name}{without}: {found.effect:.2f}, {PUBLISHED[name]:.2f}, {found.p:.5f}{sampled}, {found.missing}")
 
 
 def spread(store: str, collection: str, field: str) -> None:
