@@ -17,7 +17,7 @@ MEANINGS = {
     "clusters": "A cluster is a group of contents more like each other than the rest. Its name is the words most typical of it.",
     "outliers": "An outlier is a chunk unlike all landmarks of the version before. Similarity is the cosine to the nearest: 1 is the same.",
     "duplicates": "Exact duplicates have one content; near ones have vectors of a cosine above the limit. A group lies around one chunk.",
-    "neighbours": "The neighbours of a chunk are the k others of highest cosine. Mutual: each is a neighbour of the other.",
+    "neighbours": "The neighbours of a chunk are 10 to k other contents of highest cosine. Recall: the share that was found, of a sample.",
     "balance": "A group is the chunks of one value of a field. Share is of all chunks; spread the mean of 1 - cosine to its centre.",
     "bias": "Effect is how much nearer one list of words is to an attribute than another, in standard deviations; p is by permutation.",
     "tasks": "Accuracy is the share of held-out labels found by neighbours (kNN) or a linear model; Spearman is rank correlation.",
