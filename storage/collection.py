@@ -48,9 +48,10 @@ class Collection:
         return self.store.tables(self.table(kind, ""))
 
     def remains(self) -> list[str]:
-        """Folders of tables whose removal was interrupted."""
+        """Folders of tables whose removal was interrupted. Some object stores go on listing one in which nothing is left."""
         folders = (name for kind in get_args(Kind) for name in self.store.folders(f"{self.name}.{kind}."))
-        return [name for name in folders if not self.store.has(name)]
+        gone = (name for name in folders if not self.store.has(name))
+        return [name for name in gone if not self.objects.remote or any(self.objects.walk(f"{name}.lance").values())]
 
 
 def collections(store: Store) -> list[Collection]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.measures.quality import unit
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.99
 FEWEST = 30
 """Rows of a group from which on its rate is held against the others."""
 
@@ -86,7 +86,7 @@ def interval(rate: float, count: int, confidence: float = CONFIDENCE) -> tuple[f
 def gap(rates: Sequence[float | None], counts: Sequence[int]) -> Gap | None:
     """Of the groups with at least 30 rows that have a rate (0 to 1); None if they are fewer than two.
 
-    All intervals hold at once with 95 % confidence (Sidak), so that one of fifty groups is not far off by chance.
+    All intervals hold at once with 99 % confidence (Sidak), so that one of fifty groups is not far off by chance.
     """
     known = [
         (rate, count, group) for group, (rate, count) in enumerate(zip(rates, counts, strict=True)) if rate is not None and count >= FEWEST

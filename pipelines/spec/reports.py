@@ -46,7 +46,7 @@ class BalanceOptions(ReportOptions):
     fields: tuple[str, ...] = ()
     """Fields of the metadata that make the groups; left out: all with at most 50 values."""
     label: str | None = None
-    """A field of the metadata with the label of each document, whose errors are told by group; left out: `reports.tasks.label`."""
+    """A field of the metadata with labels, which neighbours may tell for some groups better than for others; left out: not tried."""
 
 
 class BiasOptions(ReportOptions):

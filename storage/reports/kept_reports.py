@@ -90,6 +90,15 @@ def carry_reports(collection: Collection, generation: str, version: int, to: int
         keep_report(collection, replace(report, version=to))
 
 
+def anything_of(collection: Collection, generation: str, version: int | None = None) -> bool:
+    """Whether there is a record of the version, or without it any record or atlas. Some stores list folders in which nothing is left."""
+    folder = _folder(collection, generation)
+    if version is not None:
+        return any(collection.objects.walk(f"{folder}/{version:012d}").values())
+    atlases = collection.key(f"atlases/{own_part(generation)}")
+    return any(size for place in (folder, atlases) for size in collection.objects.walk(place).values())
+
+
 def forget_reports(collection: Collection, generation: str, version: int | None = None) -> None:
     """Remove the records of one version; without it of all, and the atlases with them."""
     folder = _folder(collection, generation)

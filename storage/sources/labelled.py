@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 import orjson
 
 from pipelines.errors import SpecError
+from pipelines.spec.reports import ReportKind, ReportOptions
 from storage.store.objects import Objects
 
 
@@ -34,6 +35,11 @@ def declared_file(key: str, uri: str) -> bytes:
     if content is None:
         raise SpecError(f"{key}: expected a file at {uri}, found none")
     return content
+
+
+def option_files(kind: ReportKind, options: ReportOptions) -> dict[str, bytes]:
+    """What is in the files that the options of a report name, by key. Raises SpecError for one that is not there."""
+    return {key: declared_file(f"reports.{kind}.{key}", uri) for key in options.files if (uri := getattr(options, key))}
 
 
 def _labelled(line: bytes, place: str) -> Labelled:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from storage.collection import Collection
 from storage.reports.atlas import atlas_numbers, forget_atlas
-from storage.reports.kept_reports import forget_reports, kept_reports, reported_generations, reported_versions
+from storage.reports.kept_reports import anything_of, forget_reports, kept_reports, reported_generations, reported_versions
 from storage.reports.report_table import generation_of
 
 Versions = Mapping[str, set[int]]
@@ -19,10 +19,9 @@ Versions = Mapping[str, set[int]]
 def idle_reports(collection: Collection, kept: Versions) -> Iterator[tuple[str, int | None]]:
     """Generations and versions whose records may go, for no version of that number stays. None: all of a generation that is no more."""
     for generation in reported_generations(collection):
-        if not collection.store.has(generation):
-            yield generation, None
-            continue
-        yield from ((generation, number) for number in reported_versions(collection, generation) if number not in kept[generation])
+        there = collection.store.has(generation)
+        going = [number for number in reported_versions(collection, generation) if number not in kept[generation]] if there else [None]
+        yield from ((generation, version) for version in going if anything_of(collection, generation, version))
 
 
 def report_versions(collection: Collection) -> dict[str, set[int]]:

@@ -4,11 +4,11 @@ Nothing is taken from an earlier version: they look at samples and narrow column
 that may change while the vectors stay.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from pipelines.measures.gate import Gate
-from pipelines.spec.reports import BalanceOptions, BiasOptions, ReportKind, TasksOptions
-from storage.sources.labelled import declared_file
+from pipelines.spec.reports import BalanceOptions, BiasOptions, TasksOptions
+from storage.sources.labelled import option_files
 from workers.judging.case import Case
 from workers.reports.analyses.balance import balance_gate, groups_of, serving
 from workers.reports.analyses.bias import associations, bias_gate
@@ -20,7 +20,7 @@ def bias(case: Case) -> Iterator[Gate]:
     limit = case.spec.gates.max_bias
     if limit is not None:
         options = case.spec.reports.bias or BiasOptions()
-        yield bias_gate(associations(options, _files(case, "bias").get("words"), case.encoding), limit)
+        yield bias_gate(associations(options, option_files("bias", options).get("words"), case.encoding), limit)
 
 
 def balance(case: Case) -> Iterator[Gate]:
@@ -35,12 +35,6 @@ def tasks(case: Case) -> Iterator[Gate]:
     """Labels and scored pairs: how well the vectors tell them."""
     limits, options = case.spec.gates, case.spec.reports.tasks or TasksOptions()
     if limits.min_accuracy is not None:
-        yield accuracy_gate(labelled(case.version, options, _files(case, "tasks")), limits.min_accuracy)
+        yield accuracy_gate(labelled(case.version, options, option_files("tasks", options)), limits.min_accuracy)
     if limits.min_spearman is not None:
-        yield spearman_gate(scored_pairs(_files(case, "tasks"), case.encoding), limits.min_spearman)
-
-
-def _files(case: Case, kind: ReportKind) -> Mapping[str, bytes]:
-    """What is in the files that the options name, by key. Raises SpecError for one that is not there."""
-    options = case.spec.reports.options(kind)
-    return {key: declared_file(f"reports.{kind}.{key}", uri) for key in options.files if (uri := getattr(options, key))}
+        yield spearman_gate(scored_pairs(option_files("tasks", options), case.encoding), limits.min_spearman)

@@ -8,11 +8,12 @@ from pipelines.content.documents import SourceFile
 from pipelines.content.source import Listing
 from pipelines.errors import NotFound, PlanStale, SourceMissing
 from pipelines.fingerprint import fingerprint
+from pipelines.spec.reports import ReportKind, ReportOptions
 from storage.collection import own_part
 from storage.history.built import Built, built_there
 from storage.history.catalog import Publication, is_there, publications
 from storage.history.decisions import Pin, find_pin
-from storage.sources.labelled import load_labelled
+from storage.sources.labelled import load_labelled, option_files
 from storage.tables.chunk_table import ChunkTable, FileList
 from workers.observing.telling import Plan
 from workers.planning.live import Live, live_generations
@@ -125,12 +126,30 @@ class State:
 
 def _judged_by(built: Built, now: dict[str, Any]) -> bool:
     """Whether the thresholds of `now` cannot change what came of it. A removal that was confirmed once needs no look afterwards."""
-    return built.thresholds == now or (built.passed and {**built.thresholds, "max_removed": None} == {**now, "max_removed": None})
+    then, now = _set(built.thresholds), _set(now)
+    return then == now or (built.passed and {**then, "max_removed": None} == {**now, "max_removed": None})
+
+
+def _set(thresholds: dict[str, Any]) -> dict[str, Any]:
+    """Without those that are not set: a key that was not known when a version was judged was not set."""
+    return {key: value for key, value in thresholds.items() if value is not None}
 
 
 def thresholds(target: Target) -> dict[str, Any]:
-    """What its versions are held against, as JSON literals."""
-    return target.spec.gates.model_dump(mode="json")
+    """What its versions are held against, as JSON literals; where limits are set to what reports measure, what they look at, too."""
+    options = {kind: found.model_dump(mode="json") for kind, found in _looked_at(target).items()}
+    return target.spec.gates.model_dump(mode="json") | ({"reports": options} if options else {})
+
+
+def _looked_at(target: Target) -> dict[ReportKind, ReportOptions]:
+    """What gates look at that measure what reports do, where the spec sets their limits."""
+    gates, reports = target.spec.gates, target.spec.reports
+    limits: dict[ReportKind, bool] = {
+        "bias": gates.max_bias is not None,
+        "balance": gates.max_imbalance is not None,
+        "tasks": gates.min_accuracy is not None or gates.min_spearman is not None,
+    }
+    return {kind: reports.options(kind) for kind, judged in limits.items() if judged}
 
 
 def _same_state(row: Publication, tables: tuple[int | None, int | None]) -> bool:
@@ -148,11 +167,14 @@ def read_state(target: Target, before: State | None = None) -> State:
     `before`: read a moment ago. Its listing serves again if all chunk tables are as they were then, so that a run lists the corpus once.
     Where another run came between, the corpus is listed anew: that run may have seen a newer one.
 
-    Raises SourceError, and SpecError for labelled queries that cannot be read: not after hours of embedding.
+    Raises SourceError, and SpecError for files of gates that cannot be read: not after hours of embedding.
     """
     if target.spec.gates.queries:
         with naming(target.collection.name):
             load_labelled(target.spec.gates.queries)
+    for kind, options in _looked_at(target).items():
+        with naming(target.collection.name):
+            option_files(kind, options)
     history = publications(target.collection)
     here = history[-1] if history else None
     there = here is not None and is_there(target.store, here)

@@ -1,7 +1,7 @@
 """A version for other tools: its map as a page or a picture, its landmarks or all its rows as files."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,15 +26,12 @@ from workers.reports.drawing.map_page import write_page
 from workers.reports.drawing.picture import draw
 from workers.reports.drawing.projector import write_projector
 from workers.reports.drawing.showing import Showing
-from workers.reports.run_reports import Sight, Wish, described_rows, sight
+from workers.reports.run_reports import Mapped, Wish, described_rows, sight
 
 Target = Literal["page", "png", "projector", "atlas", "parquet"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 BATCH_ROWS = 8_192
 """Of an export that are in memory at a time."""
-_OWN = ("chunk_id", "doc_id", "text", "metadata", "vector")
-_SAID = {"x": pa.float32(), "y": pa.float32(), "cluster": pa.int32(), "similarity": pa.float32()}
-"""What an atlas says of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +67,8 @@ def export(
     if to not in TARGETS:
         raise SpecError(f"expected --to {', '.join(TARGETS)}, found {to!r}{nearest(to, TARGETS)}")
     target: Target = to
+    if look and look != Look() and target != "png":
+        raise SpecError(f"expected --by and --dark with --to png, found them with --to {target}")
     began = time.monotonic()
     if out.exists():
         raise SpecError(f"expected a new path, found {out}: name another, or remove it")
@@ -84,7 +83,7 @@ def export(
     return Exported(version.collection.name, version.generation, version.number, target, str(out), written, seconds)
 
 
-def _write_page(seen: Sight, out: Path, look: Look) -> int:
+def _write_page(seen: Mapped, out: Path, look: Look) -> int:
     showing, version = Showing(seen), seen.rows.version
     kept = sorted(reports_of(version.collection, version.generation, version.number), key=lambda report: report.at)
     newest = {report.kind: report.summary for report in kept}
@@ -93,13 +92,13 @@ def _write_page(seen: Sight, out: Path, look: Look) -> int:
     return len(showing.ids)
 
 
-def _write_png(seen: Sight, out: Path, look: Look) -> int:
+def _write_png(seen: Mapped, out: Path, look: Look) -> int:
     showing = Showing(seen)
     draw(showing.chart, out, look.dark, showing.colouring(look.by))
     return len(showing.ids)
 
 
-def _write_projector(seen: Sight, out: Path, look: Look) -> int:
+def _write_projector(seen: Mapped, out: Path, look: Look) -> int:
     showing = Showing(seen)
     chart = showing.chart
     columns = {"chunk_id": showing.ids, "cluster": [chart.names.get(number, "") for number in chart.clusters.tolist()]}
@@ -109,58 +108,87 @@ def _write_projector(seen: Sight, out: Path, look: Look) -> int:
     return len(showing.ids)
 
 
-def _write_atlas(seen: Sight, out: Path, look: Look) -> int:
-    version = seen.rows.version
+def _write_atlas(seen: Mapped, out: Path, look: Look) -> int:
+    version, said = seen.rows.version, _Said(seen.rows.table, {name: name for name in ("x", "y", "cluster")})
     own = [name for name in ("chunk_id", "text", "metadata") if name in version.vectors.schema.names]
-    schema = pa.schema(
-        [*(version.vectors.schema.field(name) for name in own), *_said(("x", "y", "cluster")), pa.field("name", pa.string())]
-    )
-    return write_rows(out, schema, (_named(rows, seen) for rows in _beside(seen.rows, own, ("x", "y", "cluster"))))
+    schema = pa.schema([*(version.vectors.schema.field(name) for name in own), *said.fields, pa.field("name", pa.string())])
+    return write_rows(out, schema, (_named(rows, seen) for rows in _rows_with(version, own, [said])))
 
 
-def _named(rows: pa.Table, seen: Sight) -> pa.Table:
+def _named(rows: pa.Table, seen: Mapped) -> pa.Table:
     names = [seen.atlas.names.get(number) for number in rows["cluster"].to_pylist()]
     return rows.append_column("name", pa.array(names, pa.string()))
 
 
 def _write_parquet(version: Version, described: Rows | None, out: Path) -> int:
-    own = [name for name in _OWN if name in version.vectors.schema.names]
-    fields = [version.vectors.schema.field(name) for name in own]
-    if described is None:
-        return write_rows(out, pa.schema(fields), (rows.select(own) for rows in scan_batches(version.vectors, own)))
-    return write_rows(out, pa.schema([*fields, *_said(tuple(_SAID))]), _beside(described, own, tuple(_SAID)))
+    own = [name for name in ("chunk_id", "doc_id", "text", "metadata", "vector") if name in version.vectors.schema.names]
+    said = [_Said(described.table, {name: f"map_{name}" for name in ("x", "y", "cluster", "similarity")})] if described else []
+    said += _labels(version)
+    schema = pa.schema([*(version.vectors.schema.field(name) for name in own), *(field for one in said for field in one.fields)])
+    return write_rows(out, schema, _rows_with(version, own, said))
 
 
-def _said(names: tuple[str, ...]) -> list[pa.Field]:
-    return [pa.field(name, _SAID[name]) for name in names]
+def _labels(version: Version) -> list["_Said"]:
+    """Those that were suggested last, if any were."""
+    kept = sorted(reports_of(version.collection, version.generation, version.number, "labels"), key=lambda report: report.at)
+    tables = [version.collection.store.open(name, number) for report in kept[-1:] for name, number in report.tables.items()]
+    names = {"label": "labels_label", "confidence": "labels_confidence"}
+    return [_Said(table, names) for table in tables if {*names, "row_hash"} <= {*table.schema.names}]
 
 
-def _beside(described: Rows, own: list[str], said: tuple[str, ...]) -> Iterator[pa.Table]:
-    """All rows of a version in the order of its table: its columns `own`, and what is `said` of each; null of one that nothing is said of.
+@dataclass(frozen=True)
+class _Said:
+    """What a report says of each row of a version."""
 
-    The two tables are joined part by part: memory does not grow with them.
+    table: Any
+    """A LanceDataset with a `row_hash` and what is in `names`."""
+    names: Mapping[str, str]
+    """Column -> what it is called in an export: always the same, whatever else is there."""
+
+    @property
+    def fields(self) -> list[pa.Field]:
+        return [pa.field(name, self.table.schema.field(column).type) for column, name in self.names.items()]
+
+    def spilled(self) -> Spill:
+        spill = Spill(pa.schema([("row_hash", HASH), *self.fields]), by_hash("row_hash"))
+        for rows in scan_batches(self.table, ["row_hash", *self.names]):
+            spill.add(rows.select(["row_hash", *self.names]).rename_columns(["row_hash", *self.names.values()]))
+        return spill
+
+
+def _rows_with(version: Version, own: list[str], said: Sequence[_Said]) -> Iterator[pa.Table]:
+    """All rows of a version in the order of its table: its columns `own`, and what is said of each; null of one that nothing is said of.
+
+    Tables are joined part by part: memory does not grow with them.
     """
-    dataset = described.version.vectors
+    dataset = version.vectors
+    if not said:
+        yield from (rows.select(own) for rows in scan_batches(dataset, own))
+        return
     wanted = Spill(pa.schema([("row_hash", HASH), (ROW_ADDRESS, pa.uint64())]), by_hash("row_hash"))
-    known = Spill(pa.schema([("row_hash", HASH), *_said(said)]), by_hash("row_hash"))
     for rows in scan_batches(dataset, ["row_hash"]):
         wanted.add(rows)
-    for rows in scan_batches(described.table, ["row_hash", *said]):
-        known.add(rows)
+    fields = [field for one in said for field in one.fields]
     fragments = np.array(sorted(fragment.fragment_id for fragment in dataset.get_fragments()), np.uint64)
-    joined = Spill(pa.schema([(ROW_ADDRESS, pa.uint64()), *_said(said)]), by_fragment(ROW_ADDRESS, fragments))
-    for rows, told in matched(wanted, known):
-        places = pc.index_in(rows["row_hash"], value_set=told["row_hash"].combine_chunks())
-        joined.add(pa.table([rows[ROW_ADDRESS], *told.select(said).take(places).columns], schema=joined.schema))
+    joined = Spill(pa.schema([(ROW_ADDRESS, pa.uint64()), *fields]), by_fragment(ROW_ADDRESS, fragments))
+    for rows, *told in matched(wanted, *(one.spilled() for one in said)):
+        columns = [column for one in told for column in _beside(rows["row_hash"], one)]
+        joined.add(pa.table([rows[ROW_ADDRESS], *columns], schema=joined.schema))
     for part in joined.parts():
         ordered = part.sort_by(ROW_ADDRESS)
         for first in range(0, len(ordered), BATCH_ROWS):
             some = ordered.slice(first, BATCH_ROWS)
             rows = take(dataset, some[ROW_ADDRESS].to_numpy(), own)
-            yield pa.table([*rows.columns, *some.select(said).columns], names=[*own, *said])
+            yield pa.table([*rows.columns, *some.drop([ROW_ADDRESS]).columns], names=[*own, *(field.name for field in fields)])
 
 
-_WRITERS: dict[Target, Callable[[Sight, Path, Look], int]] = {
+def _beside(hashes: pa.ChunkedArray, told: pa.Table) -> list[pa.ChunkedArray]:
+    """The columns of `told`, but for its `row_hash`, in the order of `hashes`."""
+    places = pc.index_in(hashes, value_set=told["row_hash"].combine_chunks())
+    return list(told.drop(["row_hash"]).take(places).columns)
+
+
+_WRITERS: dict[Target, Callable[[Mapped, Path, Look], int]] = {
     "page": _write_page,
     "png": _write_png,
     "projector": _write_projector,

@@ -15,9 +15,9 @@ ANALYSES: dict[ReportKind, Analysis] = {
     "map": Analysis(study_map),
     "duplicates": Analysis(study_duplicates),
     "neighbours": Analysis(study_neighbours),
-    "balance": Analysis(study_balance, on_atlas=False, needs_model=True),
-    "bias": Analysis(study_bias, on_atlas=False, needs_model=True),
-    "tasks": Analysis(study_tasks, on_atlas=False, needs_model=True),
+    "balance": Analysis(study_balance, on_atlas=False, limits=("max_imbalance", "queries")),
+    "bias": Analysis(study_bias, on_atlas=False, limits=("max_bias",)),
+    "tasks": Analysis(study_tasks, on_atlas=False, limits=("min_accuracy", "min_spearman")),
     "drift": Analysis(study_drift, compares=True),
     "labels": Analysis(study_labels, on_atlas=False),
 }

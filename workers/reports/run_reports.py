@@ -13,14 +13,14 @@ from pipelines.logs import log, warn
 from pipelines.spaces.known import known_models
 from pipelines.spec.declared import CollectionSpec, Spec
 from pipelines.spec.keys import nearest
-from pipelines.spec.reports import KINDS, ReportKind
+from pipelines.spec.reports import KINDS, ReportKind, ReportOptions
 from storage.collection import Collection
 from storage.history.catalog import current
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
 from storage.reports.atlas import Atlas, atlas_numbers, newest_atlas
 from storage.reports.kept_reports import KeptReport, find_report, forget_reports, keep_report, reported_versions
 from storage.reports.report_table import ReportTable
-from storage.sources.labelled import declared_file
+from storage.sources.labelled import declared_file, option_files
 from storage.store.lance import Store
 from storage.tables.checksums import Checksum, checksum
 from storage.tables.version import Version
@@ -78,7 +78,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Mapped:
     """A version as an atlas shows it."""
 
     map: KeptReport
@@ -116,7 +116,15 @@ def keep_current(collection: Collection, declared: CollectionSpec, tell: Report,
     return {kind: desk.attempt(kind) for kind in declared.reports.kinds}
 
 
-def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Sight:
+def lacking(collection: Collection, declared: CollectionSpec) -> tuple[ReportKind, ...]:
+    """Declared reports that `keep_current` would make. Makes nothing."""
+    if not declared.reports.kinds or current(collection) is None:
+        return declared.reports.kinds
+    desk = _Desk(collection, declared, Wish(), silent, "")
+    return tuple(kind for kind in declared.reports.kinds if desk.lacks(kind))
+
+
+def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Mapped:
     """A version to look at; its atlas, its rows beside it and its map are made where they are not there. Raises as `report`."""
     name, declared = spec.collection(name)
     return _Desk(Collection(Store(spec.store), name), declared, wish or Wish(), tell, run_id or new_run_id()).sight()
@@ -138,6 +146,19 @@ def _chosen(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[ReportKind,
 
 def _outcome(kept: KeptReport, new: bool) -> str:
     return "beyond its limit" if not kept.passed else "made" if new else "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A report, before it is known whether it is there."""
+
+    kind: ReportKind
+    options: ReportOptions
+    files: dict[str, bytes]
+    """What is in the files that the options name, by key."""
+    before: Rows | None
+    """What it compares with."""
+    identity: str
 
 
 class _Desk:
@@ -175,9 +196,9 @@ class _Desk:
             return str(error)
         return _outcome(kept, new)
 
-    def sight(self) -> Sight:
+    def sight(self) -> Mapped:
         kept, _ = self._one("map")
-        return Sight(kept, self._atlas, self._rows(self._version), self._before)
+        return Mapped(kept, self._atlas, self._rows(self._version), self._before)
 
     def described_rows(self) -> tuple[Version, Rows | None]:
         version = self._version
@@ -185,6 +206,15 @@ class _Desk:
             return version, None
         found = self._recorded(version)
         return version, Rows(version, found[0].open(found[1])) if found else None
+
+    def lacks(self, kind: ReportKind) -> bool:
+        """Whether a report would have to be made. Makes nothing."""
+        if ANALYSES[kind].on_atlas and not atlas_numbers(self._collection, self._version.generation):
+            return True
+        try:
+            return self._found(self._wanted(kind)) is None
+        except SpecError:  # a file that is not there: making it says so
+            return True
 
     @cached_property
     def _version(self) -> Version:
@@ -225,30 +255,37 @@ class _Desk:
         """A report, and whether it is new."""
         began = time.monotonic()
         version, analysis = self._version, ANALYSES[kind]
-        options = self._declared.reports.options(kind)
-        files = {key: declared_file(f"reports.{kind}.{key}", uri) for key in options.files if (uri := getattr(options, key))}
-        number = self._number if analysis.on_atlas else None
-        before = self._before if analysis.compares else None
-        identity = fingerprint(
-            {
-                "rows": self._sum(version),
-                "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
-                "atlas": number,
-                "before": self._sum(before.version) if before else None,
-            }
-        )[:12]
-        kept = find_report(self._collection, version.generation, version.number, kind, identity)
-        if kept:
+        wanted = self._wanted(kind)
+        if kept := self._found(wanted):
             return kept, False
-        placed = self._rows(version) if analysis.on_atlas else None
+        placed, atlas = (self._rows(version), self._atlas) if analysis.on_atlas else (None, None)
         self._tell(Progress("report"))
-        study = Study(
-            version, self._declared, options, files, self._tell, self._run_id, placed, before, self._atlas if analysis.on_atlas else None
-        )
+        study = Study(version, self._declared, wanted.options, wanted.files, self._tell, self._run_id, placed, wanted.before, atlas)
         findings = analysis.study(study)
-        made = self._record(version, kind, identity, analysis, findings, time.monotonic() - began)
+        made = self._record(version, kind, wanted.identity, analysis, findings, time.monotonic() - began)
         log("reported", kind=kind, version=version.number, passed=made.passed, seconds=made.seconds)
-        return self._keep(version, replace(made, options=options.model_dump(mode="json"))), True
+        return self._keep(version, replace(made, options=wanted.options.model_dump(mode="json"))), True
+
+    def _wanted(self, kind: ReportKind) -> _Wanted:
+        """What a report of the kind would be of."""
+        analysis, gates = ANALYSES[kind], self._declared.gates
+        options = self._declared.reports.options(kind)
+        files = option_files(kind, options)
+        if "queries" in analysis.limits and gates.queries:
+            files["queries"] = declared_file("gates.queries", gates.queries)
+        before = self._before if analysis.compares else None
+        decides = {
+            "rows": self._sum(self._version),
+            "limits": {key: getattr(gates, key) for key in analysis.limits},
+            "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
+            "atlas": self._number if analysis.on_atlas else None,
+            "before": self._sum(before.version) if before else None,
+        }
+        return _Wanted(kind, options, files, before, fingerprint(decides)[:12])
+
+    def _found(self, wanted: _Wanted) -> KeptReport | None:
+        version = self._version
+        return find_report(self._collection, version.generation, version.number, wanted.kind, wanted.identity)
 
     def _keep(self, version: Version, made: KeptReport) -> KeptReport:
         """Raises NotFound if the version was taken away meanwhile: nothing that is said of it must outlive an erasure."""

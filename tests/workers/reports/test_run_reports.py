@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import pytest
 
-from flows import drop, maintain, report
+from flows import apply, drop, maintain, report
 from pipelines.errors import Conflict, NotFound, SpecError
 from storage import open_published
 from storage.collection import Collection
@@ -218,7 +218,9 @@ def test_an_empty_collection_and_a_single_row_have_reports(workplace: Workplace)
 def test_a_run_keeps_its_reports_current(workplace: Workplace) -> None:
     workplace.spec(MODEL, rest='reports = ["map"]')
     workplace.write("a.parquet", documents(*range(20)))
+    assert workplace.plan().notes == ["`apply` makes reports after it: map"]
     assert workplace.apply().reports == {"map": "made"}
+    assert workplace.plan().notes == []
     assert workplace.apply().reports == {"map": "kept"}
     workplace.write("a.parquet", documents(*range(25)))
     assert workplace.apply().reports == {"map": "made"}
@@ -233,3 +235,26 @@ def test_a_report_that_cannot_be_made_costs_no_publication_and_is_tried_again(wo
     assert (done.status, done.exit_code, done.reports) == ("published", 0, {"map": "another report was faster: run again"})
     assert (again := workplace.apply()).status == "nothing"
     assert again.reports == {"map": "made"}
+
+
+def test_shards_are_placed_by_tasks_of_a_cluster_as_they_are_here(workplace: Workplace, ray_cluster: Any) -> None:
+    workplace.write("a.parquet", documents(*range(40)))
+    workplace.apply()
+    with patch.object(beside, "describe", side_effect=AssertionError("described in this process")):
+        made = reported(workplace)
+    assert rows(workplace, made).equals(from_scratch(workplace, made))
+
+
+def test_reports_on_an_object_store(workplace: Workplace, bucket: str) -> None:
+    workplace.spec(MODEL, rest='reports = ["map"]\nretention = { publications = 1, days = 0 }')
+    for last in (20, 30):
+        workplace.write("a.parquet", documents(*range(last)))
+        assert apply(config=workplace.config, store=bucket).reports == {"map": "made"}
+    assert report("docs", ["map"], workplace.config, store=bucket).made == ()
+    assert maintain(config=workplace.config, store=bucket).status == "maintained"
+    assert report("docs", ["map"], workplace.config, store=bucket).made == ()
+    assert maintain(config=workplace.config, store=bucket, erase=True).status == "erased"
+    assert maintain(config=workplace.config, store=bucket).status == "nothing"
+    left = [Store(bucket).objects.walk(place) for place in ("_revector/docs/reports", "_revector/docs/atlases")]
+    left += [Store(bucket).objects.walk(f"{table}.lance") for table in Store(bucket).folders("docs.reports")]
+    assert [key for kept in left for key, size in kept.items() if size] == []

@@ -52,16 +52,17 @@ Served = Mapping[str, Mapping[str, Rates]]
 
 
 def study_balance(study: Study) -> Findings:
-    """Where each group lies, how far it spreads, and the largest gap between how two of them are served."""
+    """Where each group lies, how far it spreads, and how far apart two are served: the imbalance is the largest such gap between two
+    groups of at least 30 rows or queries, as far as chance does not explain it."""
     options, spec, version = study.options, study.spec, study.version
     assert isinstance(options, BalanceOptions)
     names = groups_of(version, options)
     places = _places(version, names)
     with Encoding(version, spec.workers) as encoding:
         served = serving(version, spec, names, encoding)
-    fields = [_told(field, names[field], places[field], served.get(field, {})) for field in names]
-    summary: dict[str, Any] = {"imbalance": imbalance(served), "fields": fields}
-    if not fields:
+    gaps = _told_gaps(names, served)
+    summary: dict[str, Any] = {"imbalance": gaps[0]["certain"] if gaps else None, "gaps": gaps, "groups": _told(names, places, served)}
+    if not names:
         summary["nothing"] = f"no field of the metadata has 2 to {GROUPS} values: name some in reports.balance.fields"
     limit = spec.gates.max_imbalance
     return Findings(summary, () if limit is None else (balance_gate(names, served, limit),))
@@ -79,11 +80,6 @@ def balance_gate(names: Names, served: Served, limit: float) -> Gate:
         f"{what} by {field}: {most} is {found.gap:.3f} above {least}, {certain:.3f} beyond chance; at most {limit:g} (gates.max_imbalance)"
     )
     return Gate("balance", "promotion", certain, limit, certain <= limit, detail)
-
-
-def imbalance(served: Served) -> float | None:
-    """The largest gap between two groups' kNN error, or their share of missed documents, that chance does not explain."""
-    return max((found.certain for tried in served.values() for one in tried.values() if (found := one.gap)), default=None)
 
 
 def groups_of(version: Version, options: BalanceOptions) -> dict[str, list[str]]:
@@ -133,8 +129,7 @@ def _places(version: Version, names: Names) -> dict[str, Centres]:
 def serving(version: Version, spec: CollectionSpec, names: Names, encoding: Encoding) -> Served:
     """How well the groups are served, by what the spec names: a label of documents, labelled queries. Raises SpecError, ModelError."""
     served: dict[str, dict[str, Rates]] = defaultdict(dict)
-    options, tasks = spec.reports.balance or BalanceOptions(), spec.reports.tasks
-    label = options.label or (tasks.label if tasks else None)
+    label = (spec.reports.balance or BalanceOptions()).label
     if label is not None and names:
         for field, rates in _knn_errors(version, label, names).items():
             served[field]["knn error"] = rates
@@ -182,14 +177,23 @@ def _rates(wrong: NDArray[np.float64], groups: NDArray[np.intp], count: int) -> 
     return Rates([float(total / tried) if tried else None for total, tried in zip(sums, tries, strict=True)], tries.tolist())
 
 
-def _told(field: str, names: Sequence[str], places: Centres, tried: Mapping[str, Rates]) -> dict[str, Any]:
-    groups = []
-    for number, (name, place) in enumerate(zip(names, places.measured(), strict=True)):
-        rates = {what: {"rate": one.rates[number], "of": one.counts[number]} for what, one in tried.items()}
-        groups.append({"value": name, **asdict(place), **rates})
-    gaps = {what: _told_gap(found, names) for what, one in tried.items() if (found := one.gap)}
-    return {"field": field, "groups": groups, "gaps": gaps}
+def _told(names: Names, places: Mapping[str, Centres], served: Served) -> list[dict[str, Any]]:
+    """A row of each group of each field."""
+    told = []
+    for field, groups in names.items():
+        for number, (name, place) in enumerate(zip(groups, places[field].measured(), strict=True)):
+            rates = {what.replace(" ", "_"): one.rates[number] for what, one in served.get(field, {}).items()}
+            told.append({"field": field, "value": name, **asdict(place), **rates})
+    return told
 
 
-def _told_gap(found: Gap, names: Sequence[str]) -> dict[str, Any]:
-    return {"gap": found.gap, "certain": found.certain, "highest": names[found.highest], "lowest": names[found.lowest]}
+def _told_gaps(names: Names, served: Served) -> list[dict[str, Any]]:
+    """A row of whatever was tried of a field, the gaps beyond chance that are largest first."""
+    gaps = [
+        {"field": field, "of": what, "gap": found.gap, "certain": found.certain}
+        | {"highest": names[field][found.highest], "lowest": names[field][found.lowest], "tried": sum(one.counts)}
+        for field, tried in served.items()
+        for what, one in tried.items()
+        if (found := one.gap)
+    ]
+    return sorted(gaps, key=lambda row: (-row["certain"], -row["gap"], row["field"], row["of"]))

@@ -81,7 +81,7 @@ def study_drift(study: Study) -> Findings:
         "divergence": found.divergence,
         "by_chance": found.chance,
         "p": found.p,
-        "moved": found.moved,
+        "moved_share": found.moved,
         "alarm": not alarm.passed,
         "clusters": told,
         "unlike": _unlike(usual, came.similarity),
@@ -134,8 +134,9 @@ def _surpluses(before: Any, after: Any) -> Iterator[tuple[NDArray[np.uint64], ND
 
 
 def _surplus(rows: pa.Table, others: pa.Table) -> NDArray[np.uint64]:
-    """Of contents that `rows` have more often than `others`, those beyond."""
-    mine, theirs = (np.ascontiguousarray(halves(one["content_hash"])).view([("a", "u8"), ("b", "u8")]).ravel() for one in (rows, others))
+    """Of contents that `rows` have more often than `others`, those beyond. Half of a hash tells contents apart: what two of a billion have
+    in common by chance is one row of a report."""
+    mine, theirs = (halves(one["content_hash"])[:, 0] for one in (rows, others))
     order = np.argsort(mine, kind="stable")
     mine, theirs = mine[order], np.sort(theirs)
     there = np.searchsorted(theirs, mine, "right") - np.searchsorted(theirs, mine, "left")
@@ -169,8 +170,8 @@ def _striking(study: Study, found: Shift, clusters: NDArray[np.int64], came: Mov
                 "cluster": int(clusters[place]),
                 "name": study.atlas.names.get(int(clusters[place]), ""),
                 "how": ("new" if not found.before[place] else "grew") if grew else ("gone" if not found.after[place] else "shrank"),
-                "before": float(found.before[place]),
-                "after": float(found.after[place]),
+                "before_share": float(found.before[place]),
+                "after_share": float(found.after[place]),
                 "came": int((came.clusters == place).sum()),
                 "went": int((went.clusters == place).sum()),
                 "z": float(found.z[place]),

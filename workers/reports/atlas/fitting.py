@@ -1,10 +1,13 @@
 """From a version to an atlas of its generation."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.content.chunks import metadata_type
 from pipelines.errors import NotFound
 from pipelines.measures.quality import unit
 from storage.reading.neighbours import sample, vectors_at
@@ -13,9 +16,14 @@ from storage.store.lance import ROW_ADDRESS, take
 from storage.tables.checksums import commit_of
 from storage.tables.version import Version
 from workers.observing.telling import Progress, Report
-from workers.reports.atlas.graph import K, graph
+from workers.reports.atlas.communities import communities, kept_numbers
+from workers.reports.atlas.graph import K, Near, graph
+from workers.reports.atlas.layout import PERPLEXITY, layout
+from workers.reports.atlas.naming import cluster_names
 
 LANDMARKS = 25_000
+LAID = 3 * PERPLEXITY
+"""Neighbours that the places hang on."""
 
 
 def fit_atlas(version: Version, report: Report) -> Atlas:
@@ -46,30 +54,41 @@ def make_atlas(version: Version, number: int, before: Atlas | None) -> Atlas:
     vectors = unit(vectors_at(version.vectors, rows[ROW_ADDRESS].to_numpy()))
     usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
     rows, vectors = rows.filter(usable), vectors[usable].astype(np.float16).astype(np.float32)
-    texts = take(version.vectors, rows[ROW_ADDRESS].to_numpy(), ["text"])["text"].to_pylist()
-    near = graph(vectors)
-    clusters = np.zeros(len(rows), np.int32)
+    hashes = rows["content_hash"].combine_chunks()
+    places, clusters = _earlier(before, hashes)
+    near = graph(vectors, LAID)
+    closest = Near(near.places[:, :K], near.cosines[:, :K])
+    found = communities(closest, clusters if before else None)
+    numbers = kept_numbers(found, clusters, number)
+    said = take(
+        version.vectors, rows[ROW_ADDRESS].to_numpy(), [name for name in ("text", "metadata") if name in version.vectors.schema.names]
+    )
+    fields = {field.name: pc.struct_field(said["metadata"], [field.name]).to_pylist() for field in metadata_type(said.schema) or ()}
+    names = cluster_names(said["text"].to_pylist(), fields, found.tolist(), _kept_names(numbers, before))
     return Atlas(
         number=number,
         version=version.number,
         ids=tuple(rows["chunk_id"].to_pylist()),
-        hashes=rows["content_hash"].combine_chunks(),
+        hashes=hashes,
         vectors=vectors,
-        neighbours=_padded(near.places, -1),
-        cosines=_padded(near.cosines, 0),
-        places=_plane(vectors),
-        clusters=clusters,
-        names={0: "all"} if texts else {},
+        neighbours=closest.places,
+        cosines=closest.cosines,
+        places=layout(vectors, near, places),
+        clusters=np.array([numbers[cluster] for cluster in found.tolist()], np.int32),
+        names={numbers[cluster]: name for cluster, name in names.items()},
     )
 
 
-def _padded(columns: NDArray[Any], with_: int) -> NDArray[Any]:
-    """With K columns, where there are fewer landmarks than that."""
-    return np.pad(columns, ((0, 0), (0, K - columns.shape[1])), constant_values=with_)
+def _earlier(before: Atlas | None, hashes: pa.Array) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Places (n, 2) and clusters (n,) that contents had in an atlas; no number, and -1, where they were in none."""
+    places, clusters = np.full((len(hashes), 2), np.nan, np.float32), np.full(len(hashes), -1, np.int32)
+    if before is not None:
+        where = {content: place for place, content in enumerate(before.hashes.to_pylist())}
+        found = np.array([where.get(content, -1) for content in hashes.to_pylist()], np.int64)
+        places[found >= 0], clusters[found >= 0] = before.places[found[found >= 0]], before.clusters[found[found >= 0]]
+    return places, clusters
 
 
-def _plane(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The two main directions. (For now.)"""
-    centred = vectors - vectors.mean(axis=0) if len(vectors) else vectors
-    _, directions = np.linalg.eigh(centred.T @ centred)
-    return np.asarray(centred @ directions[:, :-3:-1], np.float32)
+def _kept_names(numbers: Mapping[int, int], before: Atlas | None) -> dict[int, str]:
+    """The names of clusters that have kept their numbers, by what they are in the new atlas."""
+    return {cluster: before.names[number] for cluster, number in numbers.items() if before and number in before.names}

@@ -44,13 +44,15 @@ def beside(vectors: NDArray[np.float32], landmarks: NDArray[np.float32], k: int 
 
 
 def graph(vectors: NDArray[np.float32], k: int = K) -> Near:
-    """The k nearest others of each of `vectors` (n, d), all of length 1 or 0; k is n - 1 where there are fewer."""
+    """The k nearest others of each of `vectors` (n, d), all of length 1 or 0; -1, with a cosine of 0, where there are fewer."""
     near = beside(vectors, vectors, k + 1)
     itself = near.places == np.arange(len(vectors), dtype=np.int32)[:, None]
     # beside more than k equals of its own a vector may not be among its nearest: then the last of them goes
     itself[~itself.any(axis=1), -1:] = True
-    shape = len(vectors), max(near.places.shape[1] - 1, 0)
-    return Near(near.places[~itself].reshape(shape), near.cosines[~itself].reshape(shape))
+    others = len(vectors), max(near.places.shape[1] - 1, 0)
+    places, cosines = np.full((len(vectors), k), -1, np.int32), np.zeros((len(vectors), k), np.float32)
+    places[:, : others[1]], cosines[:, : others[1]] = near.places[~itself].reshape(others), near.cosines[~itself].reshape(others)
+    return Near(places, cosines)
 
 
 def _ordered(

@@ -120,8 +120,9 @@ def _colouring(made: Colouring, points: NDArray[np.intp] | None) -> dict[str, An
 
 def _fitting(texts: Sequence[str], room: float, cut: Any) -> list[str]:
     """The texts, cut to the longest of some widths at which all have room; to nothing if none is short enough."""
+    fitted = list(texts)
     for width in _WIDTHS:
-        fitted = [cut(text, width) for text in texts]
+        fitted = [cut(text, width) for text in fitted]
         if len(_json(fitted).encode()) <= room:
             return fitted
     return [""] * len(texts)

@@ -173,6 +173,8 @@
     document.querySelectorAll('#clusters tbody tr').forEach((row, place) => {
       row.classList.toggle('chosen', place === chosen);
       row.querySelector('button').setAttribute('aria-pressed', String(place === chosen));
+      const box = row.closest('.scroll');
+      if (place === chosen && box.scrollHeight > box.clientHeight) box.scrollTop = row.offsetTop - box.clientHeight / 3;
     });
     paint();
   }

@@ -1,7 +1,6 @@
 """A map as a PNG, by matplotlib without its global state: dots as they lie, names upon them, and what it shows in words."""
 
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,8 @@ SIDE, TOP, BOTTOM = 40, 130, 120
 """Margins in pixels: title and caption are in them."""
 KEY = (392, 30)
 """Pixels of an entry of the legend."""
+BLOCK = 2_000_000
+"""Pixels of dots that are added at a time."""
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Noto Sans Arabic", "Noto Sans Devanagari")
 """Those that the machine has are asked in turn for a letter."""
 
@@ -33,16 +34,22 @@ def draw(chart: Chart, out: Path, dark: bool = False, colouring: Colouring | Non
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
-    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="none")
+    canvas: Any = FigureCanvasAgg(figure)
     sheet = _Sheet(chart, colouring or by_cluster(chart), DARK if dark else LIGHT)
-    figure.figimage(sheet.dots(), origin="upper")
-    names = sheet.write_names(figure)
-    sheet.write_around(figure, names)
-    described = {"Title": chart.about.title, "Description": f"{chart.about.subtitle}. {chart.caption}", "Software": "revector"}
+    sheet.write_around(figure, sheet.write_names(figure))
+    canvas.draw()
+    letters = np.asarray(canvas.buffer_rgba(), np.float32)
+    cover = letters[..., 3:] / 255
+    picture = np.rint(letters[..., :3] * cover + sheet.dots() * (1 - cover)).astype(np.uint8)
+    described = PngInfo()
+    described.add_itxt("Title", chart.about.title)
+    described.add_itxt("Description", f"{chart.about.subtitle}. {chart.caption}")
     with whole_file(out, replace=True) as part:
-        figure.savefig(part, format="png", dpi=DPI, metadata=described)
+        Image.fromarray(picture).save(part, "PNG", pnginfo=described, dpi=(DPI, DPI))
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,8 @@ class _Sheet:
         scale = float((room / np.maximum(high - low, 1e-9)).min())
         return (places - (low + high) / 2) * scale * [1, -1] + [WIDTH / 2, (self.top + HEIGHT - BOTTOM) / 2]
 
-    def dots(self) -> NDArray[np.uint8]:
-        """(HEIGHT, WIDTH, 3). Where dots lie upon each other their colours are mixed, whichever came first: none hides another.
+    def dots(self) -> NDArray[np.float32]:
+        """(HEIGHT, WIDTH, 3), 0 to 255. Where dots lie upon each other their colours are mixed, whichever came first: none hides another.
 
         Dots are the smaller, the more there are.
         """
@@ -82,15 +89,14 @@ class _Sheet:
         colours = np.array([_rgb(colour) for colour in self.colouring.colours(self.theme)])[self.colouring.codes[there]]
         pixel, sizes = (rows * WIDTH + columns).astype(np.int64), np.rint(2 * self.chart.sizes[there]) / 2
         radius = float(np.clip(380 / np.sqrt(max(len(pixel), 1)), 0.7, 7))
-        amount, *mixed = np.zeros((4, HEIGHT, WIDTH), np.float32)
+        layers = np.zeros((4, WIDTH * HEIGHT), np.float32)
         for size in np.unique(sizes):
             of_size = sizes == size
-            for layer, weights in zip((amount, *mixed), (None, *colours[of_size].T), strict=True):
-                _spread(np.bincount(pixel[of_size], weights, WIDTH * HEIGHT).reshape(HEIGHT, WIDTH), radius * float(size), layer)
-        cover = (1 - np.exp(-np.float32(min(radius, 1.4)) * amount))[..., None]
-        colour = np.stack(mixed, axis=2) / np.maximum(amount, np.float32(1e-6))[..., None]
-        mixture: NDArray[np.float32] = colour * cover + np.array(_rgb(self.theme.paper), np.float32) * (1 - cover)
-        return np.rint(mixture).astype(np.uint8)
+            _splat(pixel[of_size], colours[of_size], radius * float(size), layers)
+        amount, mixed = layers[0, :, None], layers[1:].T
+        cover = 1 - np.exp(-np.float32(min(radius, 1.4)) * amount)
+        mixture = mixed / np.maximum(amount, np.float32(1e-6)) * cover + np.array(_rgb(self.theme.paper), np.float32) * (1 - cover)
+        return np.asarray(mixture.reshape(HEIGHT, WIDTH, 3))
 
     def write_names(self, figure: Any) -> int:
         """Largest clusters first; gives how many had room."""
@@ -147,21 +153,18 @@ def _families() -> list[str]:
     return [name for name in FONTS if name in there]
 
 
-def _spread(layer: NDArray[Any], radius: float, onto: NDArray[np.float32]) -> None:
-    """Add each pixel as a disc of `radius` pixels with a soft edge."""
-    height, width = layer.shape
-    layer = layer.astype(np.float32)
-    for down, right, covered in _disc(radius):
-        source = layer[max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)]
-        onto[max(0, down) : height - max(0, -down), max(0, right) : width - max(0, -right)] += np.float32(covered) * source
-
-
-def _disc(radius: float) -> Iterator[tuple[int, int, float]]:
-    reach = int(np.ceil(radius + 0.5))
-    for down in range(-reach, reach + 1):
-        for right in range(-reach, reach + 1):
-            if (covered := float(np.clip(radius + 0.5 - np.hypot(down, right), 0, 1))) > 0:
-                yield down, right, covered
+def _splat(pixel: NDArray[np.int64], colours: NDArray[np.float64], radius: float, layers: NDArray[np.float32]) -> None:
+    """Add a disc of `radius` pixels with a soft edge at each pixel (n,), in its colour (n, 3). `layers`: amount, red, green, blue; flat."""
+    reach = np.arange(-int(radius + 1), int(radius + 1) + 1)
+    covered = np.clip(radius + 0.5 - np.hypot(reach[:, None], reach), 0, 1)
+    down, right = np.nonzero(covered)
+    offsets, weights = (down - len(reach) // 2) * WIDTH + right - len(reach) // 2, covered[down, right]
+    step = max(1, BLOCK // len(offsets))
+    for first in range(0, len(pixel), step):
+        some = slice(first, first + step)
+        where = (pixel[some, None] + offsets).ravel()
+        for number, strength in enumerate((np.ones(len(pixel)), *colours.T)):
+            layers[number] += np.bincount(where, (strength[some, None] * weights).ravel(), WIDTH * HEIGHT)
 
 
 def _rgb(colour: str) -> list[float]:

@@ -1,6 +1,6 @@
 """From a version and its atlas to what is drawn of it: its landmarks, each with as many rows as stand beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
@@ -16,7 +16,7 @@ from pipelines.errors import SpecError
 from storage.store.lance import ROW_ADDRESS, scan_batches, take
 from workers.reports.drawing.chart import About, Chart
 from workers.reports.drawing.colouring import Colouring, by_cluster, by_field, by_growth
-from workers.reports.run_reports import Sight
+from workers.reports.run_reports import Mapped
 
 FIELDS = 3
 """Fields of the metadata that a page offers to colour by."""
@@ -29,7 +29,7 @@ _STANDING = pa.schema([("landmark", pa.int32()), ("similarity", pa.float32()), (
 class Showing:
     """What there is to draw of a version. A landmark that no row stands beside any more is not drawn, and nothing is told of it."""
 
-    sight: Sight
+    sight: Mapped
 
     @cached_property
     def chart(self) -> Chart:
@@ -42,7 +42,9 @@ class Showing:
             model=_model_name(version.recorded.name),
             date=self.sight.map.at[:10],
         )
-        return Chart(about, "landmarks", atlas.places[there], atlas.clusters[there], atlas.names, self._counts[there])
+        return Chart(
+            about, "landmarks with chunks beside them", atlas.places[there], atlas.clusters[there], atlas.names, self._counts[there]
+        )
 
     @cached_property
     def ids(self) -> list[str]:
@@ -78,7 +80,7 @@ class Showing:
         if by == "clusters":
             return by_cluster(self.chart)
         if by != "growth":
-            return by_field(by, self.values(by))
+            return _of_nearest(by, self.values(by))
         growth = self.growth
         if growth is None:
             raise SpecError(
@@ -101,7 +103,7 @@ class Showing:
     def offered(self) -> list[Colouring]:
         """What a page offers beside the clusters."""
         fields = [(field, self.values(field)) for field in self.fields]
-        told = [by_field(field, values) for field, values in fields if 1 < len(set(map(str, values))) <= MOST_VALUES]
+        told = [_of_nearest(field, values) for field, values in fields if 1 < len(set(map(str, values))) <= MOST_VALUES]
         return [*([self.growth] if self.growth else []), *told[:FIELDS]]
 
     @cached_property
@@ -121,6 +123,10 @@ class Showing:
         places = pc.index_in(wanted, value_set=found["row_hash"].combine_chunks())
         addresses = found[ROW_ADDRESS].combine_chunks().take(places).to_numpy()
         return take(dataset, addresses, [name for name in ("chunk_id", "text", "metadata") if name in dataset.schema.names])
+
+
+def _of_nearest(field: str, values: list[Any]) -> Colouring:
+    return replace(by_field(field, values), note="Each dot has the colour of the chunk nearest to it.")
 
 
 def _counts(table: Any, landmarks: int) -> NDArray[np.int64]:

@@ -15,14 +15,14 @@ CELL = 60
 MEANINGS = {
     "map": "A landmark is a content that keeps its place from version to version; all others lie beside the landmark most like them.",
     "clusters": "A cluster is a group of contents more like each other than the rest. Its name is the words most typical of it.",
-    "outliers": "An outlier is a chunk unlike all landmarks of the version before. Similarity is the cosine to the nearest: 1 is the same.",
+    "outliers": "An outlier is a row unlike everything else. Similarity is the cosine to the nearest landmark: 1 is the same.",
     "duplicates": "Exact duplicates have one content; near ones have vectors of a cosine above the limit. A group lies around one chunk.",
     "neighbours": "The neighbours of a chunk are 10 to k other contents of highest cosine. Recall: the share that was found, of a sample.",
-    "balance": "A group is the chunks of one value of a field. Share is of all chunks; spread the mean of 1 - cosine to its centre.",
-    "bias": "Effect is how much nearer one list of words is to an attribute than another, in standard deviations; p is by permutation.",
-    "tasks": "Accuracy is the share of held-out labels found by neighbours (kNN) or a linear model; Spearman is rank correlation.",
-    "drift": "Drift is a change of what a version holds: MMD is the distance of two samples, p how often chance alone gives as much.",
-    "labels": "A suggested label is that of most labelled neighbours; confidence is their share, weighted by similarity.",
+    "balance": "A group has one value of a field. Spread: mean of 1 - cosine to its centre; distance: from there to the centre of all.",
+    "bias": "Effect: how much nearer one list of words is to an attribute than another, in standard deviations; p: by permutation.",
+    "tasks": "Accuracy: the share of held-out labels told by neighbours or by a linear model. Spearman: of cosines and scores.",
+    "drift": "Divergence: Jensen-Shannon over clusters, in bits, beside the most that chance gives. Moved: rows that changed cluster, net.",
+    "labels": "A label is suggested by what was given; accuracy: of given ones by the others; unlabelled: none is likely enough.",
 }
 """kind -> what its words mean."""
 
@@ -41,12 +41,19 @@ class Block:
 
 def blocks(summary: Mapping[str, Any], longest: int, title: str = "") -> list[Block]:
     """Single figures first, then a table for each list and each mapping, of at most `longest` rows."""
-    single: list[tuple[str, ...]] = [(worded(key), _line(key, value)) for key, value in summary.items() if _is_line(value)]
-    made = [Block(title, ("measure", "value"), single, frozenset({"value"}))] if single else []
+    single = {key: value for key, value in summary.items() if _is_line(value)}
+    numbers = frozenset({"value"} if all(map(_is_number, single.values())) else ())
+    made = (
+        [Block(title, ("measure", "value"), [(worded(key), _line(key, value)) for key, value in single.items()], numbers)] if single else []
+    )
     for key, value in summary.items():
         name = f"{title}: {worded(key)}" if title else worded(key)
         if isinstance(value, Mapping) and not _is_table(value):
             made += blocks(value, longest, name)
+        elif isinstance(value, list | tuple) and any(isinstance(one, Mapping) and not _is_row(one) for one in value):
+            for place, one in enumerate(value[:longest], 1):
+                called = next((text for text in _record(one).values() if isinstance(text, str)), place)
+                made += blocks(_record(one), longest, f"{name} {short_text(called, CELL)}")
         elif not _is_line(value):
             made.append(_block(key, name, value, longest))
     return made
@@ -61,7 +68,11 @@ def _is_line(value: Any) -> bool:
 
 def _is_table(value: Mapping[str, Any]) -> bool:
     """Whether each of its values is a row."""
-    return bool(value) and all(isinstance(one, Mapping) and all(map(_is_line, one.values())) for one in value.values())
+    return bool(value) and all(isinstance(one, Mapping) and _is_row(one) for one in value.values())
+
+
+def _is_row(value: Mapping[str, Any]) -> bool:
+    return all(map(_is_line, value.values()))
 
 
 def _line(key: str, value: Any) -> str:
@@ -109,7 +120,7 @@ def cell(key: str, value: Any) -> str:
 
 def _number(key: str, value: float) -> str:
     last = str(key).rpartition("_")[2]
-    if last == "share":
+    if last in ("share", "moved"):
         return f"{value:.1%}".replace("%", " %")
     if last == "seconds":
         return f"{value:,.1f} s"
@@ -117,4 +128,4 @@ def _number(key: str, value: float) -> str:
         return f"{value / 1e6:,.1f} MB"
     if isinstance(value, int) or float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.2g}"
+    return f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"

@@ -1,9 +1,12 @@
-"""Does drift see what was planted, and nothing else: nights of random changes, and nights in which a topic comes, on stored vectors.
+"""Do drift and balance see what was planted, and nothing else, on stored vectors.
 
-    python -m benchmarks.drifting STORE COLLECTION FIELD [--clusters 100] [--nights 20]
+    python -m benchmarks.planted STORE COLLECTION FIELD [--clusters 100] [--nights 20]
 
 Rows of a collection are cut into clusters by k-means. Half of them are there at first. In a clean night 1 % of them go and as many others
 come, all drawn at random. In a planted one as many come, and beside them rows of one value of FIELD that were held back until then.
+
+For balance rows are dealt to groups by chance, and FIELD is what neighbours are asked for. In a planted case the vectors of one group are
+made worse: turned away from where they belong, by noise.
 """
 
 import argparse
@@ -13,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.measures.divergence import Shift, change
+from pipelines.measures.groups import gap
 from pipelines.measures.quality import drift, unit
+from pipelines.measures.scores import nearest_labels
 from storage import open_published
 from storage.reading.neighbours import to_numpy
 
@@ -55,6 +60,7 @@ def main() -> None:
     clusters = partition(vectors, asked.clusters)
     clean(vectors, clusters, asked.nights)
     plant(vectors, clusters, values)
+    deal(vectors, values)
 
 
 def partition(vectors: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -99,6 +105,30 @@ def plant(vectors: NDArray[np.float32], clusters: NDArray[np.int64], values: NDA
             moved = drift(there, vectors[random.choice(came, min(SAMPLE, len(came)), replace=False)])
             print(f"  {name} {present} {len(planted)}; {found.p:.3f} {found.divergence:.6f} {found.chance:.6f}", end=" ")
             print(f"{found.z.max():.1f} {right}; {moved.p:.3f}; {found.moved:.4f}")
+
+
+def deal(vectors: NDArray[np.float32], values: NDArray[np.str_]) -> None:
+    """Groups of 60, 20, 10, 5, 2.5, 1.5 and 1 % by chance, of 12,000 rows as the report looks at them."""
+    print("dealt: worse group, noise; of 20 deals: imbalance above 0, above .1, mean gap as measured, mean beyond chance")
+    labels = np.unique(values, return_inverse=True)[1]
+    shares = np.array([0.6, 0.2, 0.1, 0.05, 0.025, 0.015, 0.01])
+    for worse, noise in ((0, 0.0), (2, 2.0), (2, 4.0), (4, 2.0), (4, 4.0), (5, 4.0), (6, 4.0)):
+        found = []
+        for seed in range(20):
+            random = np.random.default_rng(seed)
+            rows = random.permutation(len(vectors))[:12_000]
+            groups = random.choice(len(shares), len(rows), p=shares)
+            seen = vectors[rows].copy()
+            turned = random.normal(size=seen.shape, scale=noise / np.sqrt(seen.shape[1])).astype(np.float32)
+            seen[groups == worse] += turned[groups == worse]
+            train, test = slice(0, 8_000), slice(8_000, None)
+            told, _ = nearest_labels(seen[train], labels[rows][train], seen[test])
+            wrong, counts = told != labels[rows][test], np.bincount(groups[test], minlength=len(shares))
+            rates = np.bincount(groups[test], wrong, minlength=len(shares)) / np.maximum(counts, 1)
+            found.append(gap(rates.tolist(), counts.tolist()))
+        gaps = [one for one in found if one]
+        print(f"  {shares[worse]:.1%} {noise}; {sum(one.certain > 0 for one in gaps)}, {sum(one.certain > 0.1 for one in gaps)}", end=", ")
+        print(f"{np.mean([one.gap for one in gaps]):.3f}, {np.mean([one.certain for one in gaps]):.3f}")
 
 
 if __name__ == "__main__":
