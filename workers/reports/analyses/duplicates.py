@@ -19,7 +19,7 @@ from storage.store.spill import Spill, by_hash
 from workers.reports.analysis import Findings, Study
 from workers.reports.pairing.near import LISTED, Cells, cells_of, joined, pairs_in
 from workers.reports.pairing.pair_table import PAIRS, as_hashes, pair_rows, settle_pairs, shortened
-from workers.reports.pairing.shelf import Shelf, Standing, earlier_rows, shelve
+from workers.reports.pairing.shelf import Shelf, Since, earlier_rows, shelve
 from workers.reports.pairing.stars import stars
 
 PAIRS_SHOWN = 1000
@@ -82,7 +82,7 @@ def _change(study: Study, table: ReportTable, cells: Cells, stored: Any, known: 
 def _to_compare(cells: Cells, known: Any) -> tuple[NDArray[np.bool_], pa.Array | None]:
     """Whether each content is compared to all others, and the contents of which no stored pair holds; None for all."""
     shelf = cells.shelf
-    new = np.asarray(shelf.standing != Standing.KEPT)
+    new = np.asarray(shelf.since != Since.KEPT)
     if known is None:
         return new, None
     gone = shelf.gone.filter(pa.array(~shelf.gone["there"].to_numpy()))["content_hash"].combine_chunks()

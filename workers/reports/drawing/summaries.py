@@ -17,7 +17,7 @@ MEANINGS = {
     "clusters": "A cluster is a group of contents more like each other than the rest. Its name is the words most typical of it.",
     "outliers": "An outlier is a row unlike everything else. Similarity is the cosine to the nearest landmark: 1 is the same.",
     "duplicates": "Exact duplicates have one content; near ones have vectors of a cosine above the limit. A group lies around one chunk.",
-    "neighbours": "The neighbours of a chunk are the k others of highest cosine. Mutual: each is a neighbour of the other.",
+    "neighbours": "The neighbours of a chunk are 10 to k other contents of highest cosine. Recall: the share that was found, of a sample.",
     "balance": "A group has one value of a field. Spread: mean of 1 - cosine to its centre; distance: from there to the centre of all.",
     "bias": "Effect: how much nearer one list of words is to an attribute than another, in standard deviations; p: by permutation.",
     "tasks": "Accuracy: the share of held-out labels told by neighbours or by a linear model. Spearman: of cosines and scores.",

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from storage.reports.atlas import Atlas
-from workers.reports.pairing.shelf import Shelf, Standing
+from workers.reports.pairing.shelf import Shelf, Since
 from workers.reports.pairing.stars import belonging
 
-LISTED = 32
+LISTED = 64
 """Pairs that a content has with contents of smaller hashes."""
 CELL_CONTENTS = 20_000
 """Contents of a cell that all of it is compared to."""
@@ -97,7 +97,7 @@ def cells_of(shelf: Shelf, cell_of: NDArray[np.int32]) -> Cells:
     first, second = (np.argsort(cells, kind="stable") for cells in members)
     numbers = np.arange(len(cell_of) + 1)
     starts = np.searchsorted(members[0][first], numbers), np.searchsorted(members[1][second], numbers)
-    new = shelf.standing == Standing.NEW
+    new = shelf.since == Since.NEW
     gone = shelf.gone.filter(pc.invert(shelf.gone["there"]))
     sizes = _tally(len(cell_of), members)
     came = _tally(len(cell_of), (members[0][new], members[1][new]))
@@ -152,7 +152,7 @@ def _within(vectors: NDArray[np.float32], places: NDArray[np.int64], fresh: NDAr
         if not near.any():
             continue
         unsure = np.nonzero(near & (products < least + CLOSE))
-        near[unsure] = cosines(vectors, queries[unsure[0]], unsure[1]) >= least
+        near[unsure] = cosines(vectors, queries[unsure[0]], vectors, unsure[1]) >= least
         columns, asks = np.arange(len(keys)), fresh[queries][:, None]
         query, first = np.nonzero(_leading(near & (columns < queries[:, None]) & (asks | fresh[columns])))
         yield _made(vectors, places, first, queries[query])
@@ -168,14 +168,16 @@ def _leading(hits: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _made(vectors: NDArray[np.float32], places: NDArray[np.int64], first: NDArray[np.int64], other: NDArray[np.int64]) -> Found:
-    return places[first], places[other], cosines(vectors, first, other).astype(np.float32)
+    return places[first], places[other], cosines(vectors, first, vectors, other).astype(np.float32)
 
 
-def cosines(vectors: NDArray[np.float32], first: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of pairs of directions, the same whatever they are computed beside: sums of float64."""
+def cosines(
+    vectors: NDArray[np.float32], first: NDArray[np.int64], others: NDArray[np.float32], other: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Of pairs of directions, one of `vectors` and one of `others`; the same whatever is beside them: sums of float64."""
     made = np.empty(len(first))
     step = max(1, BLOCK_NUMBERS // max(1, 4 * vectors.shape[1]))
     for begin in range(0, len(first), step):
         some = slice(begin, begin + step)
-        made[some] = (vectors[first[some]].astype(np.float64) * vectors[other[some]].astype(np.float64)).sum(axis=1)
+        made[some] = (vectors[first[some]].astype(np.float64) * others[other[some]].astype(np.float64)).sum(axis=1)
     return np.minimum(made, 1)

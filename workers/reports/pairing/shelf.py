@@ -24,10 +24,10 @@ from storage.store.spill import PARTS, PartOf, Spill, by_hash, matched, on_scrat
 _ROWS = pa.schema([("content_hash", HASH), ("row_hash", HASH), ("chunk_id", pa.string()), ("landmark", pa.int32()), ("second", pa.int32())])
 EARLIER = pa.schema([("content_hash", HASH), ("chunk_id", pa.string()), ("landmark", pa.int32()), ("second", pa.int32())])
 """What is known of the rows of an earlier version."""
-_COLUMNS = {"landmark": np.int32, "second": np.int32, "copies": np.int32, "standing": np.uint8}
+_COLUMNS = {"landmark": np.int32, "second": np.int32, "copies": np.int32, "since": np.uint8}
 
 
-class Standing(IntEnum):
+class Since(IntEnum):
     """What became of a content since an earlier version."""
 
     KEPT = 0
@@ -48,8 +48,8 @@ class Shelf:
     second: NDArray[np.int32]
     copies: NDArray[np.int32]
     """Rows that have the content."""
-    standing: NDArray[np.uint8]
-    """The Standing of each; all are new where there is no earlier version."""
+    since: NDArray[np.uint8]
+    """The Since of each; all are new where there is no earlier version."""
     stored: NDArray[Any]
     """Vectors, (n, d), of the type that the table has."""
     starts: NDArray[np.int64]
@@ -73,6 +73,23 @@ def earlier_rows(rows: Any | None) -> Spill:
     return spill
 
 
+class Register:
+    """Where contents are on a shelf, by their hashes. 16 bytes a content."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._order = np.argsort(shelf.hashes[:, 0], kind="stable")
+        self._keys = shelf.hashes[self._order, 0]
+
+    def places(self, contents: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
+        """Of contents, (n,); -1 for one that is not there. First halves of hashes tell contents apart: 64 bits."""
+        wanted = halves(contents)[:, 0]
+        found = np.minimum(np.searchsorted(self._keys, wanted), max(0, len(self._keys) - 1))
+        if not len(self._keys):
+            return np.full(len(wanted), -1)
+        return np.where(self._keys[found] == wanted, self._order[found], -1)
+
+
 @contextmanager
 def shelve(rows: Any, vectors: Any, landmarks: int, earlier: Spill) -> Iterator[Shelf]:
     """Put the contents of a version on a shelf, in a temporary folder that goes with it.
@@ -87,7 +104,7 @@ def shelve(rows: Any, vectors: Any, landmarks: int, earlier: Spill) -> Iterator[
     stored = Spill(pa.schema([("content_hash", HASH), ("row_hash", HASH), ("vector", vector)]), by_hash("content_hash"))
     for part in scan_batches(vectors, stored.schema.names):
         stored.add(part)
-    fields = [*EARLIER, ("copies", pa.int32()), ("standing", pa.uint8()), ("vector", vector)]
+    fields = [*EARLIER, ("copies", pa.int32()), ("since", pa.uint8()), ("vector", vector)]
     contents, gone = Spill(pa.schema(fields), _by_landmark(landmarks)), []
     for some, with_vectors, before in matched(wanted, stored, earlier):
         firsts = representatives(some, counted=True)
@@ -122,13 +139,13 @@ def first_of_run(keys: np.ndarray) -> np.ndarray:
 
 
 def _stand(contents: pa.Table, before: pa.Table) -> pa.Table:
-    """`contents` with their Standing."""
+    """`contents` with their Since."""
     known = pc.index_in(contents["content_hash"], whole(before["content_hash"]))
     same = pc.equal(contents["chunk_id"], before["chunk_id"].take(known)).fill_null(False)
-    there = np.where(same.to_numpy(), Standing.KEPT, Standing.RENAMED)
-    standing = np.where(known.is_null().to_numpy(), Standing.NEW, there)
+    there = np.where(same.to_numpy(), Since.KEPT, Since.RENAMED)
+    since = np.where(known.is_null().to_numpy(), Since.NEW, there)
     names = [*EARLIER.names, "copies"]
-    return contents.select(names).append_column("standing", pa.array(standing, pa.uint8()))
+    return contents.select(names).append_column("since", pa.array(since, pa.uint8()))
 
 
 def _vectors_of(contents: pa.Table, stored: pa.Table) -> pa.ChunkedArray:
