@@ -6,6 +6,7 @@ do. All raise SpecError for a spec that is not there or not right, and StorageEr
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,11 @@ def plan(
     report: Report = silent,
 ) -> Plan:
     """What `apply` would do now. Touches nothing. Needs a spec. `allow_removal`: as of `apply`. Raises ModelError and SourceError."""
-    return make_plan(_target(Request(name, config, store), allow_removal), report)
+    target = _target(Request(name, config, store), allow_removal)
+    made = make_plan(target, report)
+    declared = target.spec.reports.kinds
+    reports = declared if made.pending else run_reports.lacking(target.collection, target.spec) if declared else ()
+    return replace(made, notes=[*made.notes, f"`apply` makes reports after it: {', '.join(reports)}"]) if reports else made
 
 
 def apply(

@@ -28,7 +28,8 @@ def report(collection: CollectionName, config: ConfigFile = "revector.toml", sto
             progress.show(100.0, _headline(done.result))
             artifacts.show_table(job.key("reports"), artifacts.gate_table(_gates(done.result)), _headline(done.result))
             if done.code:
-                announce_alarm(job, done.result["version"], [gate for gate in _gates(done.result) if not gate["passed"]])
+                beyond = [kept["kind"] for kept in done.result["reports"] if artifacts.failures(kept["gates"])]
+                announce_alarm(job, done.result["version"], beyond)
         state: Any = _outcome(done)
         result: dict[str, Any] = state
         return result

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.flow_run.child import Done, follow
-from flows.flow_run.events import announce_publication
+from flows.flow_run.events import announce_alarm, announce_publication
 from flows.flow_run.flow_job import HOOKS, FlowJob, attend, failed, turn
 from flows.flow_run.parameters import CollectionName, ConfigFile, StoreUri
 from flows.show import artifacts
@@ -47,6 +47,8 @@ def bring_up(job: FlowJob) -> Done:
         had, have = readers(job, lambda row: row.run_id == result["run_id"])
         artifacts.show_report(job.key("report"), artifacts.report(result, had, have), headline)
         tell(job, had, have)
+        if beyond := [kind for kind, became in result["reports"].items() if became == "beyond its limit"]:
+            announce_alarm(job, have.version if have else 0, beyond)
     return done
 
 

@@ -73,6 +73,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         from flows.deployment import deployments
         from flows.evaluate import evaluate
         from flows.flow_run import events
+        from flows.report import report
         from flows.sync import sync
         from flows.upgrade import upgrade
 
@@ -83,6 +84,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             "sync": sync,
             "upgrade": upgrade,
             "evaluate": evaluate,
+            "report": report,
         }
         with prefect_test_harness(server_startup_timeout=180), get_client(sync_client=True) as client:
             yield SimpleNamespace(client=client, url=PREFECT_API_URL.value(), **given)

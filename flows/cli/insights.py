@@ -10,6 +10,7 @@ import typer
 
 from flows.cli import remote
 from flows.cli.options import REPORTS, Call, NameRequired, Sending, with_options
+from pipelines.errors import SpecError
 
 if TYPE_CHECKING:
     from workers.reports.run_reports import Reported, Wish
@@ -61,6 +62,8 @@ def report(
 
     wish = Wish(generation, version, since, refit)
     if sending.away:
+        if open_:
+            raise SpecError("expected --open without --cluster and --detach, found both: `revector report --open` shows what is there")
         remote.send(remote.order("report", call.request(name), [*(kinds or []), *_options(wish)]), call, sending)
     with progress() as tell:
         made = commands.report(name, kinds or (), call.config, store=call.store, wish=wish, tell=tell, run_id=sending.run_id)

@@ -177,6 +177,9 @@ def refuse_local(spec: Spec, collection: str, where: str) -> None:
     """Raise SpecError if the spec names places of this machine, which `where` does not have."""
     declared = spec.collections[collection]
     places = {"store": spec.store, "source.uri": declared.source.uri, "gates.queries": declared.gates.queries or "s3://"}
+    for kind in declared.reports.kinds:
+        options = declared.reports.options(kind)
+        places |= {f"reports.{kind}.{key}": uri for key in options.files if (uri := getattr(options, key))}
     local = [f"{key} = {place}" for key, place in places.items() if "://" not in place]
     models = {"model": declared.model, **{f"candidates.{number}": model for number, model in enumerate(declared.candidates)}}
     local += [f"{key}.name = {model.name}" for key, model in models.items() if _is_here(model.name)]

@@ -5,7 +5,7 @@
 | `revector.files.arrived` | `revector.collection.<name>` | the collection's sync |
 | `revector.model.registered`, with `model` in its payload | `revector.collection.<name>` | the collection's upgrade |
 | `revector.version.published`, with its lineage in its payload | `revector.collection.<name>` | whatever others hang on it |
-| `revector.report.alarm`, with what is beyond its limit | `revector.collection.<name>` | whatever others hang on it |
+| `revector.report.alarm`, with the reports that are beyond their limits | `revector.collection.<name>` | whatever others hang on it |
 
 Prefect's open-source server has no webhooks; it has `POST /api/events`, which takes a list of events:
 
@@ -68,10 +68,9 @@ def announce_publication(job: "FlowJob", before: "Publication | None", after: "P
     emit_event(VERSION_PUBLISHED, resource, related=related, payload=payload)
 
 
-def announce_alarm(job: "FlowJob", version: int, gates: list[dict[str, Any]]) -> None:
-    """Tell others that reports of a version found something beyond its limit."""
-    beyond = [{name: gate[name] for name in ("name", "value", "threshold", "detail")} for gate in gates]
-    payload = {"collection": job.collection, "store": job.request.spec.store, "version": version, "beyond": beyond}
+def announce_alarm(job: "FlowJob", version: int, kinds: list[str]) -> None:
+    """Tell others which reports of a version found something beyond its limit."""
+    payload = {"collection": job.collection, "store": job.request.spec.store, "version": version, "reports": kinds}
     emit_event(REPORT_ALARM, about(job.collection), payload=payload)
 
 

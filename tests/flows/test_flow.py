@@ -55,10 +55,14 @@ def artifact(client: Any, flow_run: UUID, key: str) -> Any:
 
 def published_events(client: Any, flow_run: UUID) -> Any:
     """What the flow run told others of its publication; None until the server has it."""
+    found = events(client, "revector.version.published")
+    return next((event.payload for event in found if event.payload["flow_run_id"] == str(flow_run)), None)
+
+
+def events(client: Any, name: str) -> Any:
     from prefect.events.filters import EventFilter, EventNameFilter
 
-    found = client.read_events(EventFilter(event=EventNameFilter(name=["revector.version.published"])), limit=50).events
-    return next((event.payload for event in found if event.payload["flow_run_id"] == str(flow_run)), None)
+    return client.read_events(EventFilter(event=EventNameFilter(name=[name])), limit=50).events
 
 
 def until(probe: Callable[[], Any], seconds: float) -> Any:
@@ -100,6 +104,23 @@ def test_a_sync_publishes_and_shows_what_it_did_and_the_next_one_finds_nothing_t
     told = until(lambda: published_events(prefect.client, run), 30)
     assert (told["before"], told["after"]["version"], told["run_id"]) == (None, result["version"], result["run_id"])
     assert (again.name, again.result()["status"]) == ("Nothing", "nothing")
+
+
+def test_a_report_is_made_by_a_flow_and_an_alarm_is_told_to_others(prefect: SimpleNamespace, tmp_path: Path) -> None:
+    reports = '{ tasks = { label_file = "labels.csv" } }'
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"d{number},{number % 2}\n" for number in range(60)))
+    config = write_collection(tmp_path, documents=60, reports=reports)
+    synced = prefect.sync("My_docs", config, return_state=True)
+    assert synced.result()["reports"] == {"tasks": "made"}
+    quiet = prefect.report("My_docs", config, return_state=True)
+    assert (quiet.name, quiet.result()["made"]) == ("Reported", [])
+
+    write_collection(tmp_path, documents=60, reports=reports, gates="{ min_accuracy = 1 }")
+    loud = prefect.report("My_docs", config, return_state=True)
+    assert (loud.type.value, loud.name) == ("FAILED", "BeyondLimit")
+    assert "accuracy" in loud.message
+    told = until(lambda: events(prefect.client, "revector.report.alarm"), 30)
+    assert [(event.payload["collection"], event.payload["reports"]) for event in told] == [("My_docs", ["tasks"])]
 
 
 @pytest.mark.parametrize(("allowed", "told"), [(0, ("FAILED", "GateFailed")), (1, ("COMPLETED", "Partial"))])

@@ -41,7 +41,7 @@ class Half:
 
     addresses: NDArray[np.uint64]
     columns: Mapping[str, pa.Array]
-    """What is known of each, dictionaries of texts."""
+    """What is known of each: texts."""
     vectors: NDArray[np.float32]
     """Their directions, (n, d)."""
 
@@ -74,7 +74,7 @@ class KnownRows:
 def known_rows(dataset: Any, label: str, columns: Columns) -> KnownRows | None:
     """Rows that have a `label`, one of `columns`; None unless both halves have some. One look at ids and metadata, vectors of a sample."""
     train, test, rows = _Smallest(TRAIN), _Smallest(TEST), 0
-    for batch in scan_batches(dataset, READ):
+    for batch in scan_batches(dataset, [name for name in READ if name in dataset.schema.names]):
         texts = {name: column.cast(pa.string()) for name, column in columns(batch).items()}
         chosen = pc.is_valid(texts[label])
         there = batch.filter(chosen)

@@ -13,7 +13,7 @@ from pipelines.logs import log, warn
 from pipelines.spaces.known import known_models
 from pipelines.spec.declared import CollectionSpec, Spec
 from pipelines.spec.keys import nearest
-from pipelines.spec.reports import KINDS, ReportKind
+from pipelines.spec.reports import KINDS, ReportKind, ReportOptions
 from storage.collection import Collection
 from storage.history.catalog import current
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
@@ -116,6 +116,14 @@ def keep_current(collection: Collection, declared: CollectionSpec, tell: Report,
     return {kind: desk.attempt(kind) for kind in declared.reports.kinds}
 
 
+def lacking(collection: Collection, declared: CollectionSpec) -> tuple[ReportKind, ...]:
+    """Declared reports that `keep_current` would make. Makes nothing."""
+    if not declared.reports.kinds or current(collection) is None:
+        return declared.reports.kinds
+    desk = _Desk(collection, declared, Wish(), silent, "")
+    return tuple(kind for kind in declared.reports.kinds if desk.lacks(kind))
+
+
 def sight(spec: Spec, name: str | None, wish: Wish | None = None, tell: Report = silent, run_id: str | None = None) -> Mapped:
     """A version to look at; its atlas, its rows beside it and its map are made where they are not there. Raises as `report`."""
     name, declared = spec.collection(name)
@@ -138,6 +146,19 @@ def _chosen(declared: CollectionSpec, kinds: Sequence[str]) -> tuple[ReportKind,
 
 def _outcome(kept: KeptReport, new: bool) -> str:
     return "beyond its limit" if not kept.passed else "made" if new else "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A report, before it is known whether it is there."""
+
+    kind: ReportKind
+    options: ReportOptions
+    files: dict[str, bytes]
+    """What is in the files that the options name, by key."""
+    before: Rows | None
+    """What it compares with."""
+    identity: str
 
 
 class _Desk:
@@ -186,6 +207,15 @@ class _Desk:
         found = self._recorded(version)
         return version, Rows(version, found[0].open(found[1])) if found else None
 
+    def lacks(self, kind: ReportKind) -> bool:
+        """Whether a report would have to be made. Makes nothing."""
+        if ANALYSES[kind].on_atlas and not atlas_numbers(self._collection, self._version.generation):
+            return True
+        try:
+            return self._found(self._wanted(kind)) is None
+        except SpecError:  # a file that is not there: making it says so
+            return True
+
     @cached_property
     def _version(self) -> Version:
         return self._find(self._wish.version)
@@ -225,33 +255,37 @@ class _Desk:
         """A report, and whether it is new."""
         began = time.monotonic()
         version, analysis = self._version, ANALYSES[kind]
+        wanted = self._wanted(kind)
+        if kept := self._found(wanted):
+            return kept, False
+        placed, atlas = (self._rows(version), self._atlas) if analysis.on_atlas else (None, None)
+        self._tell(Progress("report"))
+        study = Study(version, self._declared, wanted.options, wanted.files, self._tell, self._run_id, placed, wanted.before, atlas)
+        findings = analysis.study(study)
+        made = self._record(version, kind, wanted.identity, analysis, findings, time.monotonic() - began)
+        log("reported", kind=kind, version=version.number, passed=made.passed, seconds=made.seconds)
+        return self._keep(version, replace(made, options=wanted.options.model_dump(mode="json"))), True
+
+    def _wanted(self, kind: ReportKind) -> _Wanted:
+        """What a report of the kind would be of."""
+        analysis, gates = ANALYSES[kind], self._declared.gates
         options = self._declared.reports.options(kind)
         files = option_files(kind, options)
-        if "queries" in analysis.limits and (queries := self._declared.gates.queries):
-            files["queries"] = declared_file("gates.queries", queries)
-        number = self._number if analysis.on_atlas else None
+        if "queries" in analysis.limits and gates.queries:
+            files["queries"] = declared_file("gates.queries", gates.queries)
         before = self._before if analysis.compares else None
-        identity = fingerprint(
-            {
-                "rows": self._sum(version),
-                "limits": {key: getattr(self._declared.gates, key) for key in analysis.limits},
-                "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
-                "atlas": number,
-                "before": self._sum(before.version) if before else None,
-            }
-        )[:12]
-        kept = find_report(self._collection, version.generation, version.number, kind, identity)
-        if kept:
-            return kept, False
-        placed = self._rows(version) if analysis.on_atlas else None
-        self._tell(Progress("report"))
-        study = Study(
-            version, self._declared, options, files, self._tell, self._run_id, placed, before, self._atlas if analysis.on_atlas else None
-        )
-        findings = analysis.study(study)
-        made = self._record(version, kind, identity, analysis, findings, time.monotonic() - began)
-        log("reported", kind=kind, version=version.number, passed=made.passed, seconds=made.seconds)
-        return self._keep(version, replace(made, options=options.model_dump(mode="json"))), True
+        decides = {
+            "rows": self._sum(self._version),
+            "limits": {key: getattr(gates, key) for key in analysis.limits},
+            "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
+            "atlas": self._number if analysis.on_atlas else None,
+            "before": self._sum(before.version) if before else None,
+        }
+        return _Wanted(kind, options, files, before, fingerprint(decides)[:12])
+
+    def _found(self, wanted: _Wanted) -> KeptReport | None:
+        version = self._version
+        return find_report(self._collection, version.generation, version.number, wanted.kind, wanted.identity)
 
     def _keep(self, version: Version, made: KeptReport) -> KeptReport:
         """Raises NotFound if the version was taken away meanwhile: nothing that is said of it must outlive an erasure."""

@@ -275,10 +275,10 @@ def test_a_cluster_elsewhere_that_takes_jobs_from_anybody_is_refused_and_so_are_
         False,
     ]
 
-    corpus.spec(model='name = "./model"', rest='gates = { queries = "queries.jsonl" }')
+    corpus.spec(model='name = "./model"', rest='gates = { queries = "queries.jsonl" }\nreports = { labels = { seeds = "seeds.csv" } }')
     sent = Command(corpus, "apply", f"--cluster={server.url.replace('127.0.0.1', ELSEWHERE)}", environment=server.environment()).end()
     assert sent.code == 64
-    for place in (f"store = {corpus.store}", "source.uri = ", "gates.queries = ", "model.name = "):
+    for place in (f"store = {corpus.store}", "source.uri = ", "gates.queries = ", "reports.labels.seeds = ", "model.name = "):
         assert place in sent.err
 
 

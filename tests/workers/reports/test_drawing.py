@@ -141,7 +141,7 @@ def test_a_page_runs_by_itself_and_nothing_of_a_document_does(tmp_path: Path) ->
     seen = browse(tmp_path / "a.html", tmp_path)
     assert seen.complaints == []
     assert len(re.findall(r"<i style=", seen.dom)) == 6, "a colour before each name: the script has run, under the page's own policy"
-    assert re.search(r'id="fallback" hidden', seen.dom) and "MMD is the distance" in seen.dom and "0.03" in seen.dom
+    assert re.search(r'id="fallback" hidden', seen.dom) and "Jensen-Shannon over clusters" in seen.dom and "0.03" in seen.dom
 
 
 def test_without_webgl_the_tables_remain(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def test_nothing_is_overwritten(filled: Workplace, capsys: pytest.CaptureFixture
     (filled.root / "rows.parquet").write_text("mine")
     with pytest.raises(SpecError, match=r"expected a new path, found .*rows.parquet: name another, or remove it"):
         exported(filled, "parquet", "rows.parquet")
+    with pytest.raises(SpecError, match="expected --by and --dark with --to png, found them with --to page"):
+        exported(filled, "page", "b.html", look=Look(dark=True))
     with pytest.raises(SpecError, match="expected --to page, png, projector, atlas, parquet, found 'parket'"):
         exported(filled, "parket", "b.parquet")
     assert cli._run(["export", "docs", "nowhere/rows.parquet", "--to", "parquet"], False) == 64

@@ -63,6 +63,7 @@ def study_labels(study: Study) -> Findings:
     rows, suggested = sum(counts.values()), sorted(names, key=lambda name: (-counts[name], name))
     summary = {
         "seeds": len(seeds),
+        "unused_ids": len(given.keys() - {*seeds["chunk_id"].to_pylist(), *seeds["doc_id"].to_pylist()}),
         "labels": len(names),
         "way": labeller.way,
         "accuracy": labeller.accuracy,

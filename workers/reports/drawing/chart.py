@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+GRID = 24
+"""Cells along each side, of which 3 x 3 are about an island of a cluster."""
 NAME_WIDTH = 60
 """Letters of a cluster's name, or of a value, that are shown."""
 
@@ -92,7 +95,22 @@ class Chart:
     def _cluster(self, number: int, members: NDArray[np.intp], counted: NDArray[np.int64], total: int) -> "Cluster":
         rows = int(counted[members].sum())
         name = short_text(self.names.get(number) or f"cluster {number}", NAME_WIDTH)
-        return Cluster(number, name, rows, rows / total, _middle(self.places[members[self.placed[members]]]))
+        there = members[self.placed[members]]
+        return Cluster(number, name, rows, rows / total, _middle(self.places[there], self._grid[there]))
+
+    @cached_property
+    def _grid(self) -> NDArray[np.int64]:
+        return self.cells(GRID)
+
+    def cells(self, count: int) -> NDArray[np.int64]:
+        """(n, 2): in which column and row of a grid of `count` x `count` cells each point lies; -1 without a place."""
+        cells = np.full((len(self.places), 2), -1, np.int64)
+        known = self.places[self.placed].astype(np.float64)
+        if len(known):
+            low = known.min(axis=0)
+            extent = np.maximum(known.max(axis=0) - low, np.finfo(np.float32).tiny)
+            cells[self.placed] = np.minimum((known - low) / extent * count, count - 1)
+        return cells
 
 
 @dataclass(frozen=True)
@@ -108,12 +126,16 @@ class Cluster:
     """Where its name is written; None if none of its points has a place."""
 
 
-def _middle(places: NDArray[np.float32]) -> tuple[float, float] | None:
-    """The place nearest to the median: always one of the cluster's own, also where it lies in two parts."""
+def _middle(places: NDArray[np.float32], cells: NDArray[np.int64]) -> tuple[float, float] | None:
+    """A place of the cluster's own, amid its densest part: it may lie in several. `cells`: (n, 2), in the grid of the chart."""
     if not len(places):
         return None
-    away = ((places - np.median(places, axis=0)) ** 2).sum(axis=1)
-    x, y = places[int(away.argmin())].tolist()
+    counts = np.bincount((cells + 1) @ [GRID + 2, 1], minlength=(GRID + 2) ** 2).reshape(GRID + 2, GRID + 2)
+    around = sliding_window_view(counts, (3, 3)).sum(axis=(2, 3))
+    densest = np.array(np.unravel_index(around.argmax(), around.shape))
+    inside = places[(abs(cells - densest) <= 1).all(axis=1)].astype(np.float64)
+    away = ((inside - inside.mean(axis=0)) ** 2).sum(axis=1)
+    x, y = inside[int(away.argmin())].tolist()
     return x, y
 
 

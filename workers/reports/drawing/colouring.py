@@ -110,7 +110,8 @@ def _apart(clusters: Sequence[Cluster], borders: Mapping[int, Mapping[int, int]]
 def _borders(chart: Chart) -> dict[int, dict[int, int]]:
     """cluster -> the clusters beside it, and along how many cells: by who has most points in each cell of a grid."""
     inside = chart.placed & (chart.clusters >= 0)
-    grid = _most_frequent(_cells_of(chart.places[inside], CELLS), chart.clusters[inside])
+    columns, rows = chart.cells(CELLS)[inside].T
+    grid = _most_frequent(rows * CELLS + columns, chart.clusters[inside])
     borders: dict[int, dict[int, int]] = {}
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
         here = grid[: CELLS - down, max(0, -right) : CELLS - max(0, right)]
@@ -121,16 +122,6 @@ def _borders(chart: Chart) -> dict[int, dict[int, int]]:
                 borders.setdefault(one, {}).setdefault(other, 0)
                 borders[one][other] += 1
     return borders
-
-
-def _cells_of(places: NDArray[np.float32], cells: int) -> NDArray[np.int64]:
-    """(n,): the number of each place's cell, row by row, in a grid over all of them."""
-    if not len(places):
-        return np.zeros(0, np.int64)
-    low = places.min(axis=0)
-    extent = np.maximum(places.max(axis=0) - low, np.finfo(np.float32).tiny)
-    across_and_up: NDArray[np.int64] = np.minimum((places - low) / extent * cells, cells - 1).astype(np.int64)
-    return across_and_up[:, 1] * cells + across_and_up[:, 0]
 
 
 def _most_frequent(cells: NDArray[np.int64], clusters: NDArray[np.int32]) -> NDArray[np.int64]:

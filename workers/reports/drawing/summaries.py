@@ -15,14 +15,14 @@ CELL = 60
 MEANINGS = {
     "map": "A landmark is a content that keeps its place from version to version; all others lie beside the landmark most like them.",
     "clusters": "A cluster is a group of contents more like each other than the rest. Its name is the words most typical of it.",
-    "outliers": "An outlier is a chunk unlike all landmarks of the version before. Similarity is the cosine to the nearest: 1 is the same.",
-    "duplicates": "Exact duplicates have one content; near ones have vectors of a cosine above the limit. A group is of one oldest chunk.",
-    "neighbours": "The neighbours of a chunk are the k others of highest cosine. Mutual: each is a neighbour of the other.",
-    "balance": "A group is one value of a field; spread the mean of 1 - cosine to its centre. Certain: what chance does not explain.",
-    "bias": "Effect is how much nearer one list of words is to an attribute than another, in standard deviations; p is by permutation.",
-    "tasks": "Accuracy is the share of held-out labels found by neighbours (kNN) or a linear model; Spearman is rank correlation.",
-    "drift": "What came and went by cluster. p: how often changes by chance diverge as much; z: how far a cluster is off, in deviations.",
-    "labels": "The likeliest label of each chunk by those of a few. Accuracy: cross-validated. A confidence of .8 is right 4 times in 5.",
+    "outliers": "An outlier is a row unlike everything else. Similarity is the cosine to the nearest landmark: 1 is the same.",
+    "duplicates": "Exact duplicates have one content; near ones have vectors of a cosine above the limit. A group lies around one chunk.",
+    "neighbours": "The neighbours of a chunk are 10 to k other contents of highest cosine. Recall: the share that was found, of a sample.",
+    "balance": "A group has one value of a field. Spread: mean of 1 - cosine to its centre; distance: from there to the centre of all.",
+    "bias": "Effect: how much nearer one list of words is to an attribute than another, in standard deviations; p: by permutation.",
+    "tasks": "Accuracy: the share of held-out labels told by neighbours or by a linear model. Spearman: of cosines and scores.",
+    "drift": "Divergence: Jensen-Shannon over clusters, in bits, beside the most that chance gives. Moved: rows that changed cluster, net.",
+    "labels": "A label is suggested by what was given; accuracy: of given ones by the others; unlabelled: none is likely enough.",
 }
 """kind -> what its words mean."""
 
@@ -106,7 +106,7 @@ def worded(key: str) -> str:
 
 
 def cell(key: str, value: Any) -> str:
-    """With its unit where the key names one: shares in %, seconds, bytes."""
+    """With its unit where the key names one: shares in %, seconds, bytes. What is a name and no amount stays as it is."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -120,7 +120,9 @@ def cell(key: str, value: Any) -> str:
 
 def _number(key: str, value: float) -> str:
     last = str(key).rpartition("_")[2]
-    if last == "share":
+    if last in ("cluster", "version", "landmark"):
+        return str(value)
+    if last in ("share", "moved"):
         return f"{value:.1%}".replace("%", " %")
     if last == "seconds":
         return f"{value:,.1f} s"
@@ -128,4 +130,4 @@ def _number(key: str, value: float) -> str:
         return f"{value / 1e6:,.1f} MB"
     if isinstance(value, int) or float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
