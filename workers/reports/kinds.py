@@ -3,16 +3,20 @@
 from pipelines.spec.reports import ReportKind
 from workers.reports.analyses.balance import study_balance
 from workers.reports.analyses.bias import study_bias
+from workers.reports.analyses.clusters import study_clusters
 from workers.reports.analyses.drift import study_drift
 from workers.reports.analyses.duplicates import study_duplicates
 from workers.reports.analyses.known_tasks import study_tasks
 from workers.reports.analyses.labels import study_labels
 from workers.reports.analyses.map import study_map
 from workers.reports.analyses.neighbour_graph import study_neighbours
+from workers.reports.analyses.outliers import study_outliers
 from workers.reports.analysis import Analysis
 
 ANALYSES: dict[ReportKind, Analysis] = {
-    "map": Analysis(study_map),
+    "map": Analysis(study_map, compares=True),
+    "clusters": Analysis(study_clusters, compares=True),
+    "outliers": Analysis(study_outliers),
     "duplicates": Analysis(study_duplicates),
     "neighbours": Analysis(study_neighbours),
     "balance": Analysis(study_balance, on_atlas=False, limits=("max_imbalance", "queries")),
