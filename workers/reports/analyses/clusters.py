@@ -19,7 +19,7 @@ NOWHERE = np.uint64(2**64 - 1)
 
 
 @dataclass(frozen=True)
-class Standing:
+class Occupancy:
     """Which rows stand beside which landmark."""
 
     rows: NDArray[np.int64]
@@ -54,7 +54,7 @@ def study_clusters(study: Study) -> Findings:
     return Findings({"rows": total, "count": len(told), "beside_none": standing.lost, "before": compared, "clusters": told})
 
 
-def stand(table: Any, landmarks: int) -> Standing:
+def stand(table: Any, landmarks: int) -> Occupancy:
     """Read the rows beside `landmarks` once."""
     rows = np.zeros(landmarks, np.int64)
     best, nearest, lost = np.full(landmarks, -np.inf), np.full(landmarks, NOWHERE), 0
@@ -68,7 +68,7 @@ def stand(table: Any, landmarks: int) -> Standing:
         first = order[np.unique(places[order], return_index=True)[1]]
         better = first[cosines[first] > best[places[first]]]
         best[places[better]], nearest[places[better]] = cosines[better], addresses[better]
-    return Standing(rows, nearest, lost)
+    return Occupancy(rows, nearest, lost)
 
 
 def _counted(table: Any) -> Counter[int]:
@@ -79,7 +79,7 @@ def _counted(table: Any) -> Counter[int]:
     return counts
 
 
-def _examples(study: Study, standing: Standing, inside: NDArray[np.intp]) -> list[str]:
+def _examples(study: Study, standing: Occupancy, inside: NDArray[np.intp]) -> list[str]:
     """Chunks beside the landmarks that are nearest to the middle of the cluster."""
     used = inside[standing.nearest[inside] != NOWHERE]
     if not len(used):
@@ -89,7 +89,7 @@ def _examples(study: Study, standing: Standing, inside: NDArray[np.intp]) -> lis
     return list(take(study.rows, standing.nearest[used[order]], ["chunk_id"])["chunk_id"].to_pylist())
 
 
-def _values(study: Study, standing: Standing) -> Ranked:
+def _values(study: Study, standing: Occupancy) -> Ranked:
     """What the metadata of the rows nearest to the landmarks has more often in a cluster than on the whole."""
     used = np.flatnonzero(standing.nearest != NOWHERE)
     if not len(used) or not study.version.vectors.schema.field("metadata").type.num_fields:
