@@ -14,7 +14,7 @@ from workers.reports.analyses.outliers import study_outliers
 from workers.reports.analysis import Analysis
 
 ANALYSES: dict[ReportKind, Analysis] = {
-    "map": Analysis(study_map, compares=True),
+    "map": Analysis(study_map),
     "clusters": Analysis(study_clusters, compares=True),
     "outliers": Analysis(study_outliers),
     "duplicates": Analysis(study_duplicates),
