@@ -160,7 +160,7 @@ class _Said:
 
 
 def _rows_with(version: Version, own: list[str], said: Sequence[_Said]) -> Iterator[pa.Table]:
-    """All rows of a version in the order of its table, some at a time: its columns `own`, and what is said of each, null where nothing is."""
+    """All rows of a version in the order of its table, some at a time: its columns `own`, and what is said of each, if anything."""
     for part in _joined(version, said) if said else scan_batches(version.vectors, ["row_hash"]):
         ordered = part.sort_by(ROW_ADDRESS)
         told = ordered.select([field.name for one in said for field in one.fields])
