@@ -30,8 +30,8 @@ from workers.reports.run_reports import Mapped, Wish, described_rows, sight
 
 Target = Literal["page", "png", "projector", "atlas", "parquet"]
 TARGETS: tuple[Target, ...] = get_args(Target)
-BATCH_ROWS = 8_192
-"""Of an export that are in memory at a time."""
+BATCH_ROWS = 1_024
+"""That are read at a time: their texts may be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _write_projector(seen: Mapped, out: Path, look: Look) -> int:
 
 
 def _write_atlas(seen: Mapped, out: Path, look: Look) -> int:
-    version, said = seen.rows.version, _Said(seen.rows.table, {name: name for name in ("x", "y", "cluster")})
+    version, said = seen.rows.version, _Said(seen.rows.table, {name: name for name in ("x", "y", "cluster")}, "landmark")
     own = [name for name in ("chunk_id", "text", "metadata") if name in version.vectors.schema.names]
     schema = pa.schema([*(version.vectors.schema.field(name) for name in own), *said.fields, pa.field("name", pa.string())])
     return write_rows(out, schema, (_named(rows, seen) for rows in _rows_with(version, own, [said])))
@@ -122,7 +122,7 @@ def _named(rows: pa.Table, seen: Mapped) -> pa.Table:
 
 def _write_parquet(version: Version, described: Rows | None, out: Path) -> int:
     own = [name for name in ("chunk_id", "doc_id", "text", "metadata", "vector") if name in version.vectors.schema.names]
-    said = [_Said(described.table, {name: f"map_{name}" for name in ("x", "y", "cluster", "similarity")})] if described else []
+    said = [_Said(described.table, {name: f"map_{name}" for name in ("x", "y", "cluster", "similarity")}, "landmark")] if described else []
     said += _labels(version)
     schema = pa.schema([*(version.vectors.schema.field(name) for name in own), *(field for one in said for field in one.fields)])
     return write_rows(out, schema, _rows_with(version, own, said))
@@ -144,6 +144,8 @@ class _Said:
     """A LanceDataset with a `row_hash` and what is in `names`."""
     names: Mapping[str, str]
     """Column -> what it is called in an export: always the same, whatever else is there."""
+    only: str | None = None
+    """A number that is negative in rows of which nothing is said."""
 
     @property
     def fields(self) -> list[pa.Field]:
@@ -151,35 +153,36 @@ class _Said:
 
     def spilled(self) -> Spill:
         spill = Spill(pa.schema([("row_hash", HASH), *self.fields]), by_hash("row_hash"))
-        for rows in scan_batches(self.table, ["row_hash", *self.names]):
-            spill.add(rows.select(["row_hash", *self.names]).rename_columns(["row_hash", *self.names.values()]))
+        for rows in scan_batches(self.table, ["row_hash", *self.names, *([self.only] if self.only else [])]):
+            known = rows.filter(pc.greater_equal(rows[self.only], 0)) if self.only else rows
+            spill.add(known.select(["row_hash", *self.names]).rename_columns(["row_hash", *self.names.values()]))
         return spill
 
 
 def _rows_with(version: Version, own: list[str], said: Sequence[_Said]) -> Iterator[pa.Table]:
-    """All rows of a version in the order of its table: its columns `own`, and what is said of each; null of one that nothing is said of.
+    """All rows of a version in the order of its table, some at a time: its columns `own`, and what is said of each, null where nothing is."""
+    for part in _joined(version, said) if said else scan_batches(version.vectors, ["row_hash"]):
+        ordered = part.sort_by(ROW_ADDRESS)
+        told = ordered.select([field.name for one in said for field in one.fields])
+        for first in range(0, len(ordered), BATCH_ROWS):
+            addresses = ordered[ROW_ADDRESS].slice(first, BATCH_ROWS).to_numpy()
+            rows = take(version.vectors, addresses, own)
+            yield pa.table([*rows.columns, *told.slice(first, BATCH_ROWS).columns], names=[*own, *told.column_names])
 
-    Tables are joined part by part: memory does not grow with them.
-    """
-    dataset = version.vectors
-    if not said:
-        yield from (rows.select(own) for rows in scan_batches(dataset, own))
-        return
+
+def _joined(version: Version, said: Sequence[_Said]) -> Iterator[pa.Table]:
+    """The address of each row, and what is said of it; the parts are in the order of the table. Memory does not grow with it."""
     wanted = Spill(pa.schema([("row_hash", HASH), (ROW_ADDRESS, pa.uint64())]), by_hash("row_hash"))
-    for rows in scan_batches(dataset, ["row_hash"]):
+    for rows in scan_batches(version.vectors, ["row_hash"]):
         wanted.add(rows)
-    fields = [field for one in said for field in one.fields]
-    fragments = np.array(sorted(fragment.fragment_id for fragment in dataset.get_fragments()), np.uint64)
-    joined = Spill(pa.schema([(ROW_ADDRESS, pa.uint64()), *fields]), by_fragment(ROW_ADDRESS, fragments))
+    fragments = np.array(sorted(fragment.fragment_id for fragment in version.vectors.get_fragments()), np.uint64)
+    joined = Spill(
+        pa.schema([(ROW_ADDRESS, pa.uint64()), *(field for one in said for field in one.fields)]), by_fragment(ROW_ADDRESS, fragments)
+    )
     for rows, *told in matched(wanted, *(one.spilled() for one in said)):
         columns = [column for one in told for column in _beside(rows["row_hash"], one)]
         joined.add(pa.table([rows[ROW_ADDRESS], *columns], schema=joined.schema))
-    for part in joined.parts():
-        ordered = part.sort_by(ROW_ADDRESS)
-        for first in range(0, len(ordered), BATCH_ROWS):
-            some = ordered.slice(first, BATCH_ROWS)
-            rows = take(dataset, some[ROW_ADDRESS].to_numpy(), own)
-            yield pa.table([*rows.columns, *some.drop([ROW_ADDRESS]).columns], names=[*own, *(field.name for field in fields)])
+    yield from joined.parts()
 
 
 def _beside(hashes: pa.ChunkedArray, told: pa.Table) -> list[pa.ChunkedArray]:

@@ -1,6 +1,6 @@
 """Rows as one Parquet file of flat columns, for tools that read neither Lance nor float16: DuckDB, Spark, a notebook, embedding-atlas."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +9,33 @@ import pyarrow.parquet as pq
 
 from workers.reports.drawing.whole import whole_file
 
+GROUP_BYTES = 32 << 20
+"""Of a row group, uncompressed."""
+
 
 def write_rows(out: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
-    """Write rows of `schema` to `out`, each table made flat when its turn comes; gives how many. One of them is in memory.
+    """Write rows of `schema` to `out`, each table made flat when its turn comes; gives how many. A row group of them is in memory.
 
     Raises SpecError if `out` is there.
     """
     rows = 0
     with whole_file(out) as part, pq.ParquetWriter(part, flat(schema.empty_table()).schema, compression="zstd") as writer:
-        for table in tables:
-            writer.write_table(flat(table))
-            rows += len(table)
+        for group in _groups(map(flat, tables)):
+            writer.write_table(group, row_group_size=len(group))
+            rows += len(group)
     return rows
+
+
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of at least GROUP_BYTES, but for the last one: a reader pays for each row group of a file."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(one.nbytes for one in waiting) >= GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if any(map(len, waiting)):
+        yield pa.concat_tables(waiting)
 
 
 def flat(rows: pa.Table) -> pa.Table:

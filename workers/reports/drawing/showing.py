@@ -22,6 +22,10 @@ FIELDS = 3
 """Fields of the metadata that a page offers to colour by."""
 MOST_VALUES = 60
 """Of a field that is offered: names of files and the like say nothing in colours."""
+READ_ROWS = 1_024
+"""Whose texts are in memory at a time."""
+TEXT_LETTERS = 2_000
+_FOUND = pa.schema([("row_hash", HASH), (ROW_ADDRESS, pa.uint64())])
 _STANDING = pa.schema([("landmark", pa.int32()), ("similarity", pa.float32()), ("row_hash", HASH)])
 
 
@@ -119,14 +123,23 @@ class Showing:
         """`chunk_id`, `text` and maybe `metadata` of the row nearest to each landmark that is there."""
         dataset = self.sight.rows.version.vectors
         wanted = _nearest_rows(self.sight.rows.table)["row_hash"].combine_chunks()
-        found = pa.concat_tables(rows.filter(pa.array(member(rows["row_hash"], wanted))) for rows in scan_batches(dataset, ["row_hash"]))
+        scanned = (rows.select(_FOUND.names).cast(_FOUND) for rows in scan_batches(dataset, ["row_hash"]))
+        found = pa.concat_tables([_FOUND.empty_table(), *(rows.filter(pa.array(member(rows["row_hash"], wanted))) for rows in scanned)])
         places = pc.index_in(wanted, value_set=found["row_hash"].combine_chunks())
         addresses = found[ROW_ADDRESS].combine_chunks().take(places).to_numpy()
-        return take(dataset, addresses, [name for name in ("chunk_id", "text", "metadata") if name in dataset.schema.names])
+        names = [name for name in ("chunk_id", "text", "metadata") if name in dataset.schema.names]
+        return pa.concat_tables(
+            _beginnings(take(dataset, some, names)) for some in np.array_split(addresses, 1 + len(addresses) // READ_ROWS)
+        )
 
 
 def _of_nearest(field: str, values: list[Any]) -> Colouring:
     return replace(by_field(field, values), note="Each dot has the colour of the chunk nearest to it.")
+
+
+def _beginnings(rows: pa.Table) -> pa.Table:
+    """With no more of the texts than is shown."""
+    return rows.set_column(1, "text", pc.utf8_slice_codeunits(rows["text"], 0, TEXT_LETTERS))
 
 
 def _counts(table: Any, landmarks: int) -> NDArray[np.int64]:

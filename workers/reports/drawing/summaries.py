@@ -106,7 +106,7 @@ def worded(key: str) -> str:
 
 
 def cell(key: str, value: Any) -> str:
-    """With its unit where the key names one: shares in %, seconds, bytes."""
+    """With its unit where the key names one: shares in %, seconds, bytes. What is a name and no amount stays as it is."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -120,6 +120,8 @@ def cell(key: str, value: Any) -> str:
 
 def _number(key: str, value: float) -> str:
     last = str(key).rpartition("_")[2]
+    if last in ("cluster", "version", "landmark"):
+        return str(value)
     if last in ("share", "moved"):
         return f"{value:.1%}".replace("%", " %")
     if last == "seconds":
@@ -128,4 +130,4 @@ def _number(key: str, value: float) -> str:
         return f"{value / 1e6:,.1f} MB"
     if isinstance(value, int) or float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
