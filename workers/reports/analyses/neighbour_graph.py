@@ -15,7 +15,8 @@ from storage.store.commit import Change
 from storage.store.lance import scan_batches
 from storage.store.spill import Spill, by_hash
 from workers.reports.analysis import Findings, Study
-from workers.reports.pairing.nearest import BLOCK_NUMBERS, K, Searched, search
+from workers.reports.pairing.near import BLOCK_NUMBERS
+from workers.reports.pairing.nearest import K, Searched, search
 from workers.reports.pairing.neighbour_table import LINKS, NEIGHBOURS, listed_before, lists_of, settle_lists
 from workers.reports.pairing.pair_table import as_hashes
 from workers.reports.pairing.shelf import Shelf, Since, shelve

@@ -25,8 +25,8 @@ CANDIDATES = 16_384
 """Contents from which on no further landmark is probed; and of one landmark at most so many are looked at, those of smallest hash."""
 SPARE = 4
 """More than are wanted, whose cosines are taken exactly."""
-BLOCK_NUMBERS = 4 << 20
-"""Products at a time."""
+QUERIES = 64
+"""Of one landmark, that are compared at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,8 @@ def _behind(
     bound: NDArray[np.float32],
 ) -> Iterator[Searched]:
     """Of contents of one landmark; `around` are those that are nearest to it."""
-    most = max(1, BLOCK_NUMBERS // (K * CANDIDATES))
-    for begin in range(0, len(places), most):
-        queries = places[begin : begin + most]
+    for begin in range(0, len(places), QUERIES):
+        queries = places[begin : begin + QUERIES]
         vectors = shelf.vectors(queries)
         candidates = _contents(shelf, _probed(shelf, around, vectors @ landmarks[around].T))
         yield _nearest(shelf, queries, candidates, vectors, asked, bound)
