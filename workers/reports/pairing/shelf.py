@@ -70,7 +70,7 @@ class Shelf:
 def earlier_rows(rows: Any | None) -> Spill:
     """Those of an earlier version as `shelve` wants them."""
     spill = Spill(EARLIER, by_hash("content_hash"))
-    for part in scan_batches(rows, EARLIER.names) if rows else ():
+    for part in scan_batches(rows, EARLIER.names) if rows is not None else ():
         spill.add(part)
     return spill
 
@@ -79,7 +79,6 @@ class Register:
     """Where contents are on a shelf, by their hashes. 16 bytes a content."""
 
     def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
         self._order = np.argsort(shelf.hashes[:, 0], kind="stable")
         self._keys = shelf.hashes[self._order, 0]
 
