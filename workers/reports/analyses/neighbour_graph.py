@@ -15,7 +15,8 @@ from storage.store.commit import Change
 from storage.store.lance import scan_batches
 from storage.store.spill import Spill, by_hash
 from workers.reports.analysis import Findings, Study
-from workers.reports.pairing.nearest import BLOCK_NUMBERS, K, Searched, search
+from workers.reports.pairing.near import BLOCK_NUMBERS
+from workers.reports.pairing.nearest import K, Searched, search
 from workers.reports.pairing.neighbour_table import LINKS, NEIGHBOURS, listed_before, lists_of, settle_lists
 from workers.reports.pairing.pair_table import as_hashes
 from workers.reports.pairing.shelf import Shelf, Since, shelve
@@ -77,7 +78,7 @@ def _linked(shelf: Shelf, places: NDArray[np.int64], neighbours: NDArray[np.int6
 
 def _figures(shelf: Shelf, lists: Any) -> dict[str, Any]:
     """What the lists are like, and how many of the nearest are in those of a sample."""
-    sample = np.sort(np.lexsort((shelf.hashes[:, 1], shelf.hashes[:, 0]))[:SAMPLED])
+    sample = np.sort(np.argsort(shelf.hashes[:, 1])[:SAMPLED])  # not by the first half, by which landmarks are chosen
     hashes, found = as_hashes(shelf.hashes[sample]), dict[bytes, Any]()
     nearest, farthest, rows, short = 0.0, 0.0, 0, 0
     for part in scan_batches(lists, ["content_hash", "cosines"]):

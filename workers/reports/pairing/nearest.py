@@ -19,14 +19,14 @@ K = 15
 AROUND = 512
 """Landmarks nearest to a content's own one, among which its nearest are found."""
 LANDMARKS_AT_ONCE = 1024
-PROBED = 128
+PROBED = 96
 """Landmarks nearest to a content, behind which its neighbours are looked for."""
 CANDIDATES = 16_384
 """Contents from which on no further landmark is probed; and of one landmark at most so many are looked at, those of smallest hash."""
 SPARE = 4
 """More than are wanted, whose cosines are taken exactly."""
-BLOCK_NUMBERS = 4 << 20
-"""Products at a time."""
+QUERIES = 64
+"""Of one landmark, that are compared at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,8 @@ def _behind(
     bound: NDArray[np.float32],
 ) -> Iterator[Searched]:
     """Of contents of one landmark; `around` are those that are nearest to it."""
-    most = max(1, BLOCK_NUMBERS // (K * CANDIDATES))
-    for begin in range(0, len(places), most):
-        queries = places[begin : begin + most]
+    for begin in range(0, len(places), QUERIES):
+        queries = places[begin : begin + QUERIES]
         vectors = shelf.vectors(queries)
         candidates = _contents(shelf, _probed(shelf, around, vectors @ landmarks[around].T))
         yield _nearest(shelf, queries, candidates, vectors, asked, bound)
@@ -98,15 +97,19 @@ def _nearest(
     asked: NDArray[np.bool_],
     bound: NDArray[np.float32],
 ) -> Searched:
-    others = shelf.vectors(candidates)
-    products = vectors @ others.T
+    with np.errstate(over="ignore", invalid="ignore"):
+        products = vectors @ shelf.stored[candidates].astype(np.float32).T / shelf.lengths[candidates]
     products[places[:, None] == candidates] = -np.inf
     products[~np.isfinite(products)] = -np.inf
-    query, gainer = np.nonzero(products > np.where(asked[candidates], np.inf, bound[candidates]))
+    limits = np.where(asked[candidates], np.inf, bound[candidates])
+    gaining = np.flatnonzero(limits < 1)
+    query, gainer = np.nonzero(products[:, gaining] > limits[gaining])
+    gainer = gaining[gainer]
     gains = candidates[gainer], places[query], products[query, gainer]
     count = min(K + SPARE, len(candidates))
     best = np.argpartition(-products, count - 1, axis=1)[:, :count]
-    exact = cosines(vectors, np.repeat(np.arange(len(places)), count), others, best.ravel()).reshape(best.shape)
+    others = shelf.vectors(candidates[best].ravel())
+    exact = cosines(vectors, np.repeat(np.arange(len(places)), count), others, np.arange(len(others))).reshape(best.shape)
     exact[np.isneginf(np.take_along_axis(products, best, axis=1))] = -np.inf
     order = np.lexsort((shelf.hashes[candidates[best]][:, :, 0], -exact), axis=1)[:, :K]
     near, scores = np.full((len(places), K), -1, np.int64), np.full((len(places), K), -np.inf, np.float32)

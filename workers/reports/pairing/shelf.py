@@ -52,6 +52,8 @@ class Shelf:
     """The Since of each; all are new where there is no earlier version."""
     stored: NDArray[Any]
     """Vectors, (n, d), of the type that the table has."""
+    lengths: NDArray[np.float32]
+    """Of these, at least the smallest number above 0."""
     starts: NDArray[np.int64]
     """The place of the first content of each landmark, and n."""
     gone: pa.Table
@@ -68,7 +70,7 @@ class Shelf:
 def earlier_rows(rows: Any | None) -> Spill:
     """Those of an earlier version as `shelve` wants them."""
     spill = Spill(EARLIER, by_hash("content_hash"))
-    for part in scan_batches(rows, EARLIER.names) if rows else ():
+    for part in scan_batches(rows, EARLIER.names) if rows is not None else ():
         spill.add(part)
     return spill
 
@@ -77,7 +79,6 @@ class Register:
     """Where contents are on a shelf, by their hashes. 16 bytes a content."""
 
     def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
         self._order = np.argsort(shelf.hashes[:, 0], kind="stable")
         self._keys = shelf.hashes[self._order, 0]
 
@@ -164,7 +165,7 @@ def _gone(contents: pa.Table, before: pa.Table) -> pa.Table:
 def _put(folder: Path, contents: Spill, landmarks: int, gone: pa.Table) -> Shelf:
     """Write the contents in order, a file a column, and map the files."""
     kind = contents.schema.field("vector").type
-    types = {**_COLUMNS, "hashes": np.uint64, "stored": kind.value_type.to_pandas_dtype()}
+    types = {**_COLUMNS, "hashes": np.uint64, "lengths": np.float32, "stored": kind.value_type.to_pandas_dtype()}
     with on_scratch_disk():
         files = {name: (folder / name).open("wb") for name in types}
         ids = pa.ipc.new_file(str(folder / "ids"), pa.schema([("chunk_id", pa.string())]))
@@ -174,7 +175,10 @@ def _put(folder: Path, contents: Spill, landmarks: int, gone: pa.Table) -> Shelf
             for name in _COLUMNS:
                 part[name].to_numpy().tofile(files[name])
             halves(part["content_hash"]).tofile(files["hashes"])
-            whole(part["vector"]).flatten().to_numpy(zero_copy_only=False).tofile(files["stored"])
+            numbers = whole(part["vector"]).flatten().to_numpy(zero_copy_only=False)
+            numbers.tofile(files["stored"])
+            squares = np.square(numbers.reshape(-1, kind.list_size), dtype=np.float32).sum(axis=1)
+            np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny)).tofile(files["lengths"])
         ids.close()
         for file in files.values():
             file.close()
