@@ -24,8 +24,8 @@ from workers.reports.analysis import Findings, Study
 
 SAMPLE = 500
 """Contents of each side that distributions are compared by."""
-STRIKING = 4.0
-"""Standard deviations from which on a cluster is told: one in 16,000 is as far off by chance."""
+STRIKING = 4.5
+"""Standard deviations from which on a cluster is told: one in 150,000 is as far off by chance."""
 EXAMPLES = 3
 MOST = 50
 """Clusters that are told, those with the largest deviations first."""
