@@ -69,8 +69,8 @@ def study_drift(study: Study) -> Findings:
         "rows": {"before": int(counts.sum()), "after": study.rows.count_rows(), "came": len(came), "went": len(went)},
         "new_share": len(came) / max(1, study.rows.count_rows()),
     }
-    if not counts.sum():
-        return Findings(summary | {"nothing": "the earlier version has no rows"})
+    if not counts.sum() or not summary["rows"]["after"]:
+        return Findings(summary | {"nothing": "one of both versions has no rows"})
     kinds = len(clusters)
     arrived, left = (np.bincount(moved.clusters, minlength=kinds) for moved in (came, went))
     found = change(counts, arrived, left, max(came.alike, went.alike))
