@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 DRAWS = 999
 """Nights that are drawn by chance: of so many clean ones the worst is the bound."""
 
+_DRAWABLE = 1_000_000_000
+
 Counts = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
@@ -40,11 +42,11 @@ def change(before: Counts, added: Counts, removed: Counts, alike: float = 1.0, s
     """Of rows by cluster, (k,) each: those that were there, those that came, those that went, of which there were no more than that.
 
     `alike`: rows that are drawn as one, because they are of one document: a document of 50 chunks on one topic is one draw and not 50.
-    Raises ValueError where nothing was there, or more went than were there.
+    Raises ValueError where nothing was there, nothing is left, or more went than were there.
     """
-    if not before.sum() or (removed > before).any():
-        raise ValueError("expected rows before the change, and of those that went no more than were there")
     after = before + added - removed
+    if not before.sum() or not after.sum() or (removed > before).any():
+        raise ValueError("expected rows before the change and after it, and of those that went no more than were there")
     diverged = divergence(_shares(before), _shares(after))
     draws = _drawn(before, int(added.sum()), int(removed.sum()), max(1.0, alike), seed)
     chances = np.array([divergence(_shares(before), _shares(drawn)) for drawn in draws])
@@ -82,9 +84,17 @@ def _drawn(before: Counts, added: int, removed: int, alike: float, seed: int) ->
     random = np.random.default_rng(seed)
     came, went = _documents(added, alike), _documents(removed, alike)
     arrivals = random.multinomial(came, random.dirichlet(before + 0.5, DRAWS)) * (added / max(came, 1))
-    leavings = random.multinomial(went, _shares(before), DRAWS) * (removed / max(went, 1))
+    leavings = _left(random, np.rint(before / alike).astype(np.int64), went) * (removed / max(went, 1))
     drawn: Shares = np.maximum(before + arrivals - leavings, 0.0)
     return drawn
+
+
+def _left(random: np.random.Generator, held: Counts, went: int) -> NDArray[np.int64]:
+    """Documents that go, of those that were `held`, (draws, k): none goes twice. Of more than numpy can draw from so, that is no matter."""
+    total = int(held.sum())
+    if total >= _DRAWABLE:
+        return random.multinomial(went, _shares(held), DRAWS)
+    return random.multivariate_hypergeometric(held, min(went, total), DRAWS)
 
 
 def _documents(rows: int, alike: float) -> int:

@@ -58,8 +58,8 @@ class Centres:
         places = []
         for rows, directed, length, mean in zip(self._rows, self._directed, lengths, self._sums, strict=True):
             known = length > 0 and whole.any()
-            distance = 1 - float(mean @ whole) / float(length * np.linalg.norm(whole)) if known else None
-            spread = 1 - float(length) / int(directed) if directed else None
+            distance = max(0.0, 1 - float(mean @ whole) / float(length * np.linalg.norm(whole))) if known else None
+            spread = max(0.0, 1 - float(length) / int(directed)) if directed else None
             places.append(GroupPlace(int(rows), float(rows / total) if total else 0.0, spread, distance))
         return places
 

@@ -76,7 +76,7 @@ class TasksOptions(ReportOptions):
 class DriftOptions(ReportOptions):
     """How a version differs from the one before it: what grew, what shrank, what is new."""
 
-    limit: float = Field(default=0.005, ge=0, le=1)
+    limit: float = Field(default=0.002, ge=0, le=1)
     """The share of rows that may move between clusters, beyond what chance explains, before it is an alarm."""
 
 

@@ -145,6 +145,13 @@ def test_a_clean_night_is_no_drift_and_a_topic_that_comes_is() -> None:
     assert (gone.p, int(gone.z.argmin())) == (0.001, int(before.argmax()))
 
 
+def test_a_change_of_billions_takes_no_longer() -> None:
+    before = np.full(100, 50_000_000)
+    found = change(before, np.full(100, 500_000), np.full(100, 400_000))
+    assert found.p > 0.5
+    assert change(before, np.full(100, 500_000) + 9_000 * (np.arange(100) == 3), np.full(100, 400_000)).z.argmax() == 3
+
+
 def test_a_long_document_is_one_draw() -> None:
     before = np.full(20, 500)
     book = 60 * (np.arange(20) == 3)
@@ -158,7 +165,7 @@ def test_a_long_document_is_one_draw() -> None:
 def test_a_change_holds_of_any_counts(counts: list[tuple[int, int, int]]) -> None:
     before, added, removed = (np.array(column, np.int64) for column in zip(*counts, strict=True))
     removed = np.minimum(removed, before)
-    if not before.sum():
+    if not before.sum() or not (before + added - removed).sum():
         with pytest.raises(ValueError, match="expected rows"):
             change(before, added, removed)
         return

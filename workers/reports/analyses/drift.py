@@ -24,8 +24,8 @@ from workers.reports.analysis import Findings, Study
 
 SAMPLE = 500
 """Contents of each side that distributions are compared by."""
-STRIKING = 4.0
-"""Standard deviations from which on a cluster is told: one in 16,000 is as far off by chance."""
+STRIKING = 4.5
+"""Standard deviations from which on a cluster is told: one in 150,000 is as far off by chance."""
 EXAMPLES = 3
 MOST = 50
 """Clusters that are told, those with the largest deviations first."""
@@ -69,8 +69,8 @@ def study_drift(study: Study) -> Findings:
         "rows": {"before": int(counts.sum()), "after": study.rows.count_rows(), "came": len(came), "went": len(went)},
         "new_share": len(came) / max(1, study.rows.count_rows()),
     }
-    if not counts.sum():
-        return Findings(summary | {"nothing": "the earlier version has no rows"})
+    if not counts.sum() or not summary["rows"]["after"]:
+        return Findings(summary | {"nothing": "one of both versions has no rows"})
     kinds = len(clusters)
     arrived, left = (np.bincount(moved.clusters, minlength=kinds) for moved in (came, went))
     found = change(counts, arrived, left, max(came.alike, went.alike))

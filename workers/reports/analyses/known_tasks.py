@@ -39,7 +39,13 @@ def study_tasks(study: Study) -> Findings:
         judged.append(accuracy_gate(known, gates.min_accuracy))
     if gates.min_spearman is not None:
         judged.append(spearman_gate(rank, gates.min_spearman))
-    return Findings(summary or {"nothing": "reports.tasks names no labels, pairs or analogies"}, tuple(judged))
+    return Findings(summary or {"nothing": _nothing(options, study.files)}, tuple(judged))
+
+
+def _nothing(options: TasksOptions, files: Files) -> str:
+    if options.label is not None or "label_file" in files:
+        return "too few documents here have a label: some must tell, and some be held out"
+    return "reports.tasks names no labels, pairs or analogies"
 
 
 def labelled(version: Version, options: TasksOptions, files: Files) -> KnownRows | None:
