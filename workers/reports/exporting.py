@@ -181,7 +181,7 @@ def _joined(version: Version, said: Sequence[_Said]) -> Iterator[pa.Table]:
     )
     for rows, *told in matched(wanted, *(one.spilled() for one in said)):
         columns = [column for one in told for column in _beside(rows["row_hash"], one)]
-        joined.add(pa.table([rows[ROW_ADDRESS], *columns], schema=joined.schema))
+        joined.add(pa.table([rows[ROW_ADDRESS], *columns], schema=schema))
     yield from joined.parts()
 
 
