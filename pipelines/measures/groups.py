@@ -44,9 +44,11 @@ class Centres:
         directions = unit(vectors)
         directed = np.isfinite(directions).all(axis=1) & directions.any(axis=1)
         self._rows += np.bincount(groups, minlength=len(self._rows))
-        self._directed += np.bincount(groups[directed], minlength=len(self._rows))
-        for group in np.unique(groups[directed]):
-            self._sums[group] += directions[directed & (groups == group)].sum(axis=0, dtype=np.float64)
+        order = np.flatnonzero(directed)[np.argsort(groups[directed], kind="stable")]
+        present, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
+        self._directed[present] += counts
+        if len(order):
+            self._sums[present] += np.add.reduceat(directions[order], first, axis=0, dtype=np.float64)
 
     def measured(self) -> list[GroupPlace]:
         """By group. The mean cosine of unit vectors to their mean is the mean's own length: a second look would tell no more."""

@@ -38,7 +38,7 @@ class Labeller:
 
     def label(self, vectors: Matrix) -> tuple[Labels, NDArray[np.float32]]:
         """The most likely label of each of `vectors` (n, d), and how likely it is held to be, 0 to 1."""
-        chances = _chances(unit(vectors) @ self.weights.T + self.offsets)
+        chances = _chances(unit(vectors) @ self.weights.T.astype(np.float32) + self.offsets)
         best = chances.argmax(axis=1)
         return best, chances[np.arange(len(best)), best].astype(np.float32)
 

@@ -28,7 +28,7 @@ def balance(case: Case) -> Iterator[Gate]:
     limit = case.spec.gates.max_imbalance
     if limit is not None:
         names = groups_of(case.version, case.spec.reports.balance or BalanceOptions())
-        yield balance_gate(names, serving(case.version, case.spec, names, case.encoding), limit)
+        yield balance_gate(serving(case.version, case.spec, names, case.encoding), limit)
 
 
 def tasks(case: Case) -> Iterator[Gate]:

@@ -85,7 +85,5 @@ class Analysis:
     """Whether it needs an atlas, and the rows beside its landmarks."""
     compares: bool = False
     """Whether it is also of the version before."""
-    needs_model: bool = False
-    """Whether it encodes texts."""
     limits: tuple[str, ...] = ()
     """Keys of the spec's gates that it looks at: with another limit it is another report."""

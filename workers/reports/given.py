@@ -1,7 +1,9 @@
-"""What the files say that options of reports name: CSV with a header, or JSON lines."""
+"""What the files say that options of reports name: CSV with a header, or JSON lines. Errors name keys, lines and ids, and repeat no text:
+they are kept in the records of runs."""
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
@@ -27,16 +29,19 @@ def given_labels(key: str, content: bytes) -> dict[str, str]:
     labels: dict[str, str] = {}
     for name, label in given_rows(key, content, ("id", "label")):
         if labels.setdefault(name, label) != label:
-            raise SpecError(f"{key}: expected one label for each id, found {labels[name]!r:.40} and {label!r:.40} for {name!r:.80}")
+            raise SpecError(f"{key}: expected one label for each id, found two for {name!r:.80}")
     return labels
 
 
 def number(key: str, text: str) -> float:
-    """Raises SpecError."""
+    """Raises SpecError for what is none, or has no end."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise SpecError(f"{key}: expected a number, found {text!r:.80}") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise SpecError(f"{key}: expected numbers, found something else")
+    return value
 
 
 def _csv(key: str, text: str, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
@@ -59,12 +64,13 @@ def _json_lines(key: str, text: str) -> Iterator[tuple[int, Mapping[str, object]
         except orjson.JSONDecodeError as error:
             raise SpecError(f"{key}: expected a JSON object in line {line}, found {error.msg}") from None
         if not isinstance(record, dict):
-            raise SpecError(f"{key}: expected a JSON object in line {line}, found {content!r:.80}")
+            raise SpecError(f"{key}: expected a JSON object in line {line}, found {type(record).__name__}")
         yield line, record
 
 
 def _value(key: str, line: int, record: Mapping[str, object], column: str) -> str:
     value = record.get(column)
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise SpecError(f"{key}: expected a text or a number under {column!r} in line {line}, found {value!r:.80}")
+        found = "none" if value is None or isinstance(value, str) else type(value).__name__
+        raise SpecError(f"{key}: expected a text or a number under {column!r} in line {line}, found {found}")
     return str(value)

@@ -41,7 +41,7 @@ class Half:
 
     addresses: NDArray[np.uint64]
     columns: Mapping[str, pa.Array]
-    """What is known of each, dictionaries of texts."""
+    """What is known of each: texts."""
     vectors: NDArray[np.float32]
     """Their directions, (n, d)."""
 

@@ -106,7 +106,7 @@ def test_a_group_that_is_served_worse_is_found_and_held_against_the_limit(workpl
     done = workplace.apply()
     [gate] = [gate for gate in done.gates if gate.name == "balance"]
     assert (done.status, gate.passed) == ("built", False)
-    assert gate.detail.startswith("knn error by lang: 'de'")
+    assert gate.detail.startswith("knn error of one group of lang is") and "de'" not in gate.detail
     assert gate.value is not None and gate.value > 0.3
 
 
@@ -123,7 +123,7 @@ def test_labelled_queries_are_counted_by_the_group_of_what_answers_them(workplac
     assert workplace.apply().status == "built"
     evaluation = evaluate("docs", plan(config=workplace.config).generation, workplace.config)
     [gate] = [gate for gate in evaluation.gates if gate.name == "balance"]
-    assert gate.value is not None and gate.value > 0.5 and gate.detail.startswith("missed by lang: 'de'")
+    assert gate.value is not None and gate.value > 0.5 and gate.detail.startswith("missed of one group of lang is")
 
 
 def test_associations_are_of_the_models_own_vectors(workplace: Workplace) -> None:
@@ -274,7 +274,7 @@ def test_a_few_labels_are_suggested_to_all_and_only_new_rows_are_looked_at(workp
     [
         ("", "expected a CSV header or JSON lines with id, label"),
         ("id,label\n", "expected lines with id, label, found none"),
-        ("id,label\nd1,a\nd1,b\n", "expected one label for each id, found 'a' and 'b' for 'd1'"),
+        ("id,label\nd1,a\nd1,b\n", "expected one label for each id, found two for 'd1'"),
         ('{"id": "d1"}', "expected a text or a number under 'label' in line 1"),
         ("id,label\nnowhere,a\n", "expected ids of documents or chunks of"),
     ],
@@ -286,3 +286,20 @@ def test_a_file_of_labels_that_is_not_right_is_refused(workplace: Workplace, con
     workplace.apply()
     with pytest.raises(SpecError, match=said):
         found(workplace, "labels")
+
+
+def test_a_candidate_is_judged_anew_when_what_a_limit_looks_at_changes(workplace: Workplace) -> None:
+    def spec(limit: str, field: str) -> None:
+        candidate = '[[collections.docs.candidates]]\nname = "hash"\ndimensions = 24'
+        declare(workplace, f'reports = {{ tasks = {{ label = "{field}" }} }}\ngates = {{ min_overlap_changed = 0{limit} }}\n{candidate}')
+
+    spec("", "topic")
+    write(workplace, corpus(60))
+    workplace.apply()
+    spec("", "lang")
+    assert workplace.plan().change == "none"
+    spec(", min_accuracy = 0.1", "lang")
+    assert workplace.apply().change == "metadata"
+    assert workplace.plan().change == "none"
+    spec(", min_accuracy = 0.1", "topic")
+    assert workplace.plan().change == "metadata"

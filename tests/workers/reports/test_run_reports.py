@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -258,3 +259,18 @@ def test_reports_on_an_object_store(workplace: Workplace, bucket: str) -> None:
     left = [Store(bucket).objects.walk(place) for place in ("_revector/docs/reports", "_revector/docs/atlases")]
     left += [Store(bucket).objects.walk(f"{table}.lance") for table in Store(bucket).folders("docs.reports")]
     assert [key for kept in left for key, size in kept.items() if size] == []
+
+
+def test_two_models_are_seen_on_one_map(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(*range(400)))
+    workplace.apply()
+    one = newest_atlas(collection(workplace), reported(workplace).generation)
+    workplace.spec('name = "hash", dimensions = 12')  # the beginning of the same stream: vectors that are somewhat alike
+    workplace.apply()
+    other = newest_atlas(collection(workplace), reported(workplace).generation)
+    assert one is not None
+    assert other is not None
+    assert one.ids == other.ids
+    width = np.ptp(one.places, axis=0).max()
+    moved = np.linalg.norm(one.places - other.places, axis=1)
+    assert np.median(moved) < 0.2 * width

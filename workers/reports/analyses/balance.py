@@ -65,20 +65,19 @@ def study_balance(study: Study) -> Findings:
     if not names:
         summary["nothing"] = f"no field of the metadata has 2 to {GROUPS} values: name some in reports.balance.fields"
     limit = spec.gates.max_imbalance
-    return Findings(summary, () if limit is None else (balance_gate(names, served, limit),))
+    return Findings(summary, () if limit is None else (balance_gate(served, limit),))
 
 
-def balance_gate(names: Names, served: Served, limit: float) -> Gate:
+def balance_gate(served: Served, limit: float) -> Gate:
     """The largest gap that is certain, beside its limit."""
     gaps = [(found.certain, field, what, found) for field, tried in served.items() for what, one in tried.items() if (found := one.gap)]
     if not gaps:
         why = f"not measured: no two groups have {FEWEST} rows with a label (reports.balance.label) or labelled queries (gates.queries)"
         return unmeasured("balance", "promotion", limit, why)
     certain, field, what, found = max(gaps, key=lambda one: one[0])
-    most, least = (f"{names[field][group]!r:.40}" for group in (found.highest, found.lowest))
-    detail = (
-        f"{what} by {field}: {most} is {found.gap:.3f} above {least}, {certain:.3f} beyond chance; at most {limit:g} (gates.max_imbalance)"
-    )
+    # values of metadata are told by reports alone, which go when documents are erased
+    apart = f"{what} of one group of {field} is {found.gap:.3f} above that of another, {certain:.3f} beyond chance"
+    detail = f"{apart}; at most {limit:g} (gates.max_imbalance): the report `balance` names them"
     return Gate("balance", "promotion", certain, limit, certain <= limit, detail)
 
 
@@ -130,7 +129,7 @@ def serving(version: Version, spec: CollectionSpec, names: Names, encoding: Enco
     """How well the groups are served, by what the spec names: a label of documents, labelled queries. Raises SpecError, ModelError."""
     served: dict[str, dict[str, Rates]] = defaultdict(dict)
     label = (spec.reports.balance or BalanceOptions()).label
-    if label is not None and names:
+    if label is not None and names.keys() - {label}:
         for field, rates in _knn_errors(version, label, names).items():
             served[field]["knn error"] = rates
     if spec.gates.queries is not None and names:
@@ -140,16 +139,16 @@ def serving(version: Version, spec: CollectionSpec, names: Names, encoding: Enco
 
 
 def _knn_errors(version: Version, label: str, names: Names) -> dict[str, Rates]:
-    """Of held-out rows, how often most of the nearest others have another label."""
+    """Of held-out rows, how often most of the nearest others have another label; not by the field of the label itself, whose groups are
+    mistaken for each other as they are alike, however they are served."""
+    fields = [field for field in names if field != label]
     of = field_of("reports.balance.label", version.vectors, label)
     known = known_rows(
-        version.vectors, "label", lambda rows: {"label": of(rows), **{f"field {field}": texts_of(rows, field) for field in names}}
+        version.vectors, "label", lambda rows: {"label": of(rows), **{f"field {field}": texts_of(rows, field) for field in fields}}
     )
     if known is None:
         return {}
     wrong = (known.labels("label")[2] != known.told("label")).astype(np.float64)
-    # a field is the label itself: what its groups are mistaken for is no matter of how they are served
-    fields = [field for field in names if field != label]
     return {field: _rates(wrong, _codes(known.test.columns[f"field {field}"], names[field]), len(names[field])) for field in fields}
 
 

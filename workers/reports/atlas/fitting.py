@@ -12,6 +12,7 @@ from pipelines.errors import NotFound
 from pipelines.measures.quality import unit
 from storage.reading.neighbours import sample, vectors_at
 from storage.reports.atlas import Atlas, find_atlas, forget_atlas, keep_atlas, newest_atlas
+from storage.reports.kept_reports import reported_generations
 from storage.store.lance import ROW_ADDRESS, take
 from storage.tables.checksums import commit_of
 from storage.tables.version import Version
@@ -22,6 +23,8 @@ from workers.reports.atlas.layout import PERPLEXITY, layout
 from workers.reports.atlas.naming import cluster_names
 
 LANDMARKS = 25_000
+SHARED = 0.5
+"""Of the landmarks that must have a place in the map of another generation, if theirs is to begin from there."""
 LAID = 3 * PERPLEXITY
 """Neighbours that the places hang on."""
 
@@ -49,13 +52,17 @@ def fit_atlas(version: Version, report: Report) -> Atlas:
 
 
 def make_atlas(version: Version, number: int, before: Atlas | None) -> Atlas:
-    """Of a sample of the contents of `version`. `before`: whose places, clusters and names are kept as far as its landmarks are there."""
+    """Of a sample of the contents of `version`. `before`: whose places, clusters and names are kept as far as its landmarks are there.
+
+    Where there is none before, places begin from those of another generation, so that two models can be seen on one map.
+    """
     rows = sample(version.vectors, LANDMARKS)
     vectors = unit(vectors_at(version.vectors, rows[ROW_ADDRESS].to_numpy()))
     usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
     rows, vectors = rows.filter(usable), vectors[usable].astype(np.float16).astype(np.float32)
     hashes = rows["content_hash"].combine_chunks()
-    places, clusters = _earlier(before, hashes)
+    _, clusters = _earlier(before, hashes)
+    places, _ = _earlier(before or _another(version, hashes), hashes)
     near = graph(vectors, LAID)
     closest = Near(near.places[:, :K], near.cosines[:, :K])
     found = communities(closest, clusters if before else None)
@@ -77,6 +84,15 @@ def make_atlas(version: Version, number: int, before: Atlas | None) -> Atlas:
         clusters=np.array([numbers[cluster] for cluster in found.tolist()], np.int32),
         names={numbers[cluster]: name for cluster, name in names.items()},
     )
+
+
+def _another(version: Version, hashes: pa.Array) -> Atlas | None:
+    """The atlas of another generation that has most of the contents, if that is half of them."""
+    collection, wanted = version.collection, set(hashes.to_pylist())
+    others = [newest_atlas(collection, name) for name in reported_generations(collection) if name != version.generation]
+    shared = [(len(wanted.intersection(atlas.hashes.to_pylist())), -place) for place, atlas in enumerate(others) if atlas]
+    most, place = max(shared, default=(0, 0))
+    return others[-place] if wanted and most >= SHARED * len(wanted) else None
 
 
 def _earlier(before: Atlas | None, hashes: pa.Array) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
