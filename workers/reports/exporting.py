@@ -160,7 +160,7 @@ class _Said:
 
 
 def _rows_with(version: Version, own: list[str], said: Sequence[_Said]) -> Iterator[pa.Table]:
-    """All rows of a version in the order of its table, some at a time: its columns `own`, and what is said of each, null where nothing is."""
+    """All rows of a version in the order of its table, some at a time: its columns `own`, and what is said of it, null where nothing is."""
     for part in _joined(version, said) if said else scan_batches(version.vectors, ["row_hash"]):
         ordered = part.sort_by(ROW_ADDRESS)
         told = ordered.select([field.name for one in said for field in one.fields])
@@ -176,9 +176,8 @@ def _joined(version: Version, said: Sequence[_Said]) -> Iterator[pa.Table]:
     for rows in scan_batches(version.vectors, ["row_hash"]):
         wanted.add(rows)
     fragments = np.array(sorted(fragment.fragment_id for fragment in version.vectors.get_fragments()), np.uint64)
-    joined = Spill(
-        pa.schema([(ROW_ADDRESS, pa.uint64()), *(field for one in said for field in one.fields)]), by_fragment(ROW_ADDRESS, fragments)
-    )
+    schema = pa.schema([(ROW_ADDRESS, pa.uint64()), *(field for one in said for field in one.fields)])
+    joined = Spill(schema, by_fragment(ROW_ADDRESS, fragments))
     for rows, *told in matched(wanted, *(one.spilled() for one in said)):
         columns = [column for one in told for column in _beside(rows["row_hash"], one)]
         joined.add(pa.table([rows[ROW_ADDRESS], *columns], schema=schema))
