@@ -100,11 +100,9 @@ def _write_png(seen: Mapped, out: Path, look: Look) -> int:
 
 def _write_projector(seen: Mapped, out: Path, look: Look) -> int:
     showing = Showing(seen)
-    chart = showing.chart
-    columns = {"chunk_id": showing.ids, "cluster": [chart.names.get(number, "") for number in chart.clusters.tolist()]}
-    fields = {field if field not in columns else f"metadata_{field}": showing.values(field) for field in showing.fields}
-    rows = [] if chart.rows is None else chart.rows.tolist()
-    write_projector(out, chart.about.collection, showing.vectors, {**columns, "rows": rows, "text": showing.texts, **fields})
+    columns: dict[str, Any] = {"chunk_id": showing.ids, "cluster": showing.clusters, "rows": showing.rows, "text": showing.texts}
+    fields = {f"metadata_{field}" if field in columns else field: showing.values(field) for field in showing.fields}
+    write_projector(out, showing.chart.about.collection, showing.vectors, {**columns, **fields})
     return len(showing.ids)
 
 
