@@ -100,11 +100,9 @@ def _write_png(seen: Mapped, out: Path, look: Look) -> int:
 
 def _write_projector(seen: Mapped, out: Path, look: Look) -> int:
     showing = Showing(seen)
-    chart = showing.chart
-    columns = {"chunk_id": showing.ids, "cluster": [chart.names.get(number, "") for number in chart.clusters.tolist()]}
-    fields = {field if field not in columns else f"metadata_{field}": showing.values(field) for field in showing.fields}
-    rows = [] if chart.rows is None else chart.rows.tolist()
-    write_projector(out, chart.about.collection, showing.vectors, {**columns, "rows": rows, "text": showing.texts, **fields})
+    columns: dict[str, Any] = {"chunk_id": showing.ids, "cluster": showing.clusters, "rows": showing.rows, "text": showing.texts}
+    fields = {f"metadata_{field}" if field in columns else field: showing.values(field) for field in showing.fields}
+    write_projector(out, showing.chart.about.collection, showing.vectors, {**columns, **fields})
     return len(showing.ids)
 
 
@@ -160,7 +158,7 @@ class _Said:
 
 
 def _rows_with(version: Version, own: list[str], said: Sequence[_Said]) -> Iterator[pa.Table]:
-    """All rows of a version in the order of its table, some at a time: its columns `own`, and what is said of each, if anything."""
+    """All rows of a version in the order of its table, some at a time: its columns `own`, and what is said of it; null: nothing."""
     for part in _joined(version, said) if said else scan_batches(version.vectors, ["row_hash"]):
         ordered = part.sort_by(ROW_ADDRESS)
         told = ordered.select([field.name for one in said for field in one.fields])
@@ -176,12 +174,11 @@ def _joined(version: Version, said: Sequence[_Said]) -> Iterator[pa.Table]:
     for rows in scan_batches(version.vectors, ["row_hash"]):
         wanted.add(rows)
     fragments = np.array(sorted(fragment.fragment_id for fragment in version.vectors.get_fragments()), np.uint64)
-    joined = Spill(
-        pa.schema([(ROW_ADDRESS, pa.uint64()), *(field for one in said for field in one.fields)]), by_fragment(ROW_ADDRESS, fragments)
-    )
+    schema = pa.schema([(ROW_ADDRESS, pa.uint64()), *(field for one in said for field in one.fields)])
+    joined = Spill(schema, by_fragment(ROW_ADDRESS, fragments))
     for rows, *told in matched(wanted, *(one.spilled() for one in said)):
         columns = [column for one in told for column in _beside(rows["row_hash"], one)]
-        joined.add(pa.table([rows[ROW_ADDRESS], *columns], schema=joined.schema))
+        joined.add(pa.table([rows[ROW_ADDRESS], *columns], schema=schema))
     yield from joined.parts()
 
 

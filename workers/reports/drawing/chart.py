@@ -38,7 +38,8 @@ class About:
 
 @dataclass(frozen=True)
 class Chart:
-    """n points of a map."""
+    """n points of a map. Those where no row stands are not drawn, but the frame, the names' places and the colours are of all of them:
+    they stay as they are from version to version."""
 
     about: About
     points: str
@@ -55,10 +56,11 @@ class Chart:
     @property
     def caption(self) -> str:
         """How a map is read."""
-        unplaced = len(self.places) - int(self.placed.sum())
+        shown = int(self.shown.sum())
+        unplaced = int((~self.placed).sum())
         return " ".join(
             (
-                f"Each dot is one of {len(self.places):,} {self.points}.",
+                f"Each dot is one of {shown:,} {self.points}.",
                 *(["The larger it is, the more chunks are most like it."] if self.rows is not None else []),
                 *([f"{unplaced:,} have no place and are not drawn."] if unplaced else []),
                 "Near means similar in meaning.",
@@ -71,7 +73,7 @@ class Chart:
         """(n,): how wide each dot is, 1 to 3 times the common width; by how many more chunks than usual stand there."""
         if self.rows is None:
             return np.ones(len(self.places), np.float32)
-        usual = np.maximum(self.rows / max(float(self.rows.mean()), 1.0), 1) if len(self.rows) else self.rows
+        usual = np.maximum(self.rows / max(float(self.rows[self.rows > 0].mean()), 1.0), 1) if self.rows.any() else np.ones(len(self.rows))
         return np.asarray(np.minimum(np.sqrt(1 + np.log2(usual)), 3), np.float32)
 
     @cached_property
@@ -80,8 +82,18 @@ class Chart:
         return np.asarray(np.isfinite(self.places).all(axis=1))
 
     @cached_property
+    def shown(self) -> NDArray[np.bool_]:
+        """(n,): which points are drawn."""
+        return self.placed if self.rows is None else np.asarray(self.placed & (self.rows > 0))
+
+    @property
     def clusters_by_size(self) -> list["Cluster"]:
-        """Largest first; of two of one size that of the smaller number."""
+        """Those that have rows, largest first; of two of one size that of the smaller number."""
+        return sorted((one for one in self.every_cluster if one.rows), key=lambda one: (-one.rows, one.number))
+
+    @cached_property
+    def every_cluster(self) -> list["Cluster"]:
+        """Also those that have no rows any more; by number."""
         counted = self.rows if self.rows is not None else np.ones(len(self.clusters), np.int64)
         if not len(self.clusters):
             return []
@@ -89,8 +101,7 @@ class Chart:
         numbers, starts = np.unique(self.clusters[order], return_index=True)
         members = np.split(order, starts[1:])
         total = max(int(counted.sum()), 1)
-        made = [self._cluster(int(number), who, counted, total) for number, who in zip(numbers, members, strict=True) if number >= 0]
-        return sorted(made, key=lambda one: (-one.rows, one.number))
+        return [self._cluster(int(number), who, counted, total) for number, who in zip(numbers, members, strict=True) if number >= 0]
 
     def _cluster(self, number: int, members: NDArray[np.intp], counted: NDArray[np.int64], total: int) -> "Cluster":
         rows = int(counted[members].sum())

@@ -79,12 +79,12 @@ class Colouring:
 def by_cluster(chart: Chart) -> Colouring:
     """Clusters that lie beside each other differ; far ones may share a colour, for there are more clusters than colours.
 
-    Landmarks that stay where they are keep their colours, whatever their clusters grow to. The codes are places in `clusters_by_size`,
-    and their number for points in none.
+    Clusters of landmarks that stay keep their colours, however many rows they have. The codes are places in `clusters_by_size`, and their
+    number for points in none.
     """
     clusters = chart.clusters_by_size
-    chosen = _apart(sorted(clusters, key=lambda one: one.number), _borders(chart))
-    codes_of = np.full(max((one.number for one in clusters), default=-1) + 2, len(clusters), np.int32)  # the last one: of points in none
+    chosen = _apart(chart.every_cluster, _borders(chart))
+    codes_of = np.full(int(chart.clusters.max(initial=-1)) + 2, len(clusters), np.int32)  # the last one: of points in none
     codes_of[[one.number for one in clusters]] = np.arange(len(clusters))
     light, dark = ((*(theme.distinct[chosen[one.number]] for one in clusters), theme.faint) for theme in (LIGHT, DARK))
     note = "Colours only tell neighbouring clusters apart. A name is of a cluster: the words most typical of it."

@@ -42,11 +42,11 @@ def write_page(
 ) -> None:
     """Write the page of a chart of at most 50,000 points to `out`, replacing what was there; below 3 MB.
 
-    `ids`, `texts`: (n,), shown of the point under the pointer, as long as there is room for. `further`: to choose beside the clusters.
+    `ids`, `texts`: of the points that are shown, for the one under the pointer, as long as there is room. `further`: beside the clusters.
     `summaries`: kind of report -> its summary, each a section. Raises ValueError for more points.
     """
-    if len(chart.places) > MOST_POINTS:
-        raise ValueError(f"expected at most {MOST_POINTS:,} points on a page, found {len(chart.places):,}: give the landmarks")
+    if (points := int(chart.shown.sum())) > MOST_POINTS:
+        raise ValueError(f"expected at most {MOST_POINTS:,} points on a page, found {points:,}: give the landmarks")
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     text = {
         "title": escape(chart.about.title),
@@ -73,8 +73,8 @@ def _hash(text: str) -> str:
 
 def _data(chart: Chart, ids: Sequence[str], texts: Sequence[str] | None, colourings: Sequence[Colouring], room: int) -> str:
     """JSON of at most `room` bytes, if ids may be cut as far as that needs; texts get what is left."""
-    there = np.flatnonzero(chart.placed)
-    low, extent, scale = _frame(chart.places[there])
+    there = np.flatnonzero(chart.shown)
+    low, extent, scale = _frame(chart.places[chart.placed])
     rows = chart.rows[there] if chart.rows is not None else np.ones(len(there))
     made = {
         "places": _packed((chart.places[there] - low) * scale, "<u2"),
@@ -86,10 +86,10 @@ def _data(chart: Chart, ids: Sequence[str], texts: Sequence[str] | None, colouri
         "colourings": [_colouring(one, there if place else None) for place, one in enumerate(colourings)],
     }
     used = len(_json(made).encode())
-    made["ids"] = _fitting([ids[place] for place in there.tolist()], (room - used) * 0.5, _both_ends)
+    made["ids"] = _fitting(ids, (room - used) * 0.5, _both_ends)
     if texts is not None:
         used = len(_json(made).encode())
-        made["texts"] = _fitting([texts[place] for place in there.tolist()], room - used, short_text)
+        made["texts"] = _fitting(texts, room - used, short_text)
     return _json(made)
 
 

@@ -271,6 +271,7 @@
   at('choice').hidden = colourings.length < 2;
   if (!start()) return;
   at('fallback').hidden = true;
+  at('hint').hidden = false;
   at('tools').hidden = false;
   explain();
   fit();

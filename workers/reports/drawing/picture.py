@@ -84,7 +84,7 @@ class _Sheet:
 
         Dots are the smaller, the more there are.
         """
-        there = self.chart.placed
+        there = self.chart.shown
         columns, rows = np.clip(np.rint(self.pixels(self.chart.places[there].astype(np.float64))), 0, [WIDTH - 1, HEIGHT - 1]).T
         colours = np.array([_rgb(colour) for colour in self.colouring.colours(self.theme)])[self.colouring.codes[there]]
         pixel, sizes = (rows * WIDTH + columns).astype(np.int64), np.rint(2 * self.chart.sizes[there]) / 2

@@ -37,7 +37,7 @@ class Showing:
 
     @cached_property
     def chart(self) -> Chart:
-        atlas, version, there = self.sight.atlas, self.sight.rows.version, self._there
+        atlas, version = self.sight.atlas, self.sight.rows.version
         about = About(
             collection=version.collection.name,
             version=version.number,
@@ -46,13 +46,11 @@ class Showing:
             model=_model_name(version.recorded.name),
             date=self.sight.map.at[:10],
         )
-        return Chart(
-            about, "landmarks with chunks beside them", atlas.places[there], atlas.clusters[there], atlas.names, self._counts[there]
-        )
+        return Chart(about, "landmarks with chunks beside them", atlas.places, atlas.clusters, atlas.names, self._counts)
 
     @cached_property
     def ids(self) -> list[str]:
-        """Of the chunk nearest to each landmark."""
+        """Of the chunk nearest to each landmark that is shown."""
         return list(self._nearest["chunk_id"].to_pylist())
 
     @cached_property
@@ -62,8 +60,18 @@ class Showing:
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
-        """Of the landmarks themselves, (n, d)."""
-        return np.asarray(self.sight.atlas.vectors[self._there])
+        """Of these landmarks themselves, (m, d)."""
+        return np.asarray(self.sight.atlas.vectors[self.chart.shown])
+
+    @property
+    def clusters(self) -> list[str]:
+        """The names of those that these landmarks are in."""
+        return [self.chart.names.get(number, "") for number in self.chart.clusters[self.chart.shown].tolist()]
+
+    @property
+    def rows(self) -> list[int]:
+        """How many chunks stand beside each of these landmarks."""
+        return list(self._counts[self.chart.shown].tolist())
 
     @property
     def fields(self) -> list[str]:
@@ -84,7 +92,7 @@ class Showing:
         if by == "clusters":
             return by_cluster(self.chart)
         if by != "growth":
-            return _of_nearest(by, self.values(by))
+            return self._by_nearest(by)
         growth = self.growth
         if growth is None:
             raise SpecError(
@@ -106,23 +114,25 @@ class Showing:
     @property
     def offered(self) -> list[Colouring]:
         """What a page offers beside the clusters."""
-        fields = [(field, self.values(field)) for field in self.fields]
-        told = [_of_nearest(field, values) for field, values in fields if 1 < len(set(map(str, values))) <= MOST_VALUES]
-        return [*([self.growth] if self.growth else []), *told[:FIELDS]]
+        told = [field for field in self.fields if 1 < len(set(map(str, self.values(field)))) <= MOST_VALUES]
+        return [*([self.growth] if self.growth else []), *map(self._by_nearest, told[:FIELDS])]
+
+    def _by_nearest(self, field: str) -> Colouring:
+        made = by_field(field, self.values(field))
+        codes = np.zeros(len(self._counts), np.int32)
+        codes[self.chart.shown] = made.codes
+        return replace(made, codes=codes, note="Each dot has the colour of the chunk nearest to it.")
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
         return _counts(self.sight.rows.table, len(self.sight.atlas.ids))
 
     @cached_property
-    def _there(self) -> NDArray[np.bool_]:
-        return np.asarray(self._counts > 0)
-
-    @cached_property
     def _nearest(self) -> pa.Table:
-        """`chunk_id`, `text` and maybe `metadata` of the row nearest to each landmark that is there."""
+        """`chunk_id`, `text` and maybe `metadata` of the row nearest to each landmark that is shown."""
         dataset = self.sight.rows.version.vectors
-        wanted = _nearest_rows(self.sight.rows.table)["row_hash"].combine_chunks()
+        nearest = _nearest_rows(self.sight.rows.table)
+        wanted = nearest.filter(pa.array(self.chart.shown[nearest["landmark"].to_numpy()]))["row_hash"].combine_chunks()
         scanned = (rows.select(_FOUND.names).cast(_FOUND) for rows in scan_batches(dataset, ["row_hash"]))
         found = pa.concat_tables([_FOUND.empty_table(), *(rows.filter(pa.array(member(rows["row_hash"], wanted))) for rows in scanned)])
         places = pc.index_in(wanted, value_set=found["row_hash"].combine_chunks())
@@ -131,10 +141,6 @@ class Showing:
         return pa.concat_tables(
             _beginnings(take(dataset, some, names)) for some in np.array_split(addresses, 1 + len(addresses) // READ_ROWS)
         )
-
-
-def _of_nearest(field: str, values: list[Any]) -> Colouring:
-    return replace(by_field(field, values), note="Each dot has the colour of the chunk nearest to it.")
 
 
 def _beginnings(rows: pa.Table) -> pa.Table:

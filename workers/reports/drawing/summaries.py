@@ -128,6 +128,6 @@ def _number(key: str, value: float) -> str:
         return f"{value:,.1f} s"
     if last == "bytes":
         return f"{value / 1e6:,.1f} MB"
-    if isinstance(value, int) or float(value).is_integer():
+    if isinstance(value, int):
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}" if abs(value) >= 0.01 else f"{value:.2g}"
