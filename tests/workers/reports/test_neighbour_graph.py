@@ -52,16 +52,18 @@ def hold(workplace: Workplace, found: dict[str, dict[str, Any]]) -> None:
         assert np.allclose(-np.sort(-cosines[own])[: len(stated)], stated, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("memory", [1000, 64 << 20])
-def test_lists_follow_the_rows(workplace: Workplace, monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
+@pytest.mark.parametrize(("memory", "index_rows"), [(1000, 10**6), (64 << 20, 10**6), (64 << 20, 30)])
+def test_lists_follow_the_rows(workplace: Workplace, monkeypatch: pytest.MonkeyPatch, memory: int, index_rows: int) -> None:
+    monkeypatch.setattr("storage.tables.index.INDEX_ROWS", index_rows)
+    monkeypatch.setattr("storage.tables.index.PARTITION_ROWS", 64)
     monkeypatch.setattr("workers.reports.atlas.fitting.LANDMARKS", 30)
     monkeypatch.setattr(spill, "MEMORY_BYTES", memory)
     asked = list[int]()
     search = neighbour_graph.search
 
-    def counted(shelf: Any, atlas: Any, chosen: Any, bound: Any) -> Any:
+    def counted(shelf: Any, vectors: Any, chosen: Any, bound: Any) -> Any:
         asked.append(int(chosen.sum()))
-        return search(shelf, atlas, chosen, bound)
+        return search(shelf, vectors, chosen, bound)
 
     monkeypatch.setattr(neighbour_graph, "search", counted)
     workplace.spec(rest='reports = ["neighbours"]')

@@ -14,6 +14,7 @@ from pipelines.fingerprint import whole
 from storage.store.commit import Change
 from storage.store.lance import scan_batches
 from storage.store.spill import Spill, by_hash
+from workers.observing.telling import Progress
 from workers.reports.analysis import Findings, Study
 from workers.reports.pairing.near import BLOCK_NUMBERS
 from workers.reports.pairing.nearest import K, Searched, search
@@ -48,7 +49,10 @@ def _change(study: Study, table: str, shelf: Shelf, stored: Any) -> Change:
     lists = lists_of(shelf, stored)
     asked = np.asarray((shelf.since != Since.KEPT) | ((lists.lengths < LEAST) & (shelf.landmark >= 0)))
     links = Spill(LINKS, by_hash("content_hash"))
-    for searched in search(shelf, study.atlas, asked, lists.last):
+    wanted, done = int((asked & (shelf.landmark >= 0)).sum()), 0
+    for searched in search(shelf, study.version.vectors, asked, lists.last):
+        done += len(searched.places)
+        study.report(Progress("report", chunks=done, total=wanted))
         for found in _links(shelf, searched):
             links.add(found)
     again = Spill(pa.schema([("content_hash", HASH)]), by_hash("content_hash"))

@@ -25,7 +25,7 @@ def communities(near: Near, before: NDArray[np.int32] | None = None) -> NDArray[
     9, 2019) on the graph of who is whose neighbour. Each is in one: there is no noise.
 
     `before`: the cluster of each in an earlier atlas, -1 where it was in none. Then it starts from these: with a tenth of the landmarks
-    new .93 of the others stay where they were, instead of .75, at the same modularity.
+    new .93 of the others stay where they were, instead of .815, at the same modularity.
     """
     from graspologic_native import leiden
 
