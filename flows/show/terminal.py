@@ -94,7 +94,7 @@ def result(done: Result, with_profile: bool = False) -> None:
     console = paper()
     if done.status == "nothing" and done.change == "none":
         console.print(f"[bold]{done.collection}[/bold] is current: nothing to do.")
-        _reports(console, done.reports)
+        _reports(console, done)
         _notes(console, done.notes)
         return
     console.print(f"[bold]{done.collection}[/bold]  {outcome(done.status, done.version, done.generation)}")
@@ -118,20 +118,20 @@ def result(done: Result, with_profile: bool = False) -> None:
             became = one.objection or {"published": "published", "nothing": "as it was"}.get(one.status, "built")
             passes = f"{one.embed['contents']:,} forward passes"
             console.print(f"  {one.role:<15} {one.generation}, {one.model}: {became}; {passes}", markup=False)
-    _reports(console, done.reports)
+    _reports(console, done)
     _notes(console, done.notes)
     if with_profile:
         _profile(console, done)
 
 
-def _reports(console: Console, reports: Mapping[str, str]) -> None:
+def _reports(console: Console, done: Result) -> None:
     """Those that the spec declares, unless all were there already."""
-    made = [kind for kind, outcome in reports.items() if outcome == "made"]
+    made = [kind for kind, outcome in done.reports.items() if outcome == "made"]
     if made:
         console.print(f"  reports         {', '.join(made)}")
-    for kind, became in reports.items():
+    for kind, became in done.reports.items():
         if became not in {"made", "kept"}:
-            console.print(f"  report {kind:<8} {became}", markup=False)
+            console.print(f"  report {kind:<8} {became}: `revector report {done.collection} {kind}`", markup=False)
 
 
 def _unread(unread: Mapping[str, int]) -> str:

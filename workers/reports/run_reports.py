@@ -3,7 +3,7 @@ and tables only, each by a compare-and-swap, so it may run beside an `apply`, an
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,8 @@ class Reported:
     made: tuple[str, ...]
     """The kinds that were not there before."""
     seconds: float
+    failed: dict[str, str] = field(default_factory=dict)
+    """What was in the way of others, by kind."""
 
     @property
     def gates(self) -> list[Any]:
@@ -56,12 +58,12 @@ class Reported:
     @property
     def outcomes(self) -> dict[str, str]:
         """What became of each, by kind."""
-        return {kept.kind: _outcome(kept, kept.kind in self.made) for kept in self.reports}
+        return {kept.kind: _outcome(kept, kept.kind in self.made) for kept in self.reports} | self.failed
 
     @property
     def exit_code(self) -> int:
-        """Of the command line: 3 if something is beyond its limit."""
-        return 0 if all(kept.passed for kept in self.reports) else 3
+        """Of the command line: 3 if something is beyond its limit, 1 if a report could not be made."""
+        return 3 if not all(kept.passed for kept in self.reports) else 1 if self.failed else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def report(
     collection = Collection(Store(spec.store), name)
     with observe("report", name, declared.schedule) as observer:
         made = _Desk(collection, declared, wish or Wish(), tell, run_id or new_run_id()).work(chosen)
-        return observer.ended(made, "beyond its limit" if made.exit_code else "reported")
+        return observer.ended(made, {0: "reported", 1: "partly reported", 3: "beyond its limit"}[made.exit_code])
 
 
 def keep_current(collection: Collection, declared: CollectionSpec, tell: Report, run_id: str | None) -> dict[str, str]:
@@ -156,7 +158,7 @@ class _Wanted:
     options: ReportOptions
     files: dict[str, bytes]
     """What is in the files that the options name, by key."""
-    before: Rows | None
+    before: Version | None
     """What it compares with."""
     identity: str
 
@@ -177,15 +179,22 @@ class _Desk:
 
     def work(self, kinds: Sequence[ReportKind]) -> Reported:
         began = time.monotonic()
-        reports, made = [], []
+        reports, made, failed = [], [], dict[str, str]()
+        version = self._version
         for kind in kinds:
-            kept, new = self._one(kind)
+            try:
+                kept, new = self._one(kind)
+            except RevectorError as error:
+                if len(kinds) == 1:
+                    raise
+                warn("not reported", kind=kind, error=type(error).__name__)
+                failed[kind] = str(error)
+                continue
             reports.append(kept)
             if new:
                 made.append(kind)
-        version = self._version
         seconds = time.monotonic() - began
-        return Reported(self._collection.name, version.generation, version.number, tuple(reports), tuple(made), seconds)
+        return Reported(self._collection.name, version.generation, version.number, tuple(reports), tuple(made), seconds, failed)
 
     def attempt(self, kind: ReportKind) -> str:
         """What became of a report: `made`, `kept`, `beyond its limit`, or the error that was in its way."""
@@ -198,7 +207,8 @@ class _Desk:
 
     def sight(self) -> Mapped:
         kept, _ = self._one("map")
-        return Mapped(kept, self._atlas, self._rows(self._version), self._before)
+        before = self._rows(self._before) if self._before else None
+        return Mapped(kept, self._atlas, self._rows(self._version), before)
 
     def described_rows(self) -> tuple[Version, Rows | None]:
         version = self._version
@@ -233,11 +243,18 @@ class _Desk:
         return numbers[-1] if numbers else self._atlas.number
 
     @cached_property
-    def _before(self) -> Rows | None:
-        """What to compare with."""
+    def _before(self) -> Version | None:
+        """What to compare with: what is asked for, or the newest of the same generation that has other rows (upkeep gives the same ones
+        another number), was reported on, and is there."""
         if self._wish.since is not None:
-            return self._rows(self._find(self._wish.since))
-        return self._newest_before()
+            return self._find(self._wish.since)
+        version = self._version
+        described = {number for number in reported_versions(self._collection, version.generation) if number < version.number}
+        for row in reversed(finished_versions(self._collection, version.generation)) if described else ():
+            earlier = version_of(self._collection.store, row, self._known)
+            if row.version in described and self._sum(earlier) != self._sum(version):
+                return earlier
+        return None
 
     def _find(self, number: int | None) -> Version:
         """A version of the generation that is asked for. Raises NotFound."""
@@ -258,9 +275,10 @@ class _Desk:
         wanted = self._wanted(kind)
         if kept := self._found(wanted):
             return kept, False
+        before = self._rows(wanted.before) if wanted.before else None
         placed, atlas = (self._rows(version), self._atlas) if analysis.on_atlas else (None, None)
         self._tell(Progress("report"))
-        study = Study(version, self._declared, wanted.options, wanted.files, self._tell, self._run_id, placed, wanted.before, atlas)
+        study = Study(version, self._declared, wanted.options, wanted.files, self._tell, self._run_id, placed, before, atlas)
         findings = analysis.study(study)
         made = self._record(version, kind, wanted.identity, analysis, findings, time.monotonic() - began)
         log("reported", kind=kind, version=version.number, passed=made.passed, seconds=made.seconds)
@@ -279,7 +297,7 @@ class _Desk:
             "limits": {key: getattr(gates, key) for key in analysis.limits},
             "options": {**options.model_dump(mode="json"), **{key: content.hex() for key, content in files.items()}},
             "atlas": self._number if analysis.on_atlas else None,
-            "before": self._sum(before.version) if before else None,
+            "before": self._sum(before) if before else None,
         }
         return _Wanted(kind, options, files, before, fingerprint(decides)[:12])
 
@@ -348,13 +366,3 @@ class _Desk:
 
     def _rows_identity(self, version: Version) -> str:
         return fingerprint({"rows": self._sum(version), "atlas": self._number})[:12]
-
-    def _newest_before(self) -> Rows | None:
-        """Of the same generation and atlas, described, and there as it was."""
-        version = self._version
-        described = {number for number in reported_versions(self._collection, version.generation) if number < version.number}
-        if described:
-            for row in reversed(finished_versions(self._collection, version.generation)):
-                if row.version in described and self._recorded(earlier := version_of(self._collection.store, row, self._known)):
-                    return self._rows(earlier)
-        return None

@@ -274,3 +274,35 @@ def test_two_models_are_seen_on_one_map(workplace: Workplace) -> None:
     width = np.ptp(one.places, axis=0).max()
     moved = np.linalg.norm(one.places - other.places, axis=1)
     assert np.median(moved) < 0.2 * width
+
+
+def test_a_drift_is_of_other_rows_also_after_upkeep_and_after_a_refit(workplace: Workplace) -> None:
+    def drift() -> dict[str, Any]:
+        [kept] = report("docs", ["drift"], workplace.config).reports
+        return kept.summary
+
+    workplace.write("a.parquet", documents(*range(30)))
+    workplace.apply()
+    first = reported(workplace).version
+    workplace.write("a.parquet", documents(*range(10, 60)))
+    workplace.apply()
+    before = drift()
+    assert (before["before"], before["rows"]["came"]) == (first, 30)
+    assert maintain(config=workplace.config).published is not None
+    assert report("docs", ["drift"], workplace.config).made == ()
+    assert drift() == before
+    reported(workplace, refit=True)
+    tables = Store(workplace.store).tables("docs.reports.")
+    assert workplace.plan().pending is False
+    assert Store(workplace.store).tables("docs.reports.") == tables
+    after = drift()
+    assert (after["before"], after["rows"]) == (before["before"], before["rows"])
+
+
+def test_one_that_cannot_be_made_is_named_and_the_others_are_shown(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(*range(20)))
+    workplace.apply()
+    made = report("docs", ["map", "labels"], workplace.config)
+    assert ([kept.kind for kept in made.reports], list(made.failed), made.exit_code) == (["map"], ["labels"], 1)
+    with pytest.raises(SpecError, match="seeds"):
+        report("docs", ["labels"], workplace.config)

@@ -30,6 +30,10 @@ OTHERS, NOTHING = "(others)", "(no value)"
 COUNTED = 20_000
 """Values that are counted at a time: beyond that the rarer half is forgotten, which none of the most frequent ones of a field is."""
 READ_ROWS = 8_192
+WHY_NO_GAP = (
+    f"no two groups have {FEWEST} rows with a label of another field (reports.balance.label), or labelled queries (gates.queries): "
+    "how well each is served is not known"
+)
 
 Names = Mapping[str, Sequence[str]]
 """The groups of each field, most frequent first."""
@@ -64,6 +68,8 @@ def study_balance(study: Study) -> Findings:
     summary: dict[str, Any] = {"imbalance": gaps[0]["certain"] if gaps else None, "gaps": gaps, "groups": _told(names, places, served)}
     if not names:
         summary["nothing"] = f"no field of the metadata has 2 to {GROUPS} values: name some in reports.balance.fields"
+    elif not gaps:
+        summary["nothing"] = WHY_NO_GAP
     limit = spec.gates.max_imbalance
     return Findings(summary, () if limit is None else (balance_gate(served, limit),))
 
@@ -72,8 +78,7 @@ def balance_gate(served: Served, limit: float) -> Gate:
     """The largest gap that is certain, beside its limit."""
     gaps = [(found.certain, field, what, found) for field, tried in served.items() for what, one in tried.items() if (found := one.gap)]
     if not gaps:
-        why = f"not measured: no two groups have {FEWEST} rows with a label (reports.balance.label) or labelled queries (gates.queries)"
-        return unmeasured("balance", "promotion", limit, why)
+        return unmeasured("balance", "promotion", limit, f"not measured: {WHY_NO_GAP}")
     certain, field, what, found = max(gaps, key=lambda one: one[0])
     # values of metadata are told by reports alone, which go when documents are erased
     apart = f"{what} of one group of {field} is {found.gap:.3f} above that of another, {certain:.3f} beyond chance"

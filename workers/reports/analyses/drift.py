@@ -58,7 +58,7 @@ def study_drift(study: Study) -> Findings:
     options, before = study.options, study.before
     assert isinstance(options, DriftOptions)
     if before is None:
-        return Findings({"before": None, "nothing": "no earlier version was reported on by this atlas"})
+        return Findings({"before": None, "nothing": "no earlier version with other rows was reported on: `--since VERSION` names one"})
     clusters = np.array([*sorted({*study.atlas.names, *study.atlas.clusters.tolist()} - {-1}), -1])
     counts, usual = _counted(before.table, clusters)
     surplus = list(_surpluses(before.table, study.rows))

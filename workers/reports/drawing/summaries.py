@@ -39,6 +39,10 @@ class Block:
     """Columns that are aligned at the right."""
 
 
+REASON = "nothing"
+"""The key of a summary that says why there is little in it."""
+
+
 def blocks(summary: Mapping[str, Any], longest: int, title: str = "") -> list[Block]:
     """Single figures first, then a table for each list and each mapping, of at most `longest` rows."""
     single = {key: value for key, value in summary.items() if _is_line(value)}
