@@ -35,7 +35,7 @@ def deploy(
     *,
     call: Call,
 ) -> None:
-    """Write or update the deployments of each collection on the Prefect server: sync, upgrade, maintain and evaluate.
+    """Write or update the deployments of each collection on the Prefect server: one for each flow.
 
     When they start is said by [bold]schedule = "0 3 * * *"[/bold] in the spec, or { sync =
     "0 3 * * *", maintain = ..., timezone = "Europe/Berlin", paused = true };

@@ -9,8 +9,10 @@ from typing import Any
 
 import orjson
 
+from pipelines.errors import NotFound
 from pipelines.measures.gate import Gate
 from storage.collection import Collection, own_part
+from storage.tables.checksums import commit_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class KeptReport:
     """What is held against a limit of the spec."""
     tables: dict[str, int] = field(default_factory=dict)
     """Versions of tables that belong to it, by name."""
+    commits: dict[str, str] = field(default_factory=dict)
+    """Which commit each of these versions is: a table that was lost and made anew may reach the same number."""
     options: dict[str, Any] = field(default_factory=dict)
     """As declared."""
     seconds: float = 0.0
@@ -50,10 +54,25 @@ _NAMES = tuple(field.name for field in fields(KeptReport))
 
 def keep_report(collection: Collection, report: KeptReport) -> KeptReport:
     """Keep it, unless one of its identity is there already. Gives the one that is kept."""
-    key = f"{_folder(collection, report.generation)}/{report.version:012d}/{report.kind}-{report.identity}.json"
+    key = _key(collection, report)
     if collection.objects.put_if_absent(key, orjson.dumps(asdict(report), option=orjson.OPT_SERIALIZE_NUMPY)):
         return report
     return _report(collection.objects.get_json(key)) or report
+
+
+def is_whole(collection: Collection, report: KeptReport) -> bool:
+    """Whether the tables that it stands on are in the store as they were."""
+    try:
+        return all(
+            commit_of(collection.store.open(table, version)) == report.commits.get(table) for table, version in report.tables.items()
+        )
+    except NotFound:
+        return False
+
+
+def forget_report(collection: Collection, report: KeptReport) -> None:
+    """Remove one record: of a report whose tables are gone, which can then be made again."""
+    collection.objects.delete(_key(collection, report))
 
 
 def find_report(collection: Collection, generation: str, version: int, kind: str, identity: str) -> KeptReport | None:
@@ -107,6 +126,10 @@ def forget_reports(collection: Collection, generation: str, version: int | None 
         return
     collection.objects.remove(folder)
     collection.objects.remove(collection.key(f"atlases/{own_part(generation)}"))
+
+
+def _key(collection: Collection, report: KeptReport) -> str:
+    return f"{_folder(collection, report.generation)}/{report.version:012d}/{report.kind}-{report.identity}.json"
 
 
 def _folder(collection: Collection, generation: str) -> str:

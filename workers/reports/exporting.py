@@ -15,7 +15,7 @@ from pipelines.errors import SpecError
 from pipelines.spec.declared import Spec
 from pipelines.spec.keys import nearest
 from pipelines.spec.reports import KINDS
-from storage.reports.kept_reports import reports_of
+from storage.reports.kept_reports import is_whole, reports_of
 from storage.store.lance import ROW_ADDRESS, scan_batches, take
 from storage.store.spill import Spill, by_fragment, by_hash, matched
 from storage.tables.version import Version
@@ -128,7 +128,8 @@ def _write_parquet(version: Version, described: Rows | None, out: Path) -> int:
 
 def _labels(version: Version) -> list["_Said"]:
     """Those that were suggested last, if any were."""
-    kept = sorted(reports_of(version.collection, version.generation, version.number, "labels"), key=lambda report: report.at)
+    every = reports_of(version.collection, version.generation, version.number, "labels")
+    kept = sorted((report for report in every if is_whole(version.collection, report)), key=lambda report: report.at)
     tables = [version.collection.store.open(name, number) for report in kept[-1:] for name, number in report.tables.items()]
     names = {"label": "labels_label", "confidence": "labels_confidence"}
     return [_Said(table, names) for table in tables if {*names, "row_hash"} <= {*table.schema.names}]

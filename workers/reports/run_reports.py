@@ -18,11 +18,19 @@ from storage.collection import Collection
 from storage.history.catalog import current
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
 from storage.reports.atlas import Atlas, atlas_numbers, newest_atlas
-from storage.reports.kept_reports import KeptReport, find_report, forget_reports, keep_report, reported_versions
+from storage.reports.kept_reports import (
+    KeptReport,
+    find_report,
+    forget_report,
+    forget_reports,
+    is_whole,
+    keep_report,
+    reported_versions,
+)
 from storage.reports.report_table import ReportTable
 from storage.sources.labelled import declared_file, option_files
 from storage.store.lance import Store
-from storage.tables.checksums import Checksum, checksum
+from storage.tables.checksums import Checksum, checksum, commit_of
 from storage.tables.version import Version
 from storage.who import new_run_id, now, whoami
 from workers.observing.telemetry import observe
@@ -31,6 +39,7 @@ from workers.reports.analysis import Analysis, Findings, Rows, Study
 from workers.reports.atlas.fitting import fit_atlas
 from workers.reports.beside import rows_beside
 from workers.reports.kinds import ANALYSES
+from workers.reports.still_there import is_in_store, taken_away, while_there
 
 ROWS = "rows"
 """The kind of the record that the others stand on: which version of the table of rows is of which version."""
@@ -275,11 +284,12 @@ class _Desk:
         wanted = self._wanted(kind)
         if kept := self._found(wanted):
             return kept, False
-        before = self._rows(wanted.before) if wanted.before else None
-        placed, atlas = (self._rows(version), self._atlas) if analysis.on_atlas else (None, None)
-        self._tell(Progress("report"))
-        study = Study(version, self._declared, wanted.options, wanted.files, self._tell, self._run_id, placed, before, atlas)
-        findings = analysis.study(study)
+        with while_there(version, *filter(None, [wanted.before])):
+            before = self._rows(wanted.before) if wanted.before else None
+            placed, atlas = (self._rows(version), self._atlas) if analysis.on_atlas else (None, None)
+            self._tell(Progress("report"))
+            study = Study(version, self._declared, wanted.options, wanted.files, self._tell, self._run_id, placed, before, atlas)
+            findings = analysis.study(study)
         made = self._record(version, kind, wanted.identity, analysis, findings, time.monotonic() - began)
         log("reported", kind=kind, version=version.number, passed=made.passed, seconds=made.seconds)
         return self._keep(version, replace(made, options=wanted.options.model_dump(mode="json"))), True
@@ -303,16 +313,18 @@ class _Desk:
 
     def _found(self, wanted: _Wanted) -> KeptReport | None:
         version = self._version
-        return find_report(self._collection, version.generation, version.number, wanted.kind, wanted.identity)
+        kept = find_report(self._collection, version.generation, version.number, wanted.kind, wanted.identity)
+        return kept if kept and is_whole(self._collection, kept) else None
 
     def _keep(self, version: Version, made: KeptReport) -> KeptReport:
         """Raises NotFound if the version was taken away meanwhile: nothing that is said of it must outlive an erasure."""
         kept = keep_report(self._collection, made)
-        try:
-            self._collection.store.open(version.generation, version.number)
-        except NotFound:
+        if not is_whole(self._collection, kept):  # of tables that are gone, and were made again
+            forget_report(self._collection, kept)
+            kept = keep_report(self._collection, made)
+        if not is_in_store(version):
             forget_reports(self._collection, version.generation, version.number)
-            raise
+            raise taken_away(version)
         return kept
 
     def _record(self, version: Version, kind: str, identity: str, analysis: Analysis, findings: Findings, seconds: float) -> KeptReport:
@@ -326,6 +338,7 @@ class _Desk:
             summary=findings.summary,
             gates=findings.gates,
             tables=findings.tables,
+            commits={table: commit_of(self._collection.store.open(table, number)) for table, number in findings.tables.items()},
             seconds=round(seconds, 3),
             at=now(),
             who=whoami(),
@@ -341,13 +354,9 @@ class _Desk:
 
     def _recorded(self, version: Version) -> tuple[ReportTable, int] | None:
         kept = find_report(self._collection, version.generation, version.number, ROWS, self._rows_identity(version))
-        if kept is None:
+        if kept is None or not is_whole(self._collection, kept):
             return None
         table = ReportTable(self._collection, version.generation, f"a{self._number}")
-        try:
-            table.open(kept.tables[table.name])
-        except NotFound:
-            return None
         return table, kept.tables[table.name]
 
     def _place(self, version: Version) -> tuple[ReportTable, int]:

@@ -18,6 +18,7 @@ from storage.reports.atlas import newest_atlas
 from storage.reports.kept_reports import kept_reports
 from storage.reports.report_table import BESIDE, ReportTable
 from storage.store.lance import Store
+from storage.upkeep.maintenance import remove_table
 from tests.conftest import Workplace
 from tests.support.faults import Died, dying, intercepted, small_scale
 from workers.reports import beside
@@ -306,3 +307,39 @@ def test_one_that_cannot_be_made_is_named_and_the_others_are_shown(workplace: Wo
     assert ([kept.kind for kept in made.reports], list(made.failed), made.exit_code) == (["map"], ["labels"], 1)
     with pytest.raises(SpecError, match="seeds"):
         report("docs", ["labels"], workplace.config)
+
+
+@pytest.mark.parametrize("part", ["a1", "pairs-a1", "neighbours-a1"])
+def test_a_report_whose_table_is_gone_is_made_again(workplace: Workplace, part: str) -> None:
+    kinds = ["map", "duplicates", "neighbours", "drift"]
+    workplace.write("a.parquet", documents(*range(20)))
+    workplace.apply()
+    made = report("docs", kinds, workplace.config)
+    name = ReportTable(collection(workplace), made.generation, part).name
+    remove_table(Store(workplace.store), name)
+    assert report("docs", kinds, workplace.config).generation == made.generation
+    workplace.write("a.parquet", documents(*range(5, 25)))
+    workplace.apply()
+    again = report("docs", kinds, workplace.config)
+    assert again.failed == {}
+    assert rows(workplace, again).equals(from_scratch(workplace, again))
+    assert report("docs", kinds, workplace.config).made == ()
+
+
+def test_a_version_that_is_erased_while_it_is_reported_on_is_said_and_costs_no_publication(workplace: Workplace) -> None:
+    place = beside.place_shard
+
+    def late(*rest: Any) -> Any:
+        with patch.object(beside, "place_shard", place):
+            workplace.spec(MODEL)
+            workplace.write("a.parquet", documents(*range(3, 20)))
+            workplace.apply()
+            maintain(config=workplace.config, erase=True)
+        return place(*rest)
+
+    workplace.spec(MODEL, rest='reports = ["map"]')
+    workplace.write("a.parquet", documents(*range(20)))
+    with patch.object(beside, "place_shard", late):
+        done = workplace.apply()
+    assert done.status == "published"
+    assert "upkeep took it away: run again" in done.reports["map"]
