@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+Generation = Annotated[
+    str, typer.Option("--generation", metavar="GENERATION", help="As `revector status` lists it, or how its last part begins.")
+]
+VersionOption = Annotated[
+    int | None, typer.Option("--version", metavar="VERSION", help="A version that `revector history` lists, instead of the newest.")
+]
+
 
 @commands.command(
     epilog="Examples: revector report docs; revector report docs map clusters; revector report docs drift --since 16 --json",
@@ -32,12 +39,8 @@ def report(
             help="map, clusters, outliers, duplicates, neighbours, balance, bias, tasks, drift, labels; else those of the spec, or map.",
         ),
     ] = None,
-    generation: Annotated[
-        str, typer.Option("--generation", metavar="GENERATION", help="As `revector status` lists it, or how its last part begins.")
-    ] = "published",
-    version: Annotated[
-        int | None, typer.Option("--version", metavar="VERSION", help="A version that `revector history` lists, instead of the newest.")
-    ] = None,
+    generation: Generation = "published",
+    version: VersionOption = None,
     since: Annotated[
         int | None, typer.Option("--since", metavar="VERSION", help="The version to compare with, instead of the one before.")
     ] = None,
@@ -96,12 +99,8 @@ def export(
         str, typer.Option("--by", metavar="WHAT", help="Colours of the png: clusters, growth, or a field of the metadata.")
     ] = "clusters",
     dark: Annotated[bool, typer.Option("--dark", help="The png on a dark ground.")] = False,
-    generation: Annotated[
-        str, typer.Option("--generation", metavar="GENERATION", help="As `revector status` lists it, or how its last part begins.")
-    ] = "published",
-    version: Annotated[
-        int | None, typer.Option("--version", metavar="VERSION", help="A version that `revector history` lists, instead of the newest.")
-    ] = None,
+    generation: Generation = "published",
+    version: VersionOption = None,
     since: Annotated[
         int | None, typer.Option("--since", metavar="VERSION", help="The version that growth is seen from, instead of the one before.")
     ] = None,

@@ -4,12 +4,12 @@ A report goes with the version that it is of, and what only it stood on goes wit
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from storage.collection import Collection
 from storage.reports.atlas import atlas_numbers, forget_atlas
-from storage.reports.kept_reports import anything_of, forget_reports, kept_reports, reported_generations, reported_versions
+from storage.reports.kept_reports import KeptReport, anything_of, forget_reports, kept_reports, reported_generations, reported_versions
 from storage.reports.report_table import generation_of
 
 Versions = Mapping[str, set[int]]
@@ -24,19 +24,23 @@ def idle_reports(collection: Collection, kept: Versions) -> Iterator[tuple[str, 
         yield from ((generation, version) for version in going if anything_of(collection, generation, version))
 
 
-def report_versions(collection: Collection) -> dict[str, set[int]]:
-    """Versions of tables of reports that records stand on, by table."""
+def all_reports(collection: Collection) -> list[KeptReport]:
+    """The records of all generations, each of which is read."""
+    return [report for generation in reported_generations(collection) for report in kept_reports(collection, generation)]
+
+
+def report_versions(reports: Sequence[KeptReport]) -> dict[str, set[int]]:
+    """Versions of tables that `reports` stand on, by table."""
     needed = defaultdict[str, set[int]](set)
-    for generation in reported_generations(collection):
-        for report in kept_reports(collection, generation):
-            for table, version in report.tables.items():
-                needed[table].add(version)
+    for report in reports:
+        for table, version in report.tables.items():
+            needed[table].add(version)
     return needed
 
 
-def idle_report_tables(collection: Collection, young: timedelta) -> list[str]:
+def idle_report_tables(collection: Collection, needed: Versions, young: timedelta) -> list[str]:
     """Tables that no record stands on: of an atlas that another one has followed, or of a report that broke off long ago."""
-    needed, until = report_versions(collection), datetime.now(UTC) - young
+    until = datetime.now(UTC) - young
     idle = [table for table in collection.tables("reports") if table not in needed]
     return [table for table in idle if not _in_use(collection, table, until)]
 
@@ -47,18 +51,20 @@ def _in_use(collection: Collection, table: str, until: datetime) -> bool:
     return collection.store.has(generation_of(collection, table)) and written > until
 
 
-def idle_atlases(collection: Collection) -> list[tuple[str, int]]:
-    """Generations and numbers of atlases that a later one has followed, and no record stands on."""
-    idle = []
-    for generation in reported_generations(collection):
-        used = {report.atlas for report in kept_reports(collection, generation)}
-        idle += [(generation, number) for number in atlas_numbers(collection, generation)[:-1] if number not in used]
-    return idle
+def idle_atlases(collection: Collection, reports: Sequence[KeptReport]) -> list[tuple[str, int]]:
+    """Generations and numbers of atlases that a later one has followed, and none of `reports`, which are all, stands on."""
+    used = {(report.generation, report.atlas) for report in reports}
+    known = [
+        (generation, number) for generation in reported_generations(collection) for number in atlas_numbers(collection, generation)[:-1]
+    ]
+    return [atlas for atlas in known if atlas not in used]
 
 
-def remove_idle(collection: Collection, kept: Versions) -> None:
-    """Remove records, and then the atlases that only they stood on."""
+def remove_idle(collection: Collection, kept: Versions) -> list[KeptReport]:
+    """Remove records, and then the atlases that only they stood on. Gives the records that stay."""
     for generation, version in idle_reports(collection, kept):
         forget_reports(collection, generation, version)
-    for generation, number in idle_atlases(collection):
+    stay = all_reports(collection)
+    for generation, number in idle_atlases(collection, stay):
         forget_atlas(collection, generation, number)
+    return stay

@@ -182,7 +182,6 @@ class _Desk:
         self._tell = tell
         self._run_id = run_id
         self._known = tuple(known_models((declared.model, *declared.candidates)))
-        self._refit = wish.refit
         self._placed: dict[int, Rows] = {}
         self._sums: dict[int, Checksum] = {}
 
@@ -191,14 +190,11 @@ class _Desk:
         reports, made, failed = [], [], dict[str, str]()
         version = self._version
         for kind in kinds:
-            try:
-                kept, new = self._one(kind)
-            except RevectorError as error:
-                if len(kinds) == 1:
-                    raise
-                warn("not reported", kind=kind, error=type(error).__name__)
-                failed[kind] = str(error)
+            tried = self._one(kind) if len(kinds) == 1 else self._tried(kind)
+            if isinstance(tried, str):
+                failed[kind] = tried
                 continue
+            kept, new = tried
             reports.append(kept)
             if new:
                 made.append(kind)
@@ -207,12 +203,16 @@ class _Desk:
 
     def attempt(self, kind: ReportKind) -> str:
         """What became of a report: `made`, `kept`, `beyond its limit`, or the error that was in its way."""
+        tried = self._tried(kind)
+        return tried if isinstance(tried, str) else _outcome(*tried)
+
+    def _tried(self, kind: ReportKind) -> tuple[KeptReport, bool] | str:
+        """As `_one`, or the error that was in the way."""
         try:
-            kept, new = self._one(kind)
+            return self._one(kind)
         except RevectorError as error:
             warn("not reported", kind=kind, error=type(error).__name__)
             return str(error)
-        return _outcome(kept, new)
 
     def sight(self) -> Mapped:
         kept, _ = self._one("map")
@@ -281,7 +281,8 @@ class _Desk:
         """A report, and whether it is new."""
         began = time.monotonic()
         version, analysis = self._version, ANALYSES[kind]
-        wanted = self._wanted(kind)
+        with while_there(version):  # it may take an atlas
+            wanted = self._wanted(kind)
         if kept := self._found(wanted):
             return kept, False
         with while_there(version, *filter(None, [wanted.before])):

@@ -29,7 +29,7 @@ from storage.upkeep.maintenance import (
     remove_versions,
     unchanged,
 )
-from storage.upkeep.old_reports import idle_atlases, idle_report_tables, idle_reports, remove_idle, report_versions
+from storage.upkeep.old_reports import all_reports, idle_atlases, idle_report_tables, idle_reports, remove_idle, report_versions
 from storage.upkeep.records import check_names, forget_names
 from storage.upkeep.retention import (
     given_up,
@@ -106,7 +106,8 @@ class Steps:
         """Whether there is anything to do. Touches nothing."""
         collection = self._collection
         needed, finished = needed_versions(collection)
-        tables, reported = tables_of(collection), report_versions(collection)
+        tables, reports = tables_of(collection), all_reports(collection)
+        reported = report_versions(reports)
         return bool(
             given_up(self._history(), self._retention, self._at)
             or was_interrupted(collection)
@@ -114,8 +115,8 @@ class Steps:
             or collection.remains()
             or idle_lists(collection)
             or next(idle_reports(collection, _together(needed, finished)), None)
-            or idle_report_tables(collection, self._young)
-            or idle_atlases(collection)
+            or idle_report_tables(collection, reported, self._young)
+            or idle_atlases(collection, reports)
             or next(old_receipts(collection), None)
             or next(idle_tokens(collection), None)
             or next(old_runs(collection), None)
@@ -175,8 +176,7 @@ class Steps:
         store = self._store
         self.give_up()
         needed, finished = needed_versions(self._collection)
-        remove_idle(self._collection, _together(needed, finished))
-        reported = report_versions(self._collection)
+        reported = report_versions(remove_idle(self._collection, _together(needed, finished)))
         for table in tables_of(self._collection):
             for version in missing_tags(store, table, needed[table]):
                 tag_again(store, table, version)
@@ -220,7 +220,8 @@ class Steps:
 
     def remove_tables(self) -> None:
         """Remove chunk tables that nothing needs, and what is left of tables that were removed."""
-        for table in [*self._unused(), *idle_report_tables(self._collection, self._young)]:
+        reported = report_versions(all_reports(self._collection))
+        for table in [*self._unused(), *idle_report_tables(self._collection, reported, self._young)]:
             self._remove(table)
         for table in self._collection.remains():
             self._freed += remove_table(self._store, table)
