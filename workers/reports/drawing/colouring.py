@@ -55,7 +55,6 @@ DARK = Theme(
     ("#ff6a5c", "#cf5c50", "#8d564f", "#575d66", "#4d7391", "#4f9ad6", "#7fd0ff"),
     ("#1f4468", "#2a5d8c", "#3a78af", "#5595ce", "#7cb2e4", "#a8cff4", "#d9ecff"),
 )
-THEMES = {"light": LIGHT, "dark": DARK}
 
 
 @dataclass(frozen=True)
