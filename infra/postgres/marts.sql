@@ -14,3 +14,5 @@ grant usage on schema revector to reader;
 alter default privileges for role revector in schema revector grant select on tables to reader;
 alter role reader set default_transaction_read_only = on;
 alter role reader set statement_timeout = '60s';
+alter role reader set search_path = revector;
+alter role reader set timezone = 'UTC';
