@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 from fastapi import APIRouter, Request, Response
 
 from dashboard.desk import AtDesk, Desk
-from dashboard.wording.bars import Bar, stacked, trend
+from dashboard.wording.bars import Bar, daily, stacked
 from dashboard.wording.tabular import AS, as_file
 from pipelines.errors import NotFound
 from storage.history.ledger import Run
@@ -63,7 +63,7 @@ def _daily(desk: Desk, name: str | None) -> dict[str, Any]:
         by_day: dict[Any, float] = {}
         for row in own:
             by_day[row["day"]] = by_day.get(row["day"], 0.0) + ((row["cost"] if currency else row["seconds"]) or 0.0)
-        found[currency] = trend(by_day, DAYS)
+        found[currency] = daily(by_day, DAYS)
     return found
 
 

@@ -40,7 +40,7 @@ def stacked(bars: Sequence[Bar]) -> list[Drawn]:
     return drawn
 
 
-def trend(amounts: Mapping[date, float], days: int) -> list[Drawn]:
+def daily(amounts: Mapping[date, float], days: int) -> list[Drawn]:
     """The last `days` days, up to today, UTC; those without an amount are empty."""
     today = datetime.now(UTC).date()
     every = [today - timedelta(days=back) for back in reversed(range(days))]

@@ -1,6 +1,6 @@
 """Where marts lie in the store: one Parquet file for each table and collection, so that two collections never write the same one.
 
-_revector/marts/<table>/<collection>.parquet
+_revector/marts.d/<table>/<collection>.parquet
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,8 @@ from storage.marts.columns import MARTS, Mart
 from storage.store.lance import Store
 from storage.store.objects import Objects
 
-FOLDER = f"{RECORDS}/marts"
+FOLDER = f"{RECORDS}/marts.d"
+"""With a dot, which no collection has in its name: one may be called `marts`."""
 SCHEMA_VERSION = 1
 """Of the tables. One that has other columns is read as if it had those of today, and written so the next time."""
 READERS = 16
