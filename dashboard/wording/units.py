@@ -21,6 +21,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
+def figure(value: float | None) -> str:
+    """A measure of any size, with four digits that say something: 0.000065242 -> 6.524e-05, 311.0 -> 311."""
+    return NOTHING if value is None else f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
 def share(value: float | None, digits: int = 1) -> str:
     """0.1234 -> 12.3 %. What is not all is never rounded up to all, and what is not nothing never to nothing."""
     if value is None:
@@ -106,6 +111,7 @@ def short(value: str | None, length: int = 12) -> Markup | str:
 FILTERS: dict[str, Any] = {
     "count": count,
     "number": number,
+    "figure": figure,
     "share": share,
     "size": size,
     "duration": duration,
