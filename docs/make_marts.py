@@ -87,8 +87,8 @@ and vacuums its tables. Backups and replicas of the database are yours to look a
 
 ## Ten questions
 
-Each runs as it stands in DuckDB on the views above, and in Postgres as `reader`, whose search path is `revector`. To DuckDB `at` is a word of
-its own in some places: say of which table it is, as in `max(g.at)`.
+Each runs as it stands in DuckDB on the views above, and in Postgres as `reader`, whose search path is `revector`. To DuckDB `at` is a
+word of its own: say of which table it is, as in `g.at`, or quote it.
 """
 TAIL = """## What they do not say
 

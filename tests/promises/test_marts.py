@@ -1,4 +1,4 @@
-"""What BI tools read is what runs left: the same in files and in Postgres, filled once, whole or not at all, and by nobody but the writer."""
+"""What BI tools read is what runs left: the same in files and in Postgres, filled once, whole or not at all, by nobody but the writer."""
 
 import json
 import os
@@ -212,10 +212,9 @@ postgres.fill(sys.argv[1], Collection(Store(sys.argv[2]), "docs"))
 def killed_at(mart: str, workplace: Workplace, database: Postgres) -> int:
     command = [sys.executable, "-c", KILLED, database.uri(), workplace.store, mart]
     code = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode
+    others = "select count(*) from pg_stat_activity where usename = 'revector' and pid <> pg_backend_pid()"
     deadline = time.monotonic() + 10  # the server notices that its client is gone
-    while database.rows("select count(*) from pg_stat_activity where usename = 'revector' and pid <> pg_backend_pid()", "revector") != [
-        (0,)
-    ]:
+    while database.rows(others, "revector") != [(0,)]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return code
@@ -314,9 +313,8 @@ def test_erasure_takes_ids_and_messages_out_of_files_and_postgres(workplace: Wor
         assert "canary" not in repr([value for row in in_files(workplace, name) for value in row]).replace("000-canary", ""), name
         assert in_postgres(database, name) == in_files(workplace, name), name
     assert database.rows("select error from runs where status = 'failed'") == [("SourceError",)]
-    assert [
-        path for path in (database.folder / "data" / "base").rglob("*") if path.is_file() and b"canary.parquet" in path.read_bytes()
-    ] == []
+    files = [path for path in (database.folder / "data" / "base").rglob("*") if path.is_file()]
+    assert [path for path in files if b"canary.parquet" in path.read_bytes()] == []
 
 
 def test_an_erasure_that_cannot_reach_postgres_says_so(workplace: Workplace, database: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
