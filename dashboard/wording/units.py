@@ -8,6 +8,7 @@ from markupsafe import Markup
 NOTHING = "–"
 """Where nobody knows: not the same as zero."""
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
+_LEAST_MONEY = 0.0001
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -65,9 +66,11 @@ def duration(seconds: float | None) -> str:
 
 
 def money(amount: float | None, currency: str | None) -> str:
-    """With its currency; small amounts with more digits."""
+    """With its currency; small amounts with more digits, and what is not nothing never as nothing."""
     if amount is None:
         return NOTHING
+    if 0 < amount < _LEAST_MONEY:
+        return f"< {_LEAST_MONEY} {currency or ''}".strip()
     digits = 2 if abs(amount) >= 1 or amount == 0 else 4
     return f"{amount:,.{digits}f} {currency or ''}".strip()
 
@@ -87,7 +90,7 @@ def when(value: str | datetime | None) -> Markup | str:
         return NOTHING
     at = at.astimezone(UTC)
     shown = f"{at:%d %b %H:%M}" if at.year == datetime.now(UTC).year else f"{at:%d %b %Y}"
-    return Markup('<time datetime="{}" title="{} UTC">{} <span class="ago">{}</span></time>').format(
+    return Markup('<time datetime="{}" title="{} UTC"><span class="at">{}</span> <span class="ago">{}</span></time>').format(
         at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}", shown, ago(at)
     )
 
