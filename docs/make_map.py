@@ -12,7 +12,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("architecture.md")
 ROOT = PAGE.parents[1]
-PACKAGES = ("pipelines", "storage", "workers", "flows")
+PACKAGES = ("pipelines", "storage", "workers", "dashboard", "flows")
 BETWEEN = re.compile(r"(?<=<!-- map -->\n).*?(?=<!-- end of the map -->)", re.DOTALL)
 
 

@@ -16,7 +16,7 @@ import grimp
 import pytest
 
 HOUSE = Path(__file__).parents[1]
-PACKAGES = ("pipelines", "storage", "workers", "flows")
+PACKAGES = ("pipelines", "storage", "workers", "dashboard", "flows")
 MOST_FILES = 10
 MOST_LINES = 400
 COMMANDS = ["apply", "bridge", "compare", "diff", "drop", "evaluate", "history", "maintain", "report"]

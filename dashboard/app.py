@@ -1,0 +1,51 @@
+"""The application: all pages behind one guard, and errors as a line that a person can act on."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from dashboard.access.guard import Guard
+from dashboard.desk import Desk
+from dashboard.settings import Settings
+from pipelines.errors import Conflict, NotFound, RevectorError, SpecError, StorageError
+from pipelines.redaction import redact
+from storage.store.s3 import store_failure
+
+STATIC = Path(__file__).with_name("static")
+PAGES = ("overview", "run_pages", "collection_page")
+_STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSError: 503}
+"""What comes first holds."""
+
+
+def make_app(settings: Settings) -> Guard:
+    """The ASGI application of one store."""
+    desk = Desk(settings)
+    app = FastAPI(title="revector", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.desk = desk
+    app.mount("/static", StaticFiles(directory=STATIC))
+    for page in PAGES:
+        app.include_router(import_module(f"dashboard.pages.{page}").router)
+    app.add_api_route("/healthz", lambda: Response("ok\n", media_type="text/plain"))
+
+    def told(request: Request, error: Exception) -> Response:
+        status, why = _said(error)
+        return desk.page(request, "error.html", status, why=why)
+
+    for kind in (RevectorError, OSError, HTTPException, Exception):
+        app.add_exception_handler(kind, told)
+    return Guard(app, settings, desk.door)
+
+
+def _said(error: Exception) -> tuple[int, str]:
+    """Only our own messages are known to hold no texts of documents."""
+    if isinstance(error, HTTPException):
+        return error.status_code, str(error.detail)
+    failure: Any = error if isinstance(error, RevectorError) else store_failure(error) if isinstance(error, OSError) else None
+    if failure is None:
+        return 500, f"{type(error).__name__}: the server's log says where"
+    status = next((status for kind, status in _STATUS.items() if isinstance(failure, kind)), 500)
+    return status, redact(str(failure))

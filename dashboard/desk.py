@@ -1,0 +1,70 @@
+"""What every page has at hand: the store, its state, how things are called by, and the templates."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dashboard.access.guard import form_token
+from dashboard.looking.lookout import Lookout
+from dashboard.settings import Settings
+from dashboard.wording.glossary import term
+from dashboard.wording.units import FILTERS
+from pipelines.errors import NotFound, SpecError
+from pipelines.spec.parsing import check_name
+from storage.collection import Collection
+from storage.store.lance import Store
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+class Desk:
+    """One for a server, used by all requests at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store = Store(settings.store)
+        self.lookout = Lookout(self.store)
+        self.form_token = form_token(settings.token)
+
+    @cached_property
+    def _templates(self) -> Environment:
+        """Whatever a text has in it is a text: all is escaped, and a name that is not there is an error."""
+        made = Environment(
+            loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        made.filters.update(FILTERS)
+        made.globals.update(term=term, settings=self.settings)
+        return made
+
+    def collection(self, name: str) -> Collection:
+        """Raises NotFound for a collection that the store does not have."""
+        try:
+            known = check_name(name) in self.lookout.names()
+        except SpecError:
+            known = False
+        if not known:
+            raise NotFound(f"expected a collection of {self.store.root}, found none called {name[:100]!r}")
+        return Collection(self.store, name)
+
+    def page(self, request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+        """A template, with what all of them show."""
+        common = {"request": request, "path": request.url.path, "viewer": request.scope.get("viewer", ""), "form_token": self.form_token}
+        return HTMLResponse(self._templates.get_template(template).render(common | context), status)
+
+    def door(self, status: int, why: str, wanted: str) -> bytes:
+        """What who is not let in sees: nothing of the store. `wanted`: where to go with the token."""
+        return self._templates.get_template("door.html").render(status=status, why=why, wanted=wanted).encode()
+
+
+def desk_of(request: Request) -> Desk:
+    """The desk of the server that has the request."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+AtDesk = Annotated[Desk, Depends(desk_of)]
+"""How a page's handler asks for it."""

@@ -1,0 +1,5 @@
+"""The runs: all of them, and one with all that it did."""
+
+from fastapi import APIRouter
+
+router = APIRouter()
