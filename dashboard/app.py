@@ -16,7 +16,7 @@ from pipelines.redaction import redact
 from storage.store.s3 import store_failure
 
 STATIC = Path(__file__).with_name("static")
-PAGES = ("overview", "run_pages", "collection_page")
+PAGES = ("overview", "run_pages", "collection_page", "map_points")
 _STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSError: 503}
 """What comes first holds."""
 

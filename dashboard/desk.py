@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dashboard.access.guard import form_token
 from dashboard.looking.lookout import Lookout
+from dashboard.looking.survey import Survey
 from dashboard.settings import Settings
 from dashboard.wording.glossary import term
 from dashboard.wording.units import FILTERS
@@ -28,6 +29,7 @@ class Desk:
         self.settings = settings
         self.store = Store(settings.store)
         self.lookout = Lookout(self.store)
+        self.survey = Survey()
         self.form_token = form_token(settings.token)
 
     @cached_property
