@@ -5,9 +5,9 @@ import { Finder, simplified } from "./map-find.js";
 import { Names } from "./map-names.js";
 import { fetchPacked } from "./map-packed.js";
 
-const FULL = 65535, REACH = 12, CORNERS = 100, MOST_LINES = 3000, GREY = 8, RISING = 9;
+const FULL = 65535, REACH = 12, CORNERS = 100, MOST_LINES = 3000, GREY = 8, RISING = 9, SPOTS = 50_000;
 const at = (id) => document.getElementById(id);
-const stage = at("stage"), choices = at("choices"), busy = at("busy"), tip = at("tip"), loop = at("loop").firstElementChild;
+const stage = at("stage"), choices = at("choices"), busy = at("busy"), tip = at("tip"), [loop, ring] = at("loop").children;
 const asked = new URLSearchParams(location.search);
 const view = { x: FULL / 2, y: FULL / 2, scale: 0 };
 let dots, data, finder, names, fitted = 1, pending = false, settled = 0, codes = null, line = null, requested = 0;
@@ -60,15 +60,10 @@ function paint() {
 
 // Which points are chosen; the others are faint.
 function mark() {
-  const count = data.x.length, marks = new Uint8Array(count), chosen = isChosen();
-  let some = [];
-  if (chosen) {
-    const plain = asked.has("point") ? 0 : FAINT, one = Number(asked.get("point"));
-    for (let point = 0; point < count; point++) marks[point] = chosen(point) ? CHOSEN : plain;
-    if (asked.has("point")) some = [one];
-  }
+  const count = data.x.length, marks = new Uint8Array(count), chosen = isChosen(), others = asked.has("point") ? 0 : FAINT;
+  if (chosen) for (let point = 0; point < count; point++) marks[point] = chosen(point) ? CHOSEN : others;
   dots.group("points", { marks });
-  stroke(marks, chosen, some);
+  stroke(marks, chosen);
   showCluster();
   draw();
 }
@@ -121,11 +116,13 @@ function draw(hasty = false) {
 function render(hasty) {
   const wide = stage.clientWidth, high = stage.clientHeight;
   if (!wide || !high) return;
-  const closeness = Math.sqrt(view.scale / fitted), base = Math.sqrt(wide * high / Math.max(1, data.x.length)) * .62;
-  const size = Math.min(18, Math.max(1.6, Math.max(data.x.length > 200_000 ? 1.1 : 2.2, Math.min(9, base)) * closeness));
+  // Rows lie close beside their landmarks: of many, no more spots than these are told apart on the whole map.
+  const base = Math.sqrt(wide * high / Math.max(1, Math.min(data.x.length, SPOTS))), size = Math.min(18, Math.max(2, Math.min(9, base) * Math.sqrt(view.scale / fitted)));
   dots.draw(view, wide, high, devicePixelRatio || 1, size, hasty);
   names.arrange(onScreen, wide, high, asked.has("cluster") ? Number(asked.get("cluster")) : null);
   loop.setAttribute("points", (line ?? (asked.has("lasso") ? corners(asked.get("lasso")) : [])).map(([x, y]) => onScreen(x, y).map((value) => value.toFixed(1)).join(",")).join(" "));
+  const one = asked.has("point") ? Number(asked.get("point")) : -1, [x, y] = one >= 0 ? onScreen(data.x[one], data.y[one]) : [-99, -99];
+  for (const [key, value] of [["cx", x], ["cy", y]]) ring.setAttribute(key, value.toFixed(1));
   stage.dataset.drawn = String(data.x.length);
 }
 
@@ -189,12 +186,20 @@ async function show(query) {
     if (mine !== requested) return;
     const said = page.getElementById("content") ?? page.body;
     at("chosen").replaceChildren(...[...said.childNodes].map((node) => document.adoptNode(node)));
-    busy.textContent = "";
+    pointTo(at("chosen").querySelector("h2"));
     const more = at("chosen").querySelector("a[data-more]");
     if (more) await show(more.dataset.more);
   } catch {
     busy.textContent = "The server does not answer.";
   }
+}
+
+// Where to look: what is chosen may lie below what is seen.
+function pointTo(heading) {
+  const link = document.createElement("a");
+  link.href = "#chosen";
+  link.textContent = heading ? `${heading.textContent} ↓` : "";
+  busy.replaceChildren(link);
 }
 
 function showCluster() {
@@ -251,6 +256,7 @@ async function recolour() {
 function explain() {
   const box = at("legend"), [title, list] = box.children;
   box.hidden = !codes;
+  document.querySelector(".map").classList.toggle("valued", Boolean(codes));
   if (!codes) return;
   title.textContent = choices.by.selectedOptions[0].textContent;
   list.replaceChildren(...codes.legend.flatMap(([sign, label, count], code) => {
