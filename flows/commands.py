@@ -27,6 +27,7 @@ from workers.encoders.machine import PROCESSOR, Machine
 from workers.judging import comparison, in_full
 from workers.judging.comparison import Comparison
 from workers.learning.build_bridge import BridgeResult, build_bridge
+from workers.observing.telemetry import leave
 from workers.observing.telling import Plan, Report, Result, silent
 from workers.planning.plan import make_plan
 from workers.planning.target import Target
@@ -211,7 +212,10 @@ def promote(
 
     Raises NotFound, and GateFailed for one that failed its gates, or is behind what readers have, unless `force`.
     """
-    return decisions.promote(Request(name, config, store).stored, generation, why, force)
+    stored = Request(name, config, store).stored
+    made = decisions.promote(stored, generation, why, force)
+    leave(stored)
+    return made
 
 
 def rollback(
@@ -221,12 +225,18 @@ def rollback(
 
     `to`: a published version instead. `why`: for the history. Raises NotFound.
     """
-    return decisions.rollback(Request(name, config, store).stored, why, to)
+    stored = Request(name, config, store).stored
+    made = decisions.rollback(stored, why, to)
+    leave(stored)
+    return made
 
 
 def resume(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
     """Release a rollback: publish the newest version that passed its gates. `why`: for the history. Raises NotFound if none holds."""
-    return decisions.resume(Request(name, config, store).stored, why)
+    stored = Request(name, config, store).stored
+    made = decisions.resume(stored, why)
+    leave(stored)
+    return made
 
 
 def maintain(

@@ -26,6 +26,8 @@ class SourceFile:
     """Bytes."""
     etag: str
     """Changes whenever the content may have changed: the store's etag, or the modification time."""
+    modified: float | None = field(default=None, compare=False)
+    """When it was last changed, in seconds since 1970, where the listing says that."""
 
 
 @dataclass(frozen=True, slots=True)

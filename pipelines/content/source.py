@@ -6,6 +6,7 @@ A new one is a class with these members, and an opener in `storage.sources.openi
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 import pyarrow as pa
@@ -23,6 +24,12 @@ class Listing:
     """Those that are read, sorted by path."""
     ignored: Mapping[str, int] = field(default_factory=dict)
     """How many are not, as no format is known for them, by suffix: most first, the rarest together as "others", "" those without one."""
+
+    @property
+    def newest(self) -> datetime | None:
+        """When the file that was changed last was; None where the listing does not say that."""
+        times = [file.modified for file in self.files if file.modified is not None]
+        return datetime.fromtimestamp(max(times), UTC) if times else None
 
     @property
     def left_out(self) -> str:

@@ -116,4 +116,6 @@ class PricesSpec(SpecTable):
     cpu_hour: float = Field(default=0, ge=0)
     """Price of one core for an hour."""
     currency: str = "USD"
-    """Of both prices: a name that is shown, nothing is converted."""
+    """Of all of them: a name that is shown, nothing is converted."""
+    monthly: float | None = Field(default=None, gt=0)
+    """What the runs of a month may cost: shown beside what they did; nothing is stopped by it."""

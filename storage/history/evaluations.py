@@ -5,7 +5,7 @@ _revector/<collection>/queries/<space>.npz        vectors of the labelled querie
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,10 +62,11 @@ def keep_evaluation(version: Version, gates: Sequence[Gate], run_id: str | None 
     return made
 
 
-def evaluations(collection: Collection) -> list[Evaluation]:
-    """The evaluations that are kept of a collection, oldest first."""
+def evaluations(collection: Collection, but: Container[str] = ()) -> list[Evaluation]:
+    """The evaluations that are kept of a collection, oldest first, without those of the ids `but`, which are not read."""
     place = collection.key("evaluations")
-    records = (collection.objects.get_json(f"{place}/{name}") for name in collection.objects.names(place))
+    names = (name for name in collection.objects.names(place) if name.removesuffix(".json") not in but)
+    records = (collection.objects.get_json(f"{place}/{name}") for name in names)
     return sorted((_evaluation(record) for record in records if record), key=lambda made: (made.at, made.id))
 
 

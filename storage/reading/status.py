@@ -60,7 +60,7 @@ def _generation(generation: Generation, publication: Publication | None) -> dict
     built = find_built(collection, generation.name)
     finished = built is not None and (built.publication.version, built.publication.chunk_version) == (dataset.version, chunk_version)
     newest = declaration(collection)
-    state = _state(generation, publication, built, finished, kept=newest is None or generation.name in newest.live)
+    state = state_of(generation, publication, built, finished, kept=newest is None or generation.name in newest.live)
     settled = state == "superseded" or (finished and built is not None and not built.publication.dead_letters)
     backlog, stale = (0, 0) if settled else _lag(table.desired(chunk_version), generation.embedded(dataset.version))
     return {
@@ -78,7 +78,7 @@ def _generation(generation: Generation, publication: Publication | None) -> dict
     }
 
 
-def _state(generation: Generation, publication: Publication | None, built: Built | None, finished: bool, kept: bool) -> str:
+def state_of(generation: Generation, publication: Publication | None, built: Built | None, finished: bool, kept: bool) -> str:
     """`published`; `built` or `gates failed`: finished beside it; `superseded`: not kept current; `unfinished`: a run is in it, or was."""
     if publication is not None and publication.generation == generation.name:
         return "published"

@@ -3,7 +3,7 @@
 _revector/<collection>/reports/<generation>/<version>/<kind>-<identity>.json
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -84,10 +84,13 @@ def kept_reports(collection: Collection, generation: str, kind: str | None = Non
     return [report for version in reported_versions(collection, generation) for report in reports_of(collection, generation, version, kind)]
 
 
-def reports_of(collection: Collection, generation: str, version: int, kind: str | None = None) -> list[KeptReport]:
-    """What is kept of one version."""
+def reports_of(
+    collection: Collection, generation: str, version: int, kind: str | None = None, but: Container[tuple[str, str]] = ()
+) -> list[KeptReport]:
+    """What is kept of one version, without those of the kinds and identities `but`, which are not read."""
     folder = f"{_folder(collection, generation)}/{version:012d}"
     names = [name for name in collection.objects.names(folder) if kind is None or name.startswith(f"{kind}-")]
+    names = [name for name in names if tuple(name.removesuffix(".json").split("-", 1)) not in but]
     found = (_report(collection.objects.get_json(f"{folder}/{name}")) for name in names)
     return [report for report in found if report]
 

@@ -124,7 +124,8 @@ def _source_file(path: str, entry: Entry) -> SourceFile:
     """
     path = os.fsencode(path).decode(errors="backslashreplace")
     etag = entry["ETag"].strip('"') if "ETag" in entry else f"{entry['mtime'] * 1e9:.0f}-{entry['created'] * 1e9:.0f}-{entry['ino']}"
-    return SourceFile(path, int(entry["size"]), etag)
+    modified = entry["LastModified"].timestamp() if "LastModified" in entry else entry.get("mtime")
+    return SourceFile(path, int(entry["size"]), etag, modified)
 
 
 def byte_pieces(file: SourceFile, target_bytes: int) -> Iterator[tuple[Piece, int]]:

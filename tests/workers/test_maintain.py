@@ -56,8 +56,10 @@ def documents(*numbers: int, word: str = "text") -> dict[str, str]:
 
 
 def files(workplace: Workplace) -> dict[str, bytes]:
+    """All that the store has, but for the mart that says when the source was last looked at."""
     root = Path(workplace.store)
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    every = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in every.items() if "/marts/collections/" not in name}
 
 
 def data_files(workplace: Workplace) -> int:

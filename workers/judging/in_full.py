@@ -18,7 +18,7 @@ from storage.tables.version import Version
 from workers.embedding.encoding import Encoding
 from workers.judging.case import Case
 from workers.judging.gates import judge
-from workers.observing.telemetry import observe
+from workers.observing.telemetry import leave, observe
 from workers.reports.analysis import Measure
 from workers.reports.shape import drift_measure, shape_measures
 
@@ -35,8 +35,10 @@ def evaluate(spec: Spec, name: str | None, generation: str = PUBLISHED, run_id: 
     name, declared = spec.collection(name)
     collection = Collection(Store(spec.store), name)
     if generation != PUBLISHED:
-        return _evaluate(collection, declared, generation, run_id)
-    with observe("evaluate", name, declared.schedule) as observer:  # what readers do not have is of interest to who asks only
+        made = _evaluate(collection, declared, generation, run_id)
+        leave(collection)
+        return made
+    with observe("evaluate", collection, declared.schedule) as observer:  # what readers do not have is of interest to who asks only
         made = _evaluate(collection, declared, generation, run_id)
         return observer.ended(made, "passed" if made.passed else "gate failed")
 

@@ -1,6 +1,6 @@
-"""Metrics of the process that drives a run, for Prometheus: files for node_exporter's textfile collector, or a Pushgateway.
+"""What a run tells the outside: marts in the store, and metrics of its driver for Prometheus, as files or to a Pushgateway.
 
-They say how the newest run of a collection stands or ended. What must outlive a run that fails, when the last one went well, is kept
+Metrics say how the newest run of a collection stands or ended. What must outlive a run that fails, when the last one went well, is kept
 apart: in a file of its own, and a Pushgateway keeps what is not pushed anew.
 """
 
@@ -17,10 +17,13 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from pipelines.errors import Conflict
+from pipelines.errors import Conflict, RevectorError
 from pipelines.logs import bound, log, warn
 from pipelines.spec.running import ScheduleSpec
+from storage.collection import Collection
 from storage.history.catalog import Publication
+from storage.marts.leaving import leave_marts
+from storage.marts.standing_rows import Looked
 from workers.observing.account import Account
 from workers.observing.metrics import Measures, of_account, of_outcome, of_publication, of_result
 
@@ -38,10 +41,12 @@ Sink = Callable[[str, Measures], None]
 
 
 class Observer:
-    """Watches one run and exports what it sees. That this fails never ends a run."""
+    """Watches one run, exports what it sees, and leaves the marts of its collection. That this fails never ends a run."""
 
-    def __init__(self, command: str, collection: str, schedule: ScheduleSpec) -> None:
-        self._labels = {"collection": collection, "command": command}
+    def __init__(self, command: str, collection: Collection, schedule: ScheduleSpec) -> None:
+        self._collection = collection
+        self._looked: Looked | None = None
+        self._labels = {"collection": collection.name, "command": command}
         self._schedule = schedule
         self._sink = _sink(self._labels)
         self._began = time.time()
@@ -73,6 +78,10 @@ class Observer:
         """Export `publication` as what readers have by now."""
         self._published = publication
 
+    def saw(self, looked: Looked) -> None:
+        """Note what the run saw of the source."""
+        self._looked = looked
+
     def ended(self, result: T, outcome: str) -> T:
         """Note that the run came to its end with `outcome`, which may be that a gate failed. Gives back its `result`."""
         self._result, self._outcome = result, outcome
@@ -83,7 +92,10 @@ class Observer:
         if error is not None:
             self._outcome, self._error = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed", error
         log("run ended", status=self._outcome, seconds=time.time() - self._began, **({"error": type(error).__name__} if error else {}))
-        if self._sink and (self._account or not isinstance(error, Conflict)):
+        if not self._account and isinstance(error, Conflict):
+            return
+        leave(self._collection, self._looked)
+        if self._sink:
             self._export()
             if error is None and self._outcome not in STOPPED:
                 self._write("success", self._success())
@@ -132,11 +144,19 @@ class Observer:
             self._warned = True
 
 
+def leave(collection: Collection, looked: Looked | None = None) -> None:
+    """Leave the marts of a collection, as its records are now. They are read off these, so what fails here is made up for the next time."""
+    try:
+        leave_marts(collection, looked)
+    except (OSError, RevectorError, ValueError) as error:
+        warn("marts not written", collection=collection.name, error=type(error).__name__)
+
+
 @contextmanager
-def observe(command: str, collection: str, schedule: ScheduleSpec | None = None) -> Iterator[Observer]:
+def observe(command: str, collection: Collection, schedule: ScheduleSpec | None = None) -> Iterator[Observer]:
     """An Observer of all that is done within, which sees how it ends, also before a run has begun."""
     observer = Observer(command, collection, schedule or ScheduleSpec())
-    with bound(collection=collection):
+    with bound(collection=collection.name):
         try:
             yield observer
         except BaseException as error:

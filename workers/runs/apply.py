@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.content.chunks import metadata_type, vector_schema
@@ -12,6 +13,7 @@ from storage.history.catalog import Publication, identified, is_there, publish
 from storage.history.decisions import find_pin, pinned_from
 from storage.history.declaration import Declaration, declaration, declare
 from storage.history.evaluations import keep_evaluation
+from storage.marts.standing_rows import Looked
 from storage.reading.versions import version_of
 from storage.tables.index import update_index
 from storage.who import now, whoami
@@ -43,26 +45,42 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent, ru
 
     Raises Conflict while another run has the collection, PlanStale if `saved` no longer holds.
     """
-    with observe("apply", target.collection.name, target.spec.schedule) as observer:
+    with observe("apply", target.collection, target.spec.schedule) as observer:
         result = _apply(target, saved, report, run_id, observer)
         reports = keep_current(target.collection, target.spec, report, result.run_id)
         return observer.ended(replace(result, reports=reports), result.status)
 
 
 def _apply(target: Target, saved: Plan | None, report: Report, run_id: str | None, observer: Observer) -> Result:
-    state = read_state(target)
+    began, state = datetime.now(UTC), read_state(target)
     observer.published(state.current)
     if saved is not None:
         check_saved(saved, state)
     target.counting.keep()
     if state.settled:
         _declare(state)
-        return nothing_to_do(state)
+        result = nothing_to_do(state)
+        observer.saw(_looked(began, state, result))
+        return result
     with open_session(target.collection, report, run_id, target.spec.prices) as session, observer.follow(session.account):
-        state = read_state(target, state)
+        began, state = datetime.now(UTC), read_state(target, state)
         if saved is not None:
             check_saved(saved, state)  # again, now that nobody else can change it
-        return _Application(session, state, observer).perform()
+        result = _Application(session, state, observer).perform()
+        observer.saw(_looked(began, state, result))
+        return result
+
+
+def _looked(began: datetime, state: State, result: Result) -> Looked:
+    """What the run saw of the source. `began`: before it was listed, for a file may be changed while that goes on."""
+    subject = state.live.subject
+    return Looked(
+        at=began,
+        newest_source=state.table(subject).listed.newest,
+        documents=sum(result.documents[kind] for kind in ("added", "changed", "unchanged")),
+        chunks=sum(result.chunks[kind] for kind in ("added", "unchanged")),
+        spec=subject.spec,
+    )
 
 
 def _declare(state: State) -> None:

@@ -15,7 +15,7 @@ from storage.history.catalog import Publication, current, publications, publishe
 from storage.reports.kept_reports import reported_generations
 from storage.tables.generations import generations, named
 from storage.upkeep.maintenance import unchanged
-from workers.observing.telemetry import observe
+from workers.observing.telemetry import leave, observe
 from workers.observing.telling import Report, silent
 from workers.planning.live import live_generations
 from workers.planning.state import State, read_state
@@ -39,7 +39,7 @@ def maintain(
     `chunk_table`: the one that the spec declares, which stays whatever refers to it; None if that cannot be told: then all stay.
     Raises Conflict while another run has the collection.
     """
-    with observe("maintain", collection.name) as observer:
+    with observe("maintain", collection) as observer:
         work = Steps(collection, retention, YOUNG, chunk_table)
         if not work.due():
             return observer.ended(Upkeep(collection.name, "nothing"), "nothing")
@@ -78,7 +78,9 @@ def erase(target: Target, report: Report = silent, run_id: str | None = None) ->
         work.move()
         work.clean(all_else=True)
         work.check()
-        return work.end("erased")
+        done = work.end("erased")
+    leave(collection)
+    return done
 
 
 def drop(target: Target, name: str, force: bool = False, report: Report = silent) -> Upkeep:
@@ -99,7 +101,9 @@ def drop(target: Target, name: str, force: bool = False, report: Report = silent
         work.begin(session)
         work.drop(table)
         work.remove_tables()
-        return work.end("dropped")
+        done = work.end("dropped")
+    leave(target.collection)
+    return done
 
 
 def _check_unread(collection: Collection, table: str) -> None:

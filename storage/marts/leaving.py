@@ -1,0 +1,97 @@
+"""The marts of a collection brought up to date: what the records have, and they have not. The next write makes up for one that was lost."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.redaction import redact
+from storage.collection import Collection
+from storage.history.catalog import publications
+from storage.history.ledger import BROKEN_OFF
+from storage.marts import columns
+from storage.marts.columns import Mart
+from storage.marts.judged_rows import KEPT_ROWS, new_figures, new_gates
+from storage.marts.mart_files import put_mart, read_mart, table_of
+from storage.marts.run_rows import KEPT_RUNS, UNFINISHED, Row, cost_rows, letter_rows, new_runs
+from storage.marts.standing_rows import Known, Looked, collection_row, coverage_rows, generation_rows, version_rows
+
+
+def leave_marts(collection: Collection, looked: Looked | None = None) -> None:
+    """Write what changed since they were written last. `looked`: what a run saw of the source just now.
+
+    The row of the collection itself goes last: who reads it finds the others there.
+    """
+    now = datetime.now(UTC)
+    history = publications(collection)
+    runs = _runs(collection)
+    _letters(collection, runs)
+    gates = _grown(collection, columns.GATES, new_gates)
+    figures = _grown(collection, columns.REPORTS, new_figures)
+    there = generation_rows(collection, history)
+    _put(collection, columns.VERSIONS, version_rows(history), _rows(collection, columns.VERSIONS))
+    _put(collection, columns.GENERATIONS, there, _rows(collection, columns.GENERATIONS))
+    before: Row = next(iter(_rows(collection, columns.COLLECTIONS)), {})
+    standing = collection_row(collection, Known(history, there, runs, gates, figures), before, looked, now)
+    _renewed(collection, columns.COVERAGE_DAILY, coverage_rows(there, standing.get("newest_source_at"), now))
+    costs = cost_rows(collection, runs)
+    _renewed(collection, columns.COSTS_DAILY, costs if len(runs) < KEPT_RUNS else costs[1:])  # of the oldest day some may be gone
+    _put(collection, columns.COLLECTIONS, [standing], [{**before, "as_of": now}] if before else [])
+
+
+def _runs(collection: Collection) -> list[Row]:
+    """All that are known now, oldest first; those that are new, and the stages of these, are written."""
+    known = _rows(collection, columns.RUNS)
+    new = new_runs(collection, known)
+    if not new:
+        return known
+    ids = {row["run_id"] for row, _ in new}
+    kept = sorted([*(row for row in known if row["run_id"] not in ids), *(row for row, _ in new)], key=_began)[-KEPT_RUNS:]
+    for row in kept:
+        row["error"] = redact(row["error"]) if row["error"] else None
+    stages = [row for row in _rows(collection, columns.STAGES) if row["run_id"] not in ids]
+    still = {row["run_id"] for row in kept}
+    _put(collection, columns.STAGES, [row for row in [*stages, *(stage for _, of in new for stage in of)] if row["run_id"] in still])
+    _put(collection, columns.RUNS, kept)
+    return kept
+
+
+def _began(row: Row) -> tuple[datetime, str]:
+    return row["began"] or datetime.min.replace(tzinfo=UTC), row["run_id"]
+
+
+def _letters(collection: Collection, runs: Sequence[Row]) -> None:
+    ended = [row for row in runs if row["status"] not in (UNFINISHED, *BROKEN_OFF) and row["what"] == "apply"]
+    known = _rows(collection, columns.DEAD_LETTERS)
+    if ended and (not known or known[0]["run_id"] != ended[-1]["run_id"]):
+        rows = letter_rows(collection, ended[-1:], known)
+        if rows is not None and (rows or known):
+            _put(collection, columns.DEAD_LETTERS, rows)
+
+
+def _grown(collection: Collection, mart: Mart, new: Any) -> list[Row]:
+    """All rows of a table that only grows."""
+    known = _rows(collection, mart)
+    added = new(collection, known)
+    if added:
+        known = [*known, *added][-KEPT_ROWS:]
+        _put(collection, mart, known)
+    return known
+
+
+def _renewed(collection: Collection, mart: Mart, rows: Sequence[Row]) -> None:
+    """Rows take the place of those of their key, and the others stay."""
+    new = {tuple(row[name] for name in mart.key): row for row in rows}
+    kept = {tuple(row[name] for name in mart.key): row for row in _rows(collection, mart)}
+    _put(collection, mart, [*{**kept, **new}.values()], [*kept.values()])
+
+
+def _rows(collection: Collection, mart: Mart) -> list[Row]:
+    rows: list[Row] = read_mart(collection, mart).to_pylist()
+    return rows
+
+
+def _put(collection: Collection, mart: Mart, rows: Sequence[Row], before: Sequence[Row] = ()) -> None:
+    """Write the rows, unless they are those of `before`."""
+    table = table_of(mart, rows)
+    if not before or table != table_of(mart, before):
+        put_mart(collection, mart, table)

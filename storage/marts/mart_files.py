@@ -1,0 +1,67 @@
+"""Where marts lie in the store: one Parquet file for each table and collection, so that two collections never write the same one.
+
+_revector/marts/<table>/<collection>.parquet
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.collection import RECORDS, Collection
+from storage.marts.columns import MARTS, Mart
+from storage.store.lance import Store
+from storage.store.objects import Objects
+
+FOLDER = f"{RECORDS}/marts"
+SCHEMA_VERSION = 1
+"""Of the tables. One that has other columns is read as if it had those of today, and written so the next time."""
+READERS = 16
+"""Files that are asked for at once: a bucket answers each late, and many together."""
+
+
+def read_mart(collection: Collection, mart: Mart) -> pa.Table:
+    """The rows of one collection; none where no run has left any."""
+    return _table(collection.objects, _key(mart, collection.name), mart)
+
+
+def read_marts(store: Store, mart: Mart, names: Iterable[str] | None = None) -> pa.Table:
+    """The rows of all collections of a store that have left any, or of those called `names`, one after another."""
+    known = [name.removesuffix(".parquet") for name in store.objects.names(f"{FOLDER}/{mart.name}")] if names is None else list(names)
+    with ThreadPoolExecutor(READERS) as pool:
+        tables = list(pool.map(lambda name: _table(store.objects, _key(mart, name), mart), known))
+    return pa.concat_tables([mart.schema.empty_table(), *tables])
+
+
+def put_mart(collection: Collection, mart: Mart, rows: pa.Table) -> None:
+    """Replace the rows of one collection, whole or not at all."""
+    sink = pa.BufferOutputStream()
+    marked = rows.replace_schema_metadata({"revector.marts": str(SCHEMA_VERSION)})
+    pq.write_table(marked, sink, compression="zstd")
+    collection.objects.put(_key(mart, collection.name), bytes(sink.getvalue()))
+
+
+def table_of(mart: Mart, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as dicts; what one does not name is null."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=mart.schema)
+
+
+def marts_of(collection: Collection) -> Iterator[tuple[Mart, pa.Table]]:
+    """All tables of one collection."""
+    for mart in MARTS.values():
+        yield mart, read_mart(collection, mart)
+
+
+def _table(objects: Objects, key: str, mart: Mart) -> pa.Table:
+    data = objects.get(key)
+    if data is None:
+        return mart.schema.empty_table()
+    found = pq.read_table(pa.BufferReader(data))
+    columns = [found[field.name] if field.name in found.column_names else pa.nulls(len(found), field.type) for field in mart.schema]
+    return pa.table(columns, names=mart.schema.names).cast(mart.schema)
+
+
+def _key(mart: Mart, name: str) -> str:
+    return f"{FOLDER}/{mart.name}/{name}.parquet"

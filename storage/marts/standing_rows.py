@@ -1,0 +1,197 @@
+"""Rows of what there is: publications, generations, how far these are, and how a collection stands as a whole. No table is scanned."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pipelines.spec.declared import CollectionSpec
+from storage.collection import Collection
+from storage.history.built import find_built
+from storage.history.catalog import Publication
+from storage.history.decisions import pinning
+from storage.history.declaration import declaration
+from storage.history.fence import tokens
+from storage.marts.run_rows import Row, at
+from storage.reading.status import state_of
+from storage.store.lance import table_meta
+from storage.tables.chunk_table import ChunkTable
+from storage.tables.generations import Generation, generations
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a run saw of the source when it compared that with what is stored."""
+
+    at: datetime
+    newest_source: datetime | None
+    documents: int
+    chunks: int
+    spec: CollectionSpec
+    """By which it looked."""
+
+
+def version_rows(history: Iterable[Publication]) -> list[Row]:
+    """Of the publications of a collection."""
+    return [
+        {
+            **{name: getattr(row, name) for name in _SAME},
+            "model": row.model_spec().get("name"),
+            "restores": row.restores or None,
+            "at": at(row.at),
+            "removed_at": at(row.removed),
+        }
+        for row in history
+    ]
+
+
+_SAME = (
+    *("collection", "epoch", "action", "generation", "version", "chunk_version", "space", "chunks", "dead_letters", "run_id"),
+    *("who", "why"),
+)
+
+
+def generation_rows(collection: Collection, history: Sequence[Publication]) -> list[Row]:
+    """Of the generations that the store has."""
+    here = history[-1] if history else None
+    return [_generation_row(generation, here) for generation in generations(collection)]
+
+
+def _generation_row(generation: Generation, here: Publication | None) -> Row:
+    collection = generation.collection
+    dataset = collection.store.open(generation.name)
+    meta = table_meta(dataset)
+    table = ChunkTable(collection, meta["chunking"])
+    chunk_version, rows = table.version, int(dataset.count_rows())
+    built, newest = find_built(collection, generation.name), declaration(collection)
+    finished = built is not None and (built.publication.version, built.publication.chunk_version) == (dataset.version, chunk_version)
+    kept = newest is None or generation.name in newest.live
+    chunks = table.count(chunk_version)
+    indices, fragments = dataset.describe_indices(), dataset.get_fragments()
+    return {
+        "collection": collection.name,
+        "generation": generation.name,
+        "role": _role(generation.name, here, newest.declared if newest else "", kept),
+        "state": state_of(generation, here, built, finished, kept),
+        "model": meta["model"]["name"],
+        "space": meta["space"]["id"],
+        "dimension": meta["space"]["dimension"],
+        "version": dataset.version,
+        "chunks": chunks,
+        "vectors": rows,
+        "pending": max(0, chunks - rows),
+        "finished": finished,
+        "passed": built.passed if built else None,
+        "bytes": sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.data_files()),
+        "fragments": len(fragments),
+        "index_type": indices[0].index_type if indices else None,
+        "unindexed_rows": rows - indices[0].num_rows_indexed if indices else None,
+    }
+
+
+def _role(name: str, here: Publication | None, declared: str, kept: bool) -> str:
+    if here is not None and here.generation == name:
+        return "published"
+    if name == declared:
+        return "declared"
+    return "candidate" if kept else "left"
+
+
+def coverage_rows(generation_rows: Iterable[Row], newest_source: datetime | None, now: datetime) -> list[Row]:
+    """How far generations are today."""
+    return [
+        {name: row[name] for name in ("collection", "generation", "chunks", "vectors", "pending")}
+        | {"day": now.date(), "newest_source_at": newest_source}
+        for row in generation_rows
+        if row["role"] != "left"
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The other rows of a collection, which its own sums up."""
+
+    history: Sequence[Publication]
+    generations: Sequence[Row]
+    runs: Sequence[Row]
+    gates: Sequence[Row]
+    figures: Sequence[Row]
+
+
+def collection_row(collection: Collection, known: Known, before: Mapping[str, Any], looked: Looked | None, now: datetime) -> Row:
+    """How it stands. `before`: the row as it was, {} without one: what this look does not tell stays."""
+    here = known.history[-1] if known.history else None
+    told = {**before, **(_told(looked) if looked else {})}
+    return {
+        **told,
+        "collection": collection.name,
+        "as_of": now,
+        **_published(here, known),
+        "pinned": pinning(known.history) is not None,
+        "dead_letters": next((row["dead_letters"] for row in reversed(known.runs) if row["dead_letters"] is not None), None),
+        "failed_gates": _failed_gates(known),
+        "alarms": _alarms(here, known.figures),
+        "waiting": sum(row["role"] == "candidate" and row["state"] == "built" for row in known.generations),
+        **_last(known.runs),
+        **_money(told.get("currency"), known.runs, now),
+        "token": max(tokens(collection), default=0),
+    }
+
+
+def _told(looked: Looked) -> Row:
+    spec = looked.spec
+    return {
+        "looked_at": looked.at,
+        "newest_source_at": looked.newest_source,
+        "documents": looked.documents,
+        "chunks": looked.chunks,
+        "monthly_budget": spec.prices.monthly,
+        "currency": spec.prices.currency if spec.prices.monthly is not None else None,
+        "schedule": spec.schedule.sync,
+        "timezone": spec.schedule.timezone,
+        "paused": spec.schedule.paused,
+    }
+
+
+def _published(here: Publication | None, known: Known) -> Row:
+    if here is None:
+        return dict.fromkeys(("generation", "model", "space", "version", "epoch", "published_at", "published_by", "vectors"))
+    return {
+        "generation": here.generation,
+        "model": here.model_spec().get("name"),
+        "space": here.space,
+        "version": here.version,
+        "epoch": here.epoch,
+        "published_at": at(here.at),
+        "published_by": here.who,
+        "vectors": here.chunks,
+    }
+
+
+def _failed_gates(known: Known) -> int:
+    """Of the newest judgement of each generation that is in use."""
+    used = {row["generation"] for row in known.generations if row["role"] != "left"}
+    newest = {row["generation"]: row["evaluation_id"] for row in known.gates}
+    return sum(not row["passed"] and row["generation"] in used and row["evaluation_id"] == newest[row["generation"]] for row in known.gates)
+
+
+def _alarms(here: Publication | None, figures: Sequence[Row]) -> int:
+    if here is None:
+        return 0
+    own = [row for row in figures if (row["generation"], row["version"]) == (here.generation, here.version)]
+    newest = {row["kind"]: row["identity"] for row in sorted(own, key=lambda row: row["at"])}
+    return sum(not row["passed"] and row["identity"] == newest[row["kind"]] for row in own)
+
+
+def _last(rows: Sequence[Row]) -> Row:
+    last = rows[-1] if rows else dict.fromkeys(("run_id", "what", "status", "began", "ended", "error"))
+    return {f"last_{name}": last[name] for name in ("what", "status", "began", "ended", "error")} | {"last_run": last["run_id"]}
+
+
+def _money(currency: str | None, rows: Sequence[Row], now: datetime) -> Row:
+    """Of this month, in the currency of the newest run that has one: amounts of two are never added."""
+    month = [row for row in rows if row["began"] and (row["began"].year, row["began"].month) == (now.year, now.month)]
+    priced = [row for row in month if row["currency"]]
+    currency = priced[-1]["currency"] if priced else currency
+    cost = sum(row["cost"] or 0.0 for row in priced if row["currency"] == currency) if priced else None
+    return {"month_cost": cost, "currency": currency}
