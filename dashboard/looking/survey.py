@@ -30,7 +30,7 @@ class Survey:
         self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
         self._seen: dict[Any, tuple[float, Any]] = {}
-        self._making = threading.Lock()
+        self._making = threading.RLock()  # what is made may stand on something else that is kept
         self._lock = threading.Lock()
 
     def versions(self, collection: Collection) -> list[tuple[str, int]]:

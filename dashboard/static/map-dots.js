@@ -16,7 +16,9 @@ const VERTEX = `#version 300 es
     sign = slot;
     width = signed ? max(size * 1.7, smallest) : size;
     gl_PointSize = width;
-    gl_Position = vec4((place - middle) * zoom, mark == ${CHOSEN}u ? -.5 : signed && mark == 0u ? -.25 : mark == ${FAINT}u ? .5 : 0., 1);
+    float chance = fract(float(gl_VertexID) * .618034); // which of several signs on one spot is seen: none is always above
+    float depth = mark == ${CHOSEN}u ? -.5 : signed && mark == 0u ? -.2 - .2 * chance : mark == ${FAINT}u ? .5 : 0.;
+    gl_Position = vec4((place - middle) * zoom, depth, 1);
   }`;
 const FRAGMENT = `#version 300 es
   precision mediump float; precision mediump int;
@@ -48,6 +50,7 @@ export class Dots {
     this.palette = new Float32Array(4 * SLOTS);
     this.lines = null;
     this.pace = 0;
+    this.crowded = false; // so many signs that they are drawn small
     this.begin();
   }
 
@@ -112,7 +115,7 @@ export class Dots {
     gl.useProgram(this.points);
     this.frame(this.points, view, zoom);
     gl.uniform1f(gl.getUniformLocation(this.points, "size"), size * ratio);
-    gl.uniform1f(gl.getUniformLocation(this.points, "smallest"), 7 * ratio);
+    gl.uniform1f(gl.getUniformLocation(this.points, "smallest"), (this.crowded ? 4 : 7) * ratio);
     gl.uniform4fv(gl.getUniformLocation(this.points, "palette"), this.palette);
     for (const group of this.groups.values()) {
       this.attribute(this.points, "place", group.buffers.places, 2, gl.UNSIGNED_SHORT, 4 * step);

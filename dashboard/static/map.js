@@ -5,7 +5,7 @@ import { Finder, simplified } from "./map-find.js";
 import { Names } from "./map-names.js";
 import { fetchPacked } from "./map-packed.js";
 
-const FULL = 65535, REACH = 12, CORNERS = 100, MOST_LINES = 3000, GREY = 8, RISING = 9, SPOTS = 50_000;
+const FULL = 65535, REACH = 12, CORNERS = 100, MOST_LINES = 3000, GREY = 8, RISING = 9, SPOTS = 50_000, CROWD = 10_000;
 const at = (id) => document.getElementById(id);
 const stage = at("stage"), choices = at("choices"), busy = at("busy"), tip = at("tip"), [loop, ring] = at("loop").children;
 const asked = new URLSearchParams(location.search);
@@ -51,6 +51,7 @@ function paint() {
     for (let point = 0; point < count; point++) slots[point] = own[codes.codes[point]];
   }
   dots.group("points", { slots });
+  dots.crowded = scale === "changes" && codes.legend.slice(1).reduce((sum, [, , some]) => sum + some, 0) > CROWD;
   if (scale === "changes" && codes.gone.length) {
     const gone = codes.gone.length / 2;
     dots.group("gone", { places: codes.gone, slots: new Uint8Array(gone).fill(FIRST_SIGN + 4), marks: new Uint8Array(gone) });
@@ -333,7 +334,15 @@ function listen() {
   choices.of.addEventListener("change", () => choices.requestSubmit());
   choices.since.addEventListener("change", () => { choices.by.disabled = true; choices.requestSubmit(); }); // what changed is what is then asked for
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); mark(); });
-  new ResizeObserver(() => { const close = view.scale / fitted; fit(); view.scale = close * fitted; draw(); }).observe(stage);
+  let size = `${stage.clientWidth} ${stage.clientHeight}`; // it is told once without a change
+  new ResizeObserver(() => {
+    const close = view.scale / fitted, now = `${stage.clientWidth} ${stage.clientHeight}`;
+    if (now === size) return;
+    size = now;
+    fit();
+    view.scale = close * fitted;
+    draw();
+  }).observe(stage);
   dots.canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
   dots.canvas.addEventListener("webglcontextrestored", () => { dots.begin(); draw(); });
 }
