@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,8 @@ def _joined(texts: Sequence[pa.Array]) -> pa.Array:
     if len(texts) == 1:
         return pc.fill_null(texts[0], "")
     parts = [pc.if_else(pc.equal(part, ""), None, part) for part in texts]
+    nothing = reduce(pc.and_, map(pc.is_null, parts))
+    parts[0] = pc.if_else(nothing, "", parts[0])  # Arrow 26 leaves a row out whose parts are all null
     return pc.binary_join_element_wise(*parts, "\n\n", null_handling="skip")
 
 

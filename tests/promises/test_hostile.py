@@ -264,6 +264,14 @@ def test_a_line_that_is_no_sound_json_costs_itself(place: Workplace, bad: str) -
     assert documents(place) == {*GOOD, "a", "b", *(["x"] if kept else [])}
 
 
+def test_a_row_whose_texts_are_all_empty_costs_itself(place: Workplace) -> None:
+    (place.root / "data/both.jsonl").write_text('{"id": "whole", "text": "t", "more": "m"}\n{"id": "none", "text": null, "more": ""}\n')
+    place.spec(source='uri = "data/both.jsonl", id = "id", text = ["text", "more"]', rest="gates = { max_failed = 1 }")
+    assert place.apply().status == "partial"
+    assert (only(place)["id"], only(place)["reason"]) == ("none", "no text")
+    assert place.texts() == {"whole#0": "t\n\nm"}
+
+
 def test_nul_is_text(place: Workplace) -> None:
     (place.root / "data/a.jsonl").write_bytes(row("n\0ul", "a\0b"))
     (place.root / "data/b.csv").write_bytes(b"id,text\nc\0,x\0y\n")

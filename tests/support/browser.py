@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
 _ALWAYS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=3000")
 
 
@@ -23,7 +23,7 @@ class Seen:
 
 def browse(page: Path, scratch: Path, *flags: str, webgl: bool = True) -> Seen:
     """Open a file. Skips the test where there is no browser."""
-    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         pytest.skip("there is no Chromium on this machine")
     graphics = "--enable-unsafe-swiftshader" if webgl else "--disable-3d-apis"
