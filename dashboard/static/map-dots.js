@@ -11,7 +11,7 @@ const VERTEX = `#version 300 es
   void main() {
     bool signed = slot > ${FIRST_SIGN}u;
     tint = palette[slot];
-    if (mark == ${FAINT}u) tint.a *= .18;
+    if (mark == ${FAINT}u) tint.a *= .09;
     if (mark == ${CHOSEN}u) tint.a = 1.;
     sign = slot;
     width = signed ? max(size * 1.7, smallest) : size;
