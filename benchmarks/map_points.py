@@ -5,9 +5,10 @@ python -m benchmarks.map_points build/bench/million          # 1,000,000 rows, t
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,8 @@ LANDMARKS, CLUSTERS, DIMENSION, PART = 25_000, 60, 32, 100_000
 CHANGED = 0.03
 """Of the rows, that are others in the second version; as many come, and go."""
 METADATA = pa.struct([("section", pa.string()), ("year", pa.int64()), ("score", pa.float64())])
-WORDS = "harbour orchard violin glacier copper lantern meadow quartz saffron timber willow anchor basalt cinder dahlia ember fjord garnet".split()
+WORDS = ("harbour", "orchard", "violin", "glacier", "copper", "lantern", "meadow", "quartz", "saffron")
+WORDS += ("timber", "willow", "anchor", "basalt", "cinder", "dahlia", "ember", "fjord", "garnet")
 
 
 class Making:
@@ -89,7 +91,7 @@ class Making:
         return pa.table(columns, schema=BESIDE)
 
     def atlas(self) -> Atlas:
-        names = {number: f"{WORDS[number % 18]}, {WORDS[(number * 7 + 3) % 18]}, {WORDS[(number * 5 + 11) % 18]}" for number in range(CLUSTERS)}
+        names = {number: ", ".join(WORDS[place % 18] for place in (number, number * 7 + 3, number * 5 + 11)) for number in range(CLUSTERS)}
         near = np.stack([np.roll(np.arange(LANDMARKS, dtype=np.int32), step) for step in (1, 2)], axis=1)
         hashes = pa.array([number.to_bytes(16, "big") for number in range(LANDMARKS)], HASH)
         vectors = np.ones((LANDMARKS, DIMENSION), np.float32)
@@ -120,11 +122,9 @@ def make(folder: Path, rows: int) -> None:
     for epoch in (1, 2):
         fresh = [(np.arange(rows), 0)] if epoch == 1 else [(np.arange(count), 1), (np.arange(rows, rows + count), 0)]
         stale = none if epoch == 1 else np.arange(2 * count, dtype=np.uint64)  # the first rows of the first fragment
-        for source, dataset in (("vectors", vectors), ("beside", described)):
-            made = [getattr(making, source)(part, edition) for numbers, edition in fresh for part in parts(numbers)]
-            staged = [one for rows_ in made for one in store.stage(dataset.uri.rsplit("/", 1)[1].removesuffix(".lance"), rows_.schema, rows_.to_batches())]
-            changed = commit(store, dataset, Change(stale, staged), {})
-            vectors, described = (changed, described) if source == "vectors" else (vectors, changed)
+        shards = [(part, edition) for numbers, edition in fresh for part in parts(numbers)]
+        vectors = changed(store, GENERATION, vectors, stale, (making.vectors(*shard) for shard in shards))
+        described = changed(store, table.name, described, stale, (making.beside(*shard) for shard in shards))
         before = publication(store, before, vectors.version, chunks.version, run_id)
         record = KeptReport(
             collection=NAME,
@@ -141,6 +141,12 @@ def make(folder: Path, rows: int) -> None:
         )
         keep_report(collection, record)
         keep_report(collection, replace(record, kind="map", tables={}, commits={}))
+
+
+def changed(store: Store, name: str, dataset: Any, stale: NDArray[np.uint64], fresh: Iterable[pa.Table]) -> Any:
+    """The table without some rows, by address, and with others."""
+    staged = [fragment for rows in fresh for fragment in store.stage(name, rows.schema, rows.to_batches())]
+    return commit(store, dataset, Change(stale, staged), {})
 
 
 def publication(store: Store, before: Publication | None, version: int, chunk_version: int, run_id: str) -> Publication:

@@ -28,6 +28,8 @@ CLUSTERS, AGE, CHANGES, FIELD = "clusters", "age", "changes", "metadata."
 """What colours can be of; FIELD with the name of one."""
 SHOWN = 200
 """Rows of a table."""
+FILED = 5_000
+"""Rows of a file."""
 MOST_CORNERS = 120
 """Of a lasso."""
 NEIGHBOURS = 8
@@ -84,7 +86,7 @@ def codes(request: Request, name: str, desk: AtDesk, asked: AsAsked) -> Response
 @router.get("/c/{name}/map/chosen")
 def chosen(request: Request, name: str, desk: AtDesk, asked: AsAsked, as_: Annotated[str, Query(alias="as")] = "") -> Response:
     looking = _Looking(desk, desk.collection(name), asked)
-    found = looking.chosen()
+    found = looking.chosen(FILED if as_ in AS else SHOWN)
     if as_ in AS and found:
         return as_file(found.flat(), as_, f"{name}-map")
     return desk.page(request, "map_chosen.html", name=name, looking=looking, chosen=found)
@@ -229,7 +231,12 @@ class _Looking:
         total, counts = max(len(self.points), 1), self.points.counts.tolist()
         rows = []
         for place, island in enumerate(self.points.terrain.islands):
-            row = {"cluster": island.number, "name": self.island_name(place), "colour": island.colour, "rows": counts[place] * self.points.every}
+            row = {
+                "cluster": island.number,
+                "name": self.island_name(place),
+                "colour": island.colour,
+                "rows": counts[place] * self.points.every,
+            }
             row |= {"share": counts[place] / total, "before": None if before is None else before[place]}
             rows.append(row)
         return sorted((row for row in rows if row["rows"] or row["before"]), key=lambda row: (-row["rows"], row["cluster"]))
@@ -246,31 +253,31 @@ class _Looking:
         island = self.points.terrain.islands[place]
         return " ".join(island.name.split())[:80] if self.texts else f"cluster {island.number}"
 
-    def chosen(self) -> Chosen | None:
-        """Raises SpecError for what is no point, cluster or lasso."""
+    def chosen(self, most: int = SHOWN) -> Chosen | None:
+        """`most`: rows of it. Raises SpecError for what is no point, cluster or lasso."""
         if self.asked.point:
             return self._single(_whole("a point", self.asked.point))
         if self.asked.lasso:
             numbers = inside(self.points, _corners(self.asked.lasso))
-            return Chosen("within the lasso", len(numbers), self._rows(numbers), urlencode({"lasso": self.asked.lasso}))
+            return Chosen("within the lasso", len(numbers), self._rows(numbers[:most]), urlencode({"lasso": self.asked.lasso}))
         if self.asked.cluster:
             number = _whole("a cluster", self.asked.cluster)
             place = next((place for place, one in enumerate(self.points.terrain.islands) if one.number == number), None)
             if place is None:
                 raise NotFound(f"expected a cluster of {self.of}, found {number}")
             numbers = np.flatnonzero(self.points.islands == place)
-            return Chosen(f"in {self.island_name(place)}", len(numbers), self._rows(numbers), urlencode({"cluster": number}))
+            return Chosen(f"in {self.island_name(place)}", len(numbers), self._rows(numbers[:most]), urlencode({"cluster": number}))
         return None
 
     def _rows(self, numbers: NDArray[np.intp]) -> list[dict[str, Any]]:
-        """The first of them, as they are shown."""
-        shown = numbers[:SHOWN].tolist()
+        """As they are shown."""
+        shown = numbers.tolist()
         columns = ["chunk_id", "doc_id", *(["text", *(["metadata"] if self.fields else [])] if self.texts else [])]
         changes = self.changes if self.since else None
         rows = []
         for number, row in zip(shown, self.points.take(shown, columns), strict=True):
             place = int(self.points.islands[number])
-            told = {"point": number, "cluster": self.island_name(place) if place >= 0 else "", **row}
+            told = {"point": number, "cluster": self.island_name(place) if place >= 0 else "", "metadata": None, **row}
             if changes is not None:
                 code = int(changes.codes[number])
                 told |= {"change": WORDS[code], "sign": SIGNS[code]}

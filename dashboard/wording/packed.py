@@ -1,6 +1,6 @@
 """Columns of numbers as bytes that a browser reads without copying: a header in JSON, then each column.
 
-    4 bytes: the header's length | the header, filled with spaces | each column, filled to a multiple of 8
+4 bytes: the header's length | the header, filled with spaces | each column, filled to a multiple of 8
 """
 
 import gzip

@@ -65,9 +65,7 @@ def _places(points: Points, rows: pa.Table) -> NDArray[np.uint16]:
     return np.stack(points.terrain.units(rows["x"].to_numpy(), rows["y"].to_numpy()), axis=1)
 
 
-def _mark_moved(
-    points: Points, codes: NDArray[np.uint8], origins: NDArray[np.uint16], numbers: NDArray[np.int64], then: pa.Table
-) -> None:
+def _mark_moved(points: Points, codes: NDArray[np.uint8], origins: NDArray[np.uint16], numbers: NDArray[np.int64], then: pa.Table) -> None:
     places = _places(points, then)
     here = np.stack([points.x[numbers], points.y[numbers]], axis=1)
     far = (np.hypot(*(places.astype(np.float64) - here).T) > FAR) & (then["landmark"].to_numpy() >= 0)

@@ -52,9 +52,8 @@ def values_of(points: Points, field: str) -> PointValues:
     kind = values.type
     if pa.types.is_temporal(kind):
         return _ranges(values, lambda edge: str(pa.scalar(round(edge), pa.int64()).cast(kind).as_py())[:19])
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        if len(pc.unique(values.drop_null())) > VALUES:
-            return _ranges(values, _number)
+    if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and len(pc.unique(values.drop_null())) > VALUES:
+        return _ranges(values, _number)
     return _frequent(values)
 
 

@@ -125,10 +125,7 @@ def inside(points: Points, polygon: NDArray[np.int64]) -> NDArray[np.intp]:
     near = np.flatnonzero((points.x >= low[0]) & (points.x <= high[0]) & (points.y >= low[1]) & (points.y <= high[1]))
     x, y = points.x[near].astype(np.int64), points.y[near].astype(np.int64)
     odd = np.zeros(len(near), bool)
-    for (x1, y1), (x2, y2) in zip(polygon.tolist(), np.roll(polygon, -1, axis=0).tolist(), strict=True):
-        if y1 == y2:
-            continue
-        if y1 > y2:
-            x1, y1, x2, y2 = x2, y2, x1, y1
+    for edge in zip(polygon.tolist(), np.roll(polygon, -1, axis=0).tolist(), strict=True):
+        (x1, y1), (x2, y2) = sorted(edge, key=lambda corner: corner[1])
         odd ^= (y >= y1) & (y < y2) & ((x - x1) * (y2 - y1) < (x2 - x1) * (y - y1))
     return near[odd]

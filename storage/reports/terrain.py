@@ -71,9 +71,7 @@ def make_terrain(atlas: Atlas) -> Terrain:
     margin = max(float((high - low).max()), 1e-6) * MARGIN
     low, size = low - margin, high - low + 2 * margin
     scale = FULL / float(size.max())
-    frame = Terrain(
-        (float(low[0]), float(low[1])), scale, (round(float(size[0]) * scale), round(float(size[1]) * scale)), (), atlas.size
-    )
+    frame = Terrain((float(low[0]), float(low[1])), scale, (round(float(size[0]) * scale), round(float(size[1]) * scale)), (), atlas.size)
     return Terrain(frame.low, scale, frame.extent, tuple(_islands(atlas, frame)), atlas.size)
 
 

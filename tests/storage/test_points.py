@@ -1,7 +1,6 @@
 """Points of a map are the rows of a version, exactly: where they lie, what they have, and what changed, whatever fits in memory."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -150,5 +149,5 @@ def test_a_lasso_holds_what_is_inside_and_an_edge_belongs_to_one_side(collection
 
 
 def test_a_version_without_a_map_says_how_to_make_one(collection: Collection) -> None:
-    with pytest.raises(NotFound, match="expected a map of version 1 of .*, found none: `revector report million map` makes one"):
+    with pytest.raises(NotFound, match=r"expected a map of version 1 of .*, found none: `revector report million map` makes one"):
         describe_version(collection, map_points.GENERATION, 1)
