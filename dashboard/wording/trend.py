@@ -19,7 +19,7 @@ class Point:
 
 
 def trend(points: Sequence[Point], threshold: float | None, about: str) -> Markup:
-    """The newest of `points`, oldest first, with their threshold as a dashed line; what did not pass is a square. `about`: for the tooltip."""
+    """The newest of `points`, oldest first, with their threshold as a dashed line. What failed is a square. `about`: the tooltip."""
     shown = points[-MOST_POINTS:]
     if not shown:
         return Markup("")
