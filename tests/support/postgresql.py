@@ -54,7 +54,9 @@ class Postgres:
 def serve_postgres() -> Iterator[Postgres]:
     """Skips the test where there is no Postgres on this machine, or no user that may run it."""
     programs, account = _programs(), _account()
-    folder = Path(tempfile.mkdtemp(prefix="revector-pg-"))  # not a test's own: the path of a socket is short, and others may not enter those
+    folder = Path(
+        tempfile.mkdtemp(prefix="revector-pg-")
+    )  # not a test's own: the path of a socket is short, and others may not enter those
     try:
         secret = folder / "password"
         secret.write_text("postgres")
@@ -79,7 +81,9 @@ def serve_postgres() -> Iterator[Postgres]:
 
 
 def _programs() -> Path:
-    found = [path.parent for path in PACKAGED.glob("*/bin/initdb")] or [Path(path).parent for path in filter(None, [shutil.which("initdb")])]
+    found = [path.parent for path in PACKAGED.glob("*/bin/initdb")] or [
+        Path(path).parent for path in filter(None, [shutil.which("initdb")])
+    ]
     if not found or not (shutil.which("psql") or (found[-1] / "psql").exists()):
         pytest.skip("needs Postgres: apt-get install postgresql")
     return max(found, key=lambda path: path.parent.name.zfill(4))
