@@ -54,7 +54,9 @@ def _beside(version: Version, kept: list[KeptReport], ids: list[str]) -> dict[st
     rows = _rows(version, described, pc.field("chunk_id").isin(ids), ["chunk_id", "cluster", "similarity", "landmark"])
     names = cluster_names(version.collection, version.generation, described.atlas or 0)
     return {
-        row["chunk_id"]: (names.get(row["cluster"]) or f"cluster {row['cluster']}", row["similarity"]) for row in rows if row["landmark"] >= 0
+        row["chunk_id"]: (names.get(row["cluster"]) or f"cluster {row['cluster']}", row["similarity"])
+        for row in rows
+        if row["landmark"] >= 0
     }
 
 
