@@ -9,6 +9,7 @@ from markupsafe import Markup
 NOTHING = "–"
 """Where nobody knows: not the same as zero."""
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
+_LEAST_MONEY = 0.0001
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -68,11 +69,11 @@ def duration(seconds: float | None) -> str:
 
 
 def money(amount: float | None, currency: str | None) -> str:
-    """With its currency; small amounts with more digits."""
+    """With its currency; small amounts with more digits, and what is not nothing never as nothing."""
     if amount is None:
         return NOTHING
-    if 0 < amount < 0.0001:
-        return f"< 0.0001 {currency or ''}".strip()
+    if 0 < amount < _LEAST_MONEY:
+        return f"< {_LEAST_MONEY} {currency or ''}".strip()
     digits = 2 if abs(amount) >= 1 or amount == 0 else 4
     return f"{amount:,.{digits}f} {currency or ''}".strip()
 

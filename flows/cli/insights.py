@@ -208,6 +208,7 @@ def _settings(place: Place, allow: str, texts: bool, token: str, names: tuple[st
         raise SpecError(f"expected --allow {', '.join(ACTS)}, found {unknown[0]!r}{nearest(unknown[0], ACTS)}")
     request = place.request()
     declared = request.collections
+    models = {model for one in declared.values() for model in (one.model, *one.candidates)}
     revector = (sys.executable, "-m", "flows.cli") if declared else ()
     options = [*(["--config", str(spec_file(place.config).resolve())] if declared else []), "--store", request.opened.root]
     return Settings(
@@ -219,6 +220,7 @@ def _settings(place: Place, allow: str, texts: bool, token: str, names: tuple[st
         texts=texts,
         revector=revector,
         place=tuple(options),
+        encoder=(sys.executable, "-m", "workers.answering", *(model.model_dump_json() for model in models)),
     )
 
 
