@@ -54,6 +54,8 @@ def duration(seconds: float | None) -> str:
     """In its two greatest units: 3725 -> 1 h 2 min."""
     if seconds is None:
         return NOTHING
+    if 0 < seconds < 1:
+        return f"{max(1, round(1000 * seconds))} ms"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     whole = round(seconds)
