@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dashboard.access.guard import form_token
 from dashboard.looking.lookout import Lookout
 from dashboard.looking.planner import Planner
+from dashboard.looking.survey import Survey
 from dashboard.settings import Settings
 from dashboard.wording.glossary import term
 from dashboard.wording.units import FILTERS
@@ -33,6 +34,7 @@ class Desk:
         self.store = Store(settings.store)
         self.lookout = Lookout(self.store)
         self.planner = Planner(settings.revector, settings.place)
+        self.survey = Survey()
         self.form_token = form_token(settings.token)
 
     @cached_property

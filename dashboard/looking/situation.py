@@ -50,7 +50,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Situation:
     """One collection: what its marts say, what readers have by now, and the run that goes on."""
 
     name: str
