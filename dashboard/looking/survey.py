@@ -17,8 +17,8 @@ MOST_BYTES = 256 << 20
 """Of what is kept. The map of a million points is 24 MB, and 5 MB as it is sent."""
 MOST_VERSIONS = 20
 """Of a generation that are offered."""
-POINT_BYTES = 24
-"""Of one in memory, with the address of its row."""
+POINT_BYTES = 14
+"""Of one in memory, but for the address of what it shows."""
 
 T = TypeVar("T")
 
