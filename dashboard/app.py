@@ -16,7 +16,10 @@ from pipelines.redaction import redact
 from storage.store.s3 import store_failure
 
 STATIC = Path(__file__).with_name("static")
-PAGES = ("overview", "run_pages", "collection_page", "map_points")
+ROUTES = (
+    *("pages.overview", "pages.run_pages", "pages.collection_page", "pages.quality_page", "pages.map_points", "pages.letters_page"),
+    *("pages.plan_page", "acts"),
+)
 _STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSError: 503}
 """What comes first holds."""
 
@@ -27,8 +30,8 @@ def make_app(settings: Settings) -> Guard:
     app = FastAPI(title="revector", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk = desk
     app.mount("/static", StaticFiles(directory=STATIC))
-    for page in PAGES:
-        app.include_router(import_module(f"dashboard.pages.{page}").router)
+    for routes in ROUTES:
+        app.include_router(import_module(f"dashboard.{routes}").router)
     app.add_api_route("/healthz", lambda: Response("ok\n", media_type="text/plain"))
 
     def told(request: Request, error: Exception) -> Response:

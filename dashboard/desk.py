@@ -1,15 +1,19 @@
 """What every page has at hand: the store, its state, how things are called by, and the templates."""
 
+import hmac
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import parse_qs
 
-from fastapi import Depends, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dashboard.access.guard import form_token
 from dashboard.looking.lookout import Lookout
+from dashboard.looking.planner import Planner
 from dashboard.looking.survey import Survey
 from dashboard.settings import Settings
 from dashboard.wording.glossary import term
@@ -29,6 +33,7 @@ class Desk:
         self.settings = settings
         self.store = Store(settings.store)
         self.lookout = Lookout(self.store)
+        self.planner = Planner(settings.revector, settings.place)
         self.survey = Survey()
         self.form_token = form_token(settings.token)
 
@@ -52,6 +57,11 @@ class Desk:
             raise NotFound(f"expected a collection of {self.store.root}, found none called {name[:100]!r}")
         return Collection(self.store, name)
 
+    def check_form(self, form: Mapping[str, str]) -> None:
+        """Raises HTTPException unless a form is one that this server made."""
+        if not hmac.compare_digest(form.get("form_token", "").encode(), self.form_token.encode()):
+            raise HTTPException(403, "expected a form of this dashboard as it is now, found an older one: load the page again")
+
     def page(self, request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
         """A template, with what all of them show."""
         common = {"request": request, "path": request.url.path, "viewer": request.scope.get("viewer", ""), "form_token": self.form_token}
@@ -62,11 +72,18 @@ class Desk:
         return self._templates.get_template("door.html").render(status=status, why=why, wanted=wanted).encode()
 
 
+async def form_of(request: Request) -> dict[str, str]:
+    """The fields of a form that was sent, the first of each name."""
+    sent = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
+    return {name: values[0] for name, values in sent.items()}
+
+
 def desk_of(request: Request) -> Desk:
     """The desk of the server that has the request."""
     desk: Desk = request.app.state.desk
     return desk
 
 
+Form = Annotated[dict[str, str], Depends(form_of)]
 AtDesk = Annotated[Desk, Depends(desk_of)]
-"""How a page's handler asks for it."""
+"""How a page's handler asks for them."""

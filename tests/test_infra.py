@@ -62,7 +62,9 @@ def test_the_secrets_of_the_local_stack_are_made_once_and_stay_out_of_git(tmp_pa
     for _ in range(2):
         subprocess.run(["sh", script], check=True)
     made = {file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()}
-    assert made.keys() == {"ray_token", "postgres_password", "grafana_password", "s3.json", "aws_credentials"}
+    random = {"ray_token", "postgres_password", "grafana_password", "dashboard_token", "marts_writer_password", "marts_reader_password"}
+    assert made.keys() == {*random, "pg_service.conf", "s3.json", "aws_credentials", "aws_read_credentials"}
+    assert len({made[name] for name in random}) == len(random)
     assert len(made["ray_token"]) >= 32 and made["ray_token"] != made["postgres_password"]
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
     subprocess.run(["sh", script], check=True)

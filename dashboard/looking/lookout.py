@@ -3,13 +3,23 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pyarrow as pa
+
+from dashboard.looking.situation import Going, Situation
+from storage.collection import RECORDS, Collection
 from storage.history.catalog import Publication, all_publications
+from storage.history.fence import run_of, tokens
+from storage.history.watch import Watch
+from storage.marts.columns import COLLECTIONS, Mart
+from storage.marts.mart_files import read_mart, read_marts
 from storage.store.lance import Store
 
 FRESH_SECONDS = 2.0
 """As long a look is good for: what is new is seen within seconds."""
+LOOKERS = 16
 
 
 class Lookout:
@@ -20,6 +30,7 @@ class Lookout:
         self._kept: dict[str, tuple[float, Any]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._watches: dict[str, Watch] = {}
 
     def publications(self, collection: str | None = None) -> list[Publication]:
         """Of one collection, or of all, oldest first."""
@@ -27,8 +38,53 @@ class Lookout:
         return rows if collection is None else [row for row in rows if row.collection == collection]
 
     def names(self) -> list[str]:
-        """Of the collections that the store has."""
-        return sorted({row.collection for row in self.publications()})
+        """Of the collections that the store has something of."""
+        return [standing.name for standing in self.standings()]
+
+    def mart(self, mart: Mart, collection: str | None = None) -> pa.Table:
+        """The rows of one collection, or of all."""
+        if collection is None:
+            return self._look(mart.name, lambda: read_marts(self._store, mart))
+        return self._look(f"{mart.name} of {collection}", lambda: read_mart(Collection(self._store, collection), mart))
+
+    def standings(self) -> list[Situation]:
+        """How each collection stands, by name."""
+        standings: list[Situation] = self._look("standings", self._standings)
+        return standings
+
+    def standing(self, name: str) -> Situation | None:
+        """How one stands; None if the store has nothing of it."""
+        return next((standing for standing in self.standings() if standing.name == name), None)
+
+    def forget(self) -> None:
+        """Look anew: something was decided here."""
+        self._kept.clear()
+
+    def _standings(self) -> list[Situation]:
+        rows = {row["collection"]: row for row in self.mart(COLLECTIONS).to_pylist()}
+        here = {row.collection: row for row in self.publications()}
+        names = sorted({*rows, *here, *(name for name in self._store.objects.names(RECORDS) if self._has_runs(name, {*rows, *here}))})
+        with ThreadPoolExecutor(LOOKERS) as pool:
+            going = list(pool.map(lambda name: self._going(Collection(self._store, name), rows.get(name)), names))
+        return [Situation(name, rows.get(name), here.get(name), live) for name, live in zip(names, going, strict=True)]
+
+    def _has_runs(self, name: str, known: set[str]) -> bool:
+        """Whether a folder of records that no mart tells of is a collection's: its first run has not ended yet."""
+        return "." not in name and name not in known and bool(self._store.objects.names(f"{RECORDS}/{name}/fence"))
+
+    def _going(self, collection: Collection, row: dict[str, Any] | None) -> Going | None:
+        """The newest run, if it has not ended as far as the mart knows, and has not left a result since."""
+        newest = max(tokens(collection), default=0)
+        known = row is not None and row["token"] == newest and row["last_status"] != "unfinished"
+        run = None if known or not newest else run_of(collection, newest)
+        if run is None:
+            return None
+        watch = self._watches.setdefault(run.run_id, Watch(run))
+        sight = watch.look()
+        if sight.state == "ended":
+            self._watches.pop(run.run_id, None)
+            return None
+        return Going(run.run_id, sight.state, sight.progress or {})
 
     def _look(self, what: str, look: Callable[[], Any]) -> Any:
         with self._lock:

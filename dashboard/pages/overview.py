@@ -1,13 +1,39 @@
-"""All collections at a glance."""
+"""All collections at a glance: current or stale, what is behind, what it costs, and what needs a person."""
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
 
 from dashboard.desk import AtDesk
+from dashboard.looking.situation import Situation
+from dashboard.wording.tabular import AS, as_file
 
 router = APIRouter()
 
 
 @router.get("/")
-def overview(request: Request, desk: AtDesk) -> HTMLResponse:
-    return desk.page(request, "overview.html", names=desk.lookout.names())
+def overview(request: Request, desk: AtDesk) -> Response:
+    standings = desk.lookout.standings()
+    kind = request.query_params.get("as")
+    if kind in AS:
+        return as_file([_flat(standing) for standing in standings], kind, "collections")
+    needs = [(standing.name, need) for standing in standings for need in standing.needs()]
+    needs.sort(key=lambda pair: pair[1].grade != "bad")
+    totals = {
+        "documents": sum(standing.told("documents") or 0 for standing in standings),
+        "vectors": sum(standing.here.chunks for standing in standings if standing.here),
+        "letters": sum(standing.told("dead_letters") or 0 for standing in standings),
+        "current": sum(standing.state[0] == "good" for standing in standings),
+    }
+    return desk.page(request, "overview.html", standings=standings, needs=needs, totals=totals, plans=desk.planner.made())
+
+
+_TOLD = (
+    *("documents", "chunks", "vectors", "pending", "pending_elsewhere", "dead_letters", "newest_source_at", "looked_at"),
+    *("last_run", "last_status", "last_ended", "month_cost", "monthly_budget", "currency"),
+)
+
+
+def _flat(standing: Situation) -> dict[str, Any]:
+    own = {"collection": standing.name, "state": standing.state[1], "coverage": standing.coverage, "next_run": standing.next_run}
+    return {**own, **{name: standing.told(name) for name in _TOLD}}

@@ -19,19 +19,17 @@ class Advice:
 _BY_BEGINNING = {
     "no text": Advice("no text", "The text columns are empty there: fill them, or take the row out of the source."),
     "no id": Advice("no id", "Give each row an id in the column that source.id names."),
-    "duplicate id": Advice(
-        "duplicate id", "Two rows have one id: give one of them another, or say which one stays by source.duplicates."
-    ),
-    "limits.": Advice("beyond a limit", "Raise the limit that the reason names, if such documents are meant; the corpus is read again then."),
-    "source.": Advice("columns of another file", "The file lacks a column that the spec names, or has another: check it, and source in the spec."),
+    "duplicate id": Advice("duplicate id", "Two rows have one id: give one another, or say which one stays by source.duplicates."),
+    "limits.": Advice("beyond a limit", "If such documents are meant, raise the limit that is named; the corpus is read again then."),
+    "source.": Advice("other columns", "The file lacks a column that the spec names, or has another: check it, and source in the spec."),
     "expected a JSON object": Advice("no JSON", "The line is cut, or is no JSON in UTF-8: write the file anew."),
-    "expected JSON": Advice("no JSON", "The line is nested too deep: write it flatter."),
-    "metadata": Advice("metadata of another type", "The document is kept, the field is null: mend the value, or declare another type in source.metadata."),
-    "text": Advice("text that is none", "The column has a value that is no text in UTF-8: mend it."),
-    "id": Advice("id that is none", "The id must be a string or a whole number in UTF-8."),
-    "another number of fields": Advice("broken CSV", "A row has more or fewer fields than the header: look for quotes and delimiters, or source.delimiter."),
+    "expected JSON": Advice("deep JSON", "The line is nested too deep: write it flatter."),
+    "metadata": Advice("odd metadata", "The document is kept, the field is null: mend it, or declare another type in source.metadata."),
+    "text": Advice("odd text", "The column has a value that is no text in UTF-8: mend it."),
+    "id": Advice("odd id", "The id must be a string or a whole number in UTF-8."),
+    "another number of fields": Advice("broken CSV", "A row has other fields than the header: see its quotes, and source.delimiter."),
     "others of this file": Advice("others of a file", "More of the same file: mend those that are named, and run again."),
-}  # fmt: skip
+}
 _CHUNK = Advice("not embedded", "The model did not take it: `revector apply` tries again; look at the text if it stays.")
 _CRASHED = Advice("ended its reader", "The file ends the process that reads it: write it anew with another tool.")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT, EDGE = 240.0, 36.0, 4.0
+WIDTH, HEIGHT, EDGE = 240.0, 28.0, 4.0
 """Pixels."""
 MOST_POINTS = 120
 
@@ -19,7 +19,7 @@ class Point:
 
 
 def trend(points: Sequence[Point], threshold: float | None, about: str) -> Markup:
-    """The newest of `points`, oldest first, with their threshold as a dashed line; what did not pass is a square. `about`: for the tooltip."""
+    """The newest of `points`, oldest first, with their threshold as a dashed line. What failed is a square. `about`: the tooltip."""
     shown = points[-MOST_POINTS:]
     if not shown:
         return Markup("")

@@ -13,12 +13,23 @@ random() {
   python3 -c 'import secrets; print(secrets.token_urlsafe(32), end="")'
 }
 
-for name in ray_token postgres_password grafana_password; do
+for name in ray_token postgres_password grafana_password dashboard_token marts_writer_password marts_reader_password; do
   test -s "$folder/$name" || random > "$folder/$name"
 done
 
-if ! test -s "$folder/s3.json"; then
+test -s "$folder/pg_service.conf" ||
+  printf '[marts]\nhost=postgres\ndbname=marts\nuser=revector\npassword=%s\n' "$(cat "$folder/marts_writer_password")" > "$folder/pg_service.conf"
+
+# Of the object store: one who may do all, and one who may read. Both anew where one is missing; nothing that is stored depends on them.
+if ! test -s "$folder/s3.json" || ! test -s "$folder/aws_read_credentials"; then
   key="$(random)"
+  read_key="$(random)"
   printf '[default]\naws_access_key_id = revector\naws_secret_access_key = %s\n' "$key" > "$folder/aws_credentials"
-  printf '{"identities": [{"name": "revector", "credentials": [{"accessKey": "revector", "secretKey": "%s"}], "actions": ["Admin"]}]}\n' "$key" > "$folder/s3.json"
+  printf '[default]\naws_access_key_id = reader\naws_secret_access_key = %s\n' "$read_key" > "$folder/aws_read_credentials"
+  cat > "$folder/s3.json" <<END
+{"identities": [
+  {"name": "revector", "credentials": [{"accessKey": "revector", "secretKey": "$key"}], "actions": ["Admin"]},
+  {"name": "reader", "credentials": [{"accessKey": "reader", "secretKey": "$read_key"}], "actions": ["Read:revector", "List:revector"]}
+]}
+END
 fi

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_serializer, field
 from pipelines.errors import SpecError
 from pipelines.spec.keys import SpecTable, nearest, shorten
 from pipelines.spec.reports import ReportsSpec, as_reports
-from pipelines.spec.running import PricesSpec, RunSpec, ScheduleSpec, WorkersSpec, as_sync
+from pipelines.spec.running import MartsSpec, PricesSpec, RunSpec, ScheduleSpec, WorkersSpec, as_sync
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -220,6 +220,8 @@ class CollectionSpec(SpecTable):
     """Where runs that nobody types are started."""
     prices: PricesSpec = PricesSpec()
     """What an hour costs, for plans and records."""
+    marts: MartsSpec = MartsSpec()
+    """Where else the small tables go that each run leaves in the store."""
 
 
 class Spec(SpecTable):

@@ -13,6 +13,8 @@ from pipelines.spec.keys import SpecTable
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+VARIABLE = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+"""How a spec names a variable of the environment whose value must not stand in it."""
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LABEL_KEY = re.compile(rf"(?:[a-z0-9.-]{{1,253}}/)?{_WORD}")
 LABEL_VALUE = re.compile(rf"!?(?:{_WORD}|in\({_WORD}(?:,{_WORD})*\))")
@@ -106,6 +108,22 @@ class RunSpec(SpecTable):
     """The address of a Ray cluster's Jobs API, `http://host:8265`, which then does the work; left out: the machine of the flow."""
     image: str | None = None
     """The container image of manifests that `render` writes, with its tag or digest."""
+
+
+class MartsSpec(SpecTable):
+    """Where else the small tables go that each run leaves in the store, for tools that ask in SQL."""
+
+    postgres: str | None = None
+    """`"env:NAME"`: the variable whose value is the database's address, `postgresql://user:password@host/database`. The tables lie there in
+    a schema `revector` of their own. Left out: they are in the store only.
+    """
+
+    @field_validator("postgres")
+    @classmethod
+    def _by_name(cls, named: str | None) -> str | None:
+        if named is not None and not VARIABLE.fullmatch(named):
+            raise ValueError('expected "env:NAME", a variable that has the address, found something else: an address may have a password')
+        return named
 
 
 class PricesSpec(SpecTable):

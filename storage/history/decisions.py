@@ -76,11 +76,35 @@ def pinning(history: Sequence[Publication]) -> Publication | None:
     return newest if newest is not None and newest.action == "rollback" else None
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person is about to decide: what readers have, and what they would get. Nothing is written before it is carried out."""
+
+    store: Store
+    here: Publication | None
+    """What readers have; None before the first publication."""
+    new: Publication
+    """What they would get; the time, the person and the reason are still open."""
+    again: Publication | None = None
+    """The earlier publication whose tables these are, if it is one."""
+    check: Callable[[], None] = lambda: None
+    """Raises if it must no longer be published."""
+
+    def carry_out(self, why: str = "") -> Publication:
+        """One move of the pointer. Raises Conflict if readers have something else than `here` by now."""
+        return publish(self.store, replace(self.new, at=now(), who=whoami(), why=why), self.again, self.check)
+
+
 def promote(collection: Collection, name: str, why: str = "", force: bool = False) -> Publication:
     """Publish the newest finished state of generation `name` (or a beginning of the last part of its name): one move of the pointer.
 
     Raises NotFound if no run has finished it; GateFailed if it did not pass its gates, or is behind what readers have, unless `force`.
     """
+    return promotion(collection, name, force).carry_out(why)
+
+
+def promotion(collection: Collection, name: str, force: bool = False) -> Decision:
+    """What `promote` would do. Raises as that."""
     here, history = current(collection), publications(collection)
     known = {row.generation for row in history} | {generation.name for generation in generations(collection)}
     generation = named(collection, known, name)
@@ -89,15 +113,14 @@ def promote(collection: Collection, name: str, why: str = "", force: bool = Fals
     if not force:
         _check_current(collection, generation, built, here)
     if here and earlier and (built is None or earlier.version >= built.publication.version):
-        return repoint(collection.store, here, earlier, "promote", why)
+        return _repointed(collection, here, earlier, "promote")
     if built is None:
         raise NotFound(f"expected a finished generation, found none of {generation}: run `revector apply {collection}`")
     if not force:
         _check_passed(built)
-    against = declared_generation(collection)
     epoch = here.epoch + 1 if here else 1
-    new = replace(built.publication, epoch=epoch, action="promote", at=now(), who=whoami(), why=why, against=against)
-    return publish(collection.store, new, check=_still(collection, generation, built))
+    new = replace(built.publication, epoch=epoch, action="promote", against=declared_generation(collection))
+    return Decision(collection.store, here, new, check=_still(collection, generation, built))
 
 
 def _still(collection: Collection, generation: str, built: Built | None) -> Callable[[], None]:
@@ -136,16 +159,21 @@ def rollback(collection: Collection, why: str = "", to: int | None = None) -> Pu
     Again and again it goes further back; what was rolled back before the current state was published is not met again.
     `to`: a published version of the vectors, instead. Raises NotFound if there is nothing before, or no such version.
     """
+    return going_back(collection, to).carry_out(why)
+
+
+def going_back(collection: Collection, to: int | None = None) -> Decision:
+    """What `rollback` would do. Raises as that."""
     here, history = published(collection), publications(collection)
     if to is not None:
-        return repoint(collection.store, here, _of_version(here, history, to), "rollback", why)
+        return _repointed(collection, here, _of_version(here, history, to), "rollback")
     before = [row for row in history if row.epoch < here.origin]
     if not before:
         raise NotFound(
             f"expected a publication of {collection} before version {here.version}, found none: `revector history {collection}` lists "
             "what there was; a corpus that is right again, `revector apply` brings to readers"
         )
-    return repoint(collection.store, here, _newest_there(collection, before) or before[-1], "rollback", why)
+    return _repointed(collection, here, _newest_there(collection, before) or before[-1], "rollback")
 
 
 def _newest_there(collection: Collection, rows: Sequence[Publication]) -> Publication | None:
@@ -199,19 +227,11 @@ def _released_to(collection: Collection, history: Sequence[Publication], here: P
     return before if not before.removed and is_there(collection.store, before) else here
 
 
-def repoint(store: Store, here: Publication, target: Publication, action: Action, why: str) -> Publication:
-    """Publish the tables of an earlier publication again, under the epoch that follows `here`. Raises Conflict if `here` is not current."""
-    new = replace(
-        target,
-        epoch=here.epoch + 1,
-        action=action,
-        restores=target.origin if action == "rollback" else 0,
-        at=now(),
-        who=whoami(),
-        why=why,
-        against=declared_generation(Collection(store, here.collection)),
-    )
-    return publish(store, new, target)
+def _repointed(collection: Collection, here: Publication, target: Publication, action: Action) -> Decision:
+    """The tables of an earlier publication again, under the epoch that follows `here`."""
+    restores = target.origin if action == "rollback" else 0
+    new = replace(target, epoch=here.epoch + 1, action=action, restores=restores, against=declared_generation(collection))
+    return Decision(collection.store, here, new, target)
 
 
 def declared_generation(collection: Collection) -> str:

@@ -17,7 +17,7 @@ from pipelines.fingerprint import DIGEST_BYTES
 from pipelines.measures.gate import Gate
 from storage.collection import Collection
 from storage.tables.version import Version
-from storage.who import new_run_id, now, whoami
+from storage.who import check_run_id, new_run_id, now, whoami
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,12 @@ def evaluations(collection: Collection, but: Container[str] = ()) -> list[Evalua
     names = (name for name in collection.objects.names(place) if name.removesuffix(".json") not in but)
     records = (collection.objects.get_json(f"{place}/{name}") for name in names)
     return sorted((_evaluation(record) for record in records if record), key=lambda made: (made.at, made.id))
+
+
+def find_evaluation(collection: Collection, id_: str) -> Evaluation | None:
+    """One that is kept; None if there is none of that id."""
+    record = collection.objects.get_json(collection.key(f"evaluations/{check_run_id(id_)}.json"))
+    return _evaluation(record) if record else None
 
 
 def _evaluation(record: dict[str, Any]) -> Evaluation:

@@ -1,6 +1,6 @@
 """Where marts lie in the store: one Parquet file for each table and collection, so that two collections never write the same one.
 
-_revector/marts/<table>/<collection>.parquet
+_revector/marts.d/<table>/<collection>.parquet
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +15,8 @@ from storage.marts.columns import MARTS, Mart
 from storage.store.lance import Store
 from storage.store.objects import Objects
 
-FOLDER = f"{RECORDS}/marts"
+FOLDER = f"{RECORDS}/marts.d"
+"""With a dot, which no collection has in its name: one may be called `marts`."""
 SCHEMA_VERSION = 1
 """Of the tables. One that has other columns is read as if it had those of today, and written so the next time."""
 READERS = 16
@@ -25,6 +26,18 @@ READERS = 16
 def read_mart(collection: Collection, mart: Mart) -> pa.Table:
     """The rows of one collection; none where no run has left any."""
     return _table(collection.objects, _key(mart, collection.name), mart)
+
+
+def mart_bytes(collection: Collection, mart: Mart) -> bytes | None:
+    """The file itself; None where there is none, which does not say that there are no rows."""
+    return collection.objects.get(_key(mart, collection.name))
+
+
+def parse_mart(data: bytes, mart: Mart) -> pa.Table:
+    """The rows of a file, with the columns of today."""
+    found = pq.read_table(pa.BufferReader(data))
+    columns = [found[field.name] if field.name in found.column_names else pa.nulls(len(found), field.type) for field in mart.schema]
+    return pa.table(columns, names=mart.schema.names).cast(mart.schema)
 
 
 def read_marts(store: Store, mart: Mart, names: Iterable[str] | None = None) -> pa.Table:
@@ -56,11 +69,7 @@ def marts_of(collection: Collection) -> Iterator[tuple[Mart, pa.Table]]:
 
 def _table(objects: Objects, key: str, mart: Mart) -> pa.Table:
     data = objects.get(key)
-    if data is None:
-        return mart.schema.empty_table()
-    found = pq.read_table(pa.BufferReader(data))
-    columns = [found[field.name] if field.name in found.column_names else pa.nulls(len(found), field.type) for field in mart.schema]
-    return pa.table(columns, names=mart.schema.names).cast(mart.schema)
+    return mart.schema.empty_table() if data is None else parse_mart(data, mart)
 
 
 def _key(mart: Mart, name: str) -> str:

@@ -128,6 +128,8 @@ def collection_row(collection: Collection, known: Known, before: Mapping[str, An
         "as_of": now,
         **_published(here, known),
         "pinned": pinning(known.history) is not None,
+        "pending": sum(row["pending"] for row in known.generations if row["role"] == "published"),
+        "pending_elsewhere": sum(row["pending"] for row in known.generations if row["role"] in ("declared", "candidate")),
         "dead_letters": next((row["dead_letters"] for row in reversed(known.runs) if row["dead_letters"] is not None), None),
         "failed_gates": _failed_gates(known),
         "alarms": _alarms(here, known.figures),

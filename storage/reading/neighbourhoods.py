@@ -1,6 +1,6 @@
 """What two tables have nearest to the same things, side by side."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,12 @@ class Neighbourhoods:
         return float(np.mean(known)) if known else None
 
 
-def compare_neighbourhoods(first: LanceDataset, second: LanceDataset, count: int = QUERIES) -> Neighbourhoods:
-    """The 10 nearest neighbours of at most `count` queries in both, by exact search.
+Find = Callable[[LanceDataset, NDArray[np.float32], int], Neighbours]
+"""The nearest rows of some queries: `exact`, or `searched`."""
+
+
+def compare_neighbourhoods(first: LanceDataset, second: LanceDataset, count: int = QUERIES, find: Find = exact) -> Neighbourhoods:
+    """The 10 nearest neighbours of at most `count` queries in both.
 
     Queries are contents that both hold, or the beginnings of documents where few are the same. A query is not its own neighbour, and
     what only one of the tables holds is nobody's: so a change of the corpus is no change of neighbourhoods.
@@ -78,7 +82,7 @@ def compare_neighbourhoods(first: LanceDataset, second: LanceDataset, count: int
     else:
         by = "doc_id"
         keys, places = _first_chunks(first, second, samples[0]["doc_id"].to_pylist())
-    lists = [_neighbours(table, where, by) for table, where in zip((first, second), places, strict=True)]
+    lists = [_neighbours(table, where, by, find) for table, where in zip((first, second), places, strict=True)]
     lists = [_held(lists[0], second, by), _held(lists[1], first, by)]
     queries = zip(keys, places[0].tolist(), *lists, strict=True)
     return Neighbourhoods(by, [Neighbourhood(place, _others(a, key), _others(b, key)) for key, place, a, b in queries])
@@ -109,8 +113,8 @@ def locate(dataset: LanceDataset, column: str, values: Collection[Any]) -> dict[
     return addresses
 
 
-def _neighbours(dataset: LanceDataset, places: NDArray[np.uint64], by: str) -> list[list[Hit]]:
-    return hits(dataset, exact(dataset, vectors_at(dataset, places), DEPTH), by) if len(places) else []
+def _neighbours(dataset: LanceDataset, places: NDArray[np.uint64], by: str, find: Find) -> list[list[Hit]]:
+    return hits(dataset, find(dataset, vectors_at(dataset, places), DEPTH), by) if len(places) else []
 
 
 def hits(dataset: LanceDataset, neighbours: Neighbours, by: str) -> list[list[Hit]]:

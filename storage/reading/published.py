@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance import LanceDataset
 
 from pipelines.content.chunks import metadata_type
 from pipelines.errors import NotFound
@@ -15,8 +16,8 @@ from storage.collection import Collection
 from storage.history.bridges import read_bridge
 from storage.history.catalog import Publication, is_there, published_there
 from storage.reading.filters import Where, filter_of
-from storage.reading.neighbours import NOWHERE, nearest
-from storage.store.lance import Store, scan_table, table_meta, take
+from storage.reading.neighbours import NOWHERE, nearest, vectors_at
+from storage.store.lance import ROW_ADDRESS, Store, scan_table, table_meta, take
 
 SHOWN = ["chunk_id", "doc_id", "text", "metadata"]
 
@@ -76,11 +77,24 @@ def space_of(store: Store, publication: Publication) -> dict[str, Any]:
 
 def search_vectors(store: Store, publication: Publication, query: np.ndarray, k: int, where: Where = ()) -> list[dict[str, Any]]:
     """The `k` chunks nearest to `query` (float32, shape (d,)) by cosine, best first: `chunk_id, doc_id, score, text, metadata`."""
-    dataset = store.open(publication.generation, publication.version)
+    return search_table(store.open(publication.generation, publication.version), query, k, where)
+
+
+def search_table(dataset: LanceDataset, query: np.ndarray, k: int, where: Where = ()) -> list[dict[str, Any]]:
+    """As `search_vectors`, in a vectors table that is open."""
     best = nearest(dataset, query.astype(np.float32), k, filter_of(where, metadata_type(dataset.schema)))
     there = best.addresses[0] != NOWHERE
     rows = take(dataset, best.addresses[0][there], [name for name in SHOWN if name in dataset.schema.names])
     return [_hit(row, score) for row, score in zip(rows.to_pylist(), best.scores[0][there].tolist(), strict=True)]
+
+
+def more_like(dataset: LanceDataset, chunk_id: str, k: int, where: Where = ()) -> list[dict[str, Any]]:
+    """The `k` chunks nearest to one that is in the table, by its stored vector, as `search_table` gives them. Raises NotFound."""
+    places = dataset.scanner(columns=[], filter=pc.field("chunk_id") == chunk_id, with_row_address=True).to_table()[ROW_ADDRESS]
+    if not len(places):
+        raise NotFound(f"expected a chunk with a vector, found none called {chunk_id[:100]!r} in this version")
+    vector = vectors_at(dataset, places.to_numpy()[:1])[0]
+    return [hit for hit in search_table(dataset, vector, k + 1, where) if hit["chunk_id"] != chunk_id][:k]
 
 
 def _hit(row: dict[str, Any], score: float) -> dict[str, Any]:

@@ -99,6 +99,12 @@ def find_atlas(collection: Collection, generation: str, number: int) -> Atlas | 
     return None if data is None else Atlas.from_bytes(data)
 
 
+def cluster_names(collection: Collection, generation: str, number: int) -> dict[int, str]:
+    """Of an atlas, without making the rest of it; none if it is gone."""
+    data = collection.objects.get(_key(collection, generation, number))
+    return {} if data is None else dict(orjson.loads(pq.read_schema(pa.BufferReader(data)).metadata[_FACTS])["names"])
+
+
 def keep_atlas(collection: Collection, generation: str, atlas: Atlas) -> bool:
     """Keep it under its number. False if there is another one of that number."""
     return collection.objects.put_if_absent(_key(collection, generation, atlas.number), atlas.to_bytes())

@@ -46,6 +46,10 @@ def check(**tables: object) -> None:
             {"run": {"cluster": "http://me:secret@head:8265"}},
             "collections.a.run.cluster: expected an address without credentials, found some",
         ),
+        (
+            {"marts": {"postgres": "postgresql://me:secret@host/db"}},
+            'collections.a.marts.postgres: expected "env:NAME", a variable .*, found something else: an address may have a password$',
+        ),
         ({"gates": {"max_failed": 2}}, "collections.a.gates.max_failed: expected less than or equal to 1, found 2"),
     ],
 )

@@ -1,11 +1,12 @@
 # Roles that service accounts take (IRSA): short-lived credentials in the pods, and none to keep. Two roles with the same rights, so that
-# CloudTrail tells what a driver or an actor did from what a flow did.
+# CloudTrail tells what a driver or an actor did from what a flow did, and one that reads only.
 locals {
-  accounts = {
+  writers = {
     ray     = ["ray-head", "ray-worker"]
     prefect = ["prefect-worker"]
   }
-  issuer = element(split("oidc-provider/", var.oidc_provider_arn), 1)
+  accounts = merge(local.writers, { dashboard = ["dashboard"] })
+  issuer   = element(split("oidc-provider/", var.oidc_provider_arn), 1)
 }
 
 data "aws_iam_policy_document" "trust" {
@@ -41,16 +42,23 @@ resource "aws_iam_role" "workload" {
   max_session_duration = 43200 # seconds
 }
 
-data "aws_iam_policy_document" "stores" {
+data "aws_iam_policy_document" "changes" {
   statement {
-    sid = "Objects"
+    sid = "Changes"
     actions = [
-      "s3:GetObject",
       "s3:PutObject",
       "s3:DeleteObject",
       "s3:AbortMultipartUpload",
       "s3:ListMultipartUploadParts",
     ]
+    resources = ["${aws_s3_bucket.stores.arn}/${var.store_prefix}/*"]
+  }
+}
+
+data "aws_iam_policy_document" "reading" {
+  statement {
+    sid       = "Objects"
+    actions   = ["s3:GetObject"]
     resources = ["${aws_s3_bucket.stores.arn}/${var.store_prefix}/*"]
   }
 
@@ -90,14 +98,26 @@ data "aws_iam_policy_document" "stores" {
   }
 }
 
-resource "aws_iam_policy" "stores" {
-  name   = "revector-stores"
-  policy = data.aws_iam_policy_document.stores.json
+resource "aws_iam_policy" "changes" {
+  name   = "revector-changes"
+  policy = data.aws_iam_policy_document.changes.json
 }
 
-resource "aws_iam_role_policy_attachment" "stores" {
+resource "aws_iam_policy" "reading" {
+  name   = "revector-reading"
+  policy = data.aws_iam_policy_document.reading.json
+}
+
+resource "aws_iam_role_policy_attachment" "changes" {
+  for_each = local.writers
+
+  role       = aws_iam_role.workload[each.key].name
+  policy_arn = aws_iam_policy.changes.arn
+}
+
+resource "aws_iam_role_policy_attachment" "reading" {
   for_each = local.accounts
 
   role       = aws_iam_role.workload[each.key].name
-  policy_arn = aws_iam_policy.stores.arn
+  policy_arn = aws_iam_policy.reading.arn
 }

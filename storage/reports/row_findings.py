@@ -1,0 +1,92 @@
+"""What the reports of a version say of single chunks: their cluster, how odd they are, and what is nearly the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.content.chunks import HASH
+from pipelines.errors import NotFound
+from storage.reports.atlas import cluster_names
+from storage.reports.kept_reports import KeptReport, reports_of
+from storage.tables.version import Version
+
+MOST_PAIRS = 20
+"""Of a content that are told, nearest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What reports say of a chunk."""
+
+    cluster: str | None
+    """Its name; None if nothing was said."""
+    similarity: float | None
+    """Cosine to the landmark that is most like it."""
+    odds: float | None
+    """The share of landmarks that are as odd; None unless it is among the oddest that are told."""
+    near: tuple[tuple[str, float], ...]
+    """Chunks that are nearly the same, each with its cosine."""
+
+
+def find_findings(version: Version, contents: Mapping[str, bytes]) -> dict[str, Finding] | None:
+    """Of some chunks, given by id with the hash of their contents; None if nothing was reported of the version. Scans narrow columns."""
+    kept = reports_of(version.collection, version.generation, version.number)
+    if not kept:
+        return None
+    beside = _beside(version, kept, list(contents))
+    odds = {row["chunk_id"]: row["odds"] for report in kept if report.kind == "outliers" for row in report.summary.get("outliers", ())}
+    near = _near(version, kept, set(contents.values()))
+    found = {}
+    for chunk_id, content in contents.items():
+        cluster, similarity = beside.get(chunk_id, (None, None))
+        found[chunk_id] = Finding(cluster, similarity, odds.get(chunk_id), tuple(near.get(content, ())[:MOST_PAIRS]))
+    return found
+
+
+def _beside(version: Version, kept: list[KeptReport], ids: list[str]) -> dict[str, tuple[str | None, float | None]]:
+    """Cluster and similarity by chunk id, by the newest atlas that rows were described by."""
+    described = max((report for report in kept if report.kind == "rows"), key=lambda report: report.atlas or 0, default=None)
+    if described is None:
+        return {}
+    rows = _rows(version, described, pc.field("chunk_id").isin(ids), ["chunk_id", "cluster", "similarity", "landmark"])
+    names = cluster_names(version.collection, version.generation, described.atlas or 0)
+    return {
+        row["chunk_id"]: (names.get(row["cluster"]) or f"cluster {row['cluster']}", row["similarity"])
+        for row in rows
+        if row["landmark"] >= 0
+    }
+
+
+def _near(version: Version, kept: list[KeptReport], contents: set[bytes]) -> dict[bytes, list[tuple[str, float]]]:
+    """Nearly the same contents, each by one of its chunks, by the hash of the one that was asked for."""
+    report = next((report for report in kept if report.kind == "duplicates"), None)
+    if report is None:
+        return {}
+    wanted = pa.array(sorted(contents), HASH)
+    near: dict[bytes, list[tuple[str, float]]] = {}
+    for mine, theirs in (("content_hash", "other"), ("other_hash", "chunk_id")):
+        for row in _rows(version, report, _among(mine, wanted), [mine, theirs, "cosine"], "-pairs-"):
+            near.setdefault(row[mine], []).append((row[theirs], row["cosine"]))
+    return {content: sorted(pairs, key=lambda pair: (-pair[1], pair[0])) for content, pairs in near.items()}
+
+
+def _among(column: str, wanted: pa.Array) -> Any:
+    condition = pc.field(column) == wanted[0]
+    for value in wanted[1:]:
+        condition = condition | (pc.field(column) == value)
+    return condition
+
+
+def _rows(version: Version, report: KeptReport, condition: Any, columns: list[str], part: str = "") -> list[dict[str, Any]]:
+    """Of the table of a report whose name has `part`; none if that is gone."""
+    table = next((name for name in report.tables if part in name), None)
+    if table is None:
+        return []
+    try:
+        dataset = version.collection.store.open(table, report.tables[table])
+    except NotFound:
+        return []
+    return list(dataset.to_table(columns=columns, filter=condition).to_pylist())
