@@ -18,6 +18,7 @@ from storage.store.s3 import store_failure
 STATIC = Path(__file__).with_name("static")
 ROUTES = (
     *("pages.overview", "pages.run_pages", "pages.collection_page", "pages.quality_page", "pages.letters_page", "pages.plan_page"),
+    *("pages.search_page", "pages.compare_page", "pages.document_page"),
     "acts",
 )
 _STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSError: 503}
