@@ -3,8 +3,11 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
+
+from fastapi import HTTPException
 
 from dashboard.looking.lookout import FRESH_SECONDS
 from storage.collection import Collection
@@ -15,10 +18,12 @@ from storage.reports.terrain import Terrain, terrain_of
 
 MOST_BYTES = 256 << 20
 """Of what is kept. The map of a million points is 24 MB, and 5 MB as it is sent."""
+PATIENCE_SECONDS = 20.0
+"""For a map of twenty million rows."""
 MOST_VERSIONS = 20
 """Of a generation that are offered."""
-POINT_BYTES = 24
-"""Of one in memory, with the address of its row."""
+POINT_BYTES = 14
+"""Of one in memory, but for the address of what it shows."""
 
 T = TypeVar("T")
 
@@ -56,17 +61,27 @@ class Survey:
         return self.keep(("points", described), lambda: read_points(described, terrain), lambda made: POINT_BYTES * len(made))
 
     def keep(self, key: Any, make: Callable[[], T], size: Callable[[T], int]) -> T:
-        """What was made before, or is made now. `size`: its bytes in memory."""
+        """What was made before, or is made now. `size`: its bytes in memory. Raises HTTPException 429 where others take too long."""
         found = self._find(key)
         if found is not None:
             kept: T = found[0]
             return kept
-        with self._making:
+        with self._turn():
             found = self._find(key)
             made = found[0] if found is not None else make()
-        if found is None:
-            self._put(key, made, size(made))
+            if found is None:
+                self._put(key, made, size(made))
         return made
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Who waits holds a thread, which other pages need."""
+        if not self._making.acquire(timeout=PATIENCE_SECONDS):
+            raise HTTPException(429, f"expected the map within {PATIENCE_SECONDS:.0f} s, found the server busy with others: try again")
+        try:
+            yield
+        finally:
+            self._making.release()
 
     def _find(self, key: Any) -> tuple[Any, int] | None:
         with self._lock:

@@ -271,6 +271,7 @@ class _Looking:
 
     def _rows(self, numbers: NDArray[np.intp]) -> list[dict[str, Any]]:
         """As they are shown."""
+        self._survey.keep(("sources", self.of), lambda: self.points.sources, lambda made: made.nbytes)  # of many who ask one looks
         shown = numbers.tolist()
         columns = ["chunk_id", "doc_id", *(["text", *(["metadata"] if self.fields else [])] if self.texts else [])]
         changes = self.changes if self.since else None

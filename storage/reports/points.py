@@ -123,9 +123,11 @@ def inside(points: Points, polygon: NDArray[np.int64]) -> NDArray[np.intp]:
     """
     low, high = polygon.min(axis=0), polygon.max(axis=0)
     near = np.flatnonzero((points.x >= low[0]) & (points.x <= high[0]) & (points.y >= low[1]) & (points.y <= high[1]))
+    near = near[np.argsort(points.y[near], kind="stable")]  # so that each edge looks at the points beside it only
     x, y = points.x[near].astype(np.int64), points.y[near].astype(np.int64)
     odd = np.zeros(len(near), bool)
     for edge in zip(polygon.tolist(), np.roll(polygon, -1, axis=0).tolist(), strict=True):
         (x1, y1), (x2, y2) = sorted(edge, key=lambda corner: corner[1])
-        odd ^= (y >= y1) & (y < y2) & ((x - x1) * (y2 - y1) < (x2 - x1) * (y - y1))
-    return near[odd]
+        beside = slice(*np.searchsorted(y, (y1, y2)))
+        odd[beside] ^= (x[beside] - x1) * (y2 - y1) < (x2 - x1) * (y[beside] - y1)
+    return np.sort(near[odd])

@@ -8,16 +8,18 @@ import pyarrow.compute as pc
 import pytest
 
 from benchmarks import map_points
+from flows import report
 from pipelines.errors import NotFound, SpecError
 from storage.collection import Collection
 from storage.reports import points as of_points
 from storage.reports.described import Described, describe_version, described_numbers
-from storage.reports.point_changes import CAME, CHANGED, SAME, changes_since
+from storage.reports.point_changes import CAME, CHANGED, FAR, MOVED, SAME, changes_since
 from storage.reports.point_values import MISSING, ages_of, values_of
 from storage.reports.points import Points, inside, read_points
 from storage.reports.terrain import FULL, terrain_of
 from storage.store import spill
 from storage.store.lance import Store
+from tests.conftest import Workplace
 
 ROWS = 3_000
 
@@ -151,3 +153,26 @@ def test_a_lasso_holds_what_is_inside_and_an_edge_belongs_to_one_side(collection
 def test_a_version_without_a_map_says_how_to_make_one(collection: Collection) -> None:
     with pytest.raises(NotFound, match=r"expected a map of version 1 of .*, found none: `revector report million map` makes one"):
         describe_version(collection, map_points.GENERATION, 1)
+
+
+def test_two_models_lie_on_one_map_and_what_moved_is_marked(workplace: Workplace) -> None:
+    """A map begins from the places that contents have in that of another model; here most rows move all the same."""
+    words = [f"word{number % 7} of document {number}" for number in range(60)]
+    workplace.write("a.parquet", {f"d{number}": text for number, text in enumerate(words)})
+    versions = []
+    for prompt in ("", "query: "):
+        workplace.spec(model=f'name = "hash", dimensions = 16, prompt = "{prompt}"')
+        workplace.apply()
+        made = report("docs", ["map"], workplace.config)
+        versions.append(describe_version(Collection(Store(workplace.store), "docs"), made.generation, made.version))
+    before, now = versions
+    assert before.generation != now.generation
+    points, then = seen(now), read_points(before, terrain_of(now))
+    changes = changes_since(before, points)
+    ids = [[row["chunk_id"] for row in one.take(range(len(one)), ["chunk_id"])] for one in (points, then)]
+    place = {id: (int(then.x[number]), int(then.y[number])) for number, id in enumerate(ids[1])}
+    away = [np.hypot(*(np.array(place[id]) - (int(x), int(y)))) for id, x, y in zip(ids[0], points.x, points.y, strict=True)]
+    assert changes.codes.tolist() == [MOVED if far > FAR else SAME for far in away]
+    assert MOVED in changes.codes
+    assert changes.origins.tolist() == [[*place[id]] for id, far in zip(ids[0], away, strict=True) if far > FAR]
+    assert (changes.went, len(changes.gone)) == (0, 0)
