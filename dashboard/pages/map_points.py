@@ -102,6 +102,8 @@ class Chosen:
     rows: list[dict[str, Any]]
     query: str
     """Its part of the address."""
+    went: int = 0
+    """Points of the version that is compared with, at the same place, that are no more."""
     neighbours: list[dict[str, Any]] | None = None
     """Of a single one; None: not asked for."""
     single: bool = False
@@ -258,8 +260,10 @@ class _Looking:
         if self.asked.point:
             return self._single(_whole("a point", self.asked.point))
         if self.asked.lasso:
-            numbers = inside(self.points, _corners(self.asked.lasso))
-            return Chosen("within the lasso", len(numbers), self._rows(numbers[:most]), urlencode({"lasso": self.asked.lasso}))
+            corners = _corners(self.asked.lasso)
+            numbers = inside(self.points.x, self.points.y, corners)
+            went = len(inside(self.changes.gone[:, 0], self.changes.gone[:, 1], corners)) if self.since else 0
+            return Chosen("within the lasso", len(numbers), self._rows(numbers[:most]), urlencode({"lasso": self.asked.lasso}), went)
         if self.asked.cluster:
             number = _whole("a cluster", self.asked.cluster)
             place = next((place for place, one in enumerate(self.points.terrain.islands) if one.number == number), None)
@@ -288,7 +292,7 @@ class _Looking:
     def _single(self, number: int) -> Chosen:
         [row] = self._rows(np.array([number])) if 0 <= number < len(self.points) else self.points.take([number], []) or [{}]
         near = self._neighbours(number) if self.asked.near else None
-        return Chosen(row["chunk_id"], 1, [row], urlencode({"point": number}), near, single=True)
+        return Chosen(row["chunk_id"], 1, [row], urlencode({"point": number}), neighbours=near, single=True)
 
     def _neighbours(self, number: int) -> list[dict[str, Any]]:
         """The chunks whose vectors are most like that of a point, best first; and where on the map they are."""

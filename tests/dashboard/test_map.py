@@ -179,6 +179,8 @@ def test_a_field_of_the_metadata_colours_the_dots(address: str, browser: Window,
         assert all(counted[topic] == topics[topic] for topic in ("ships", "plants", "kitchen", "stars"))
         assert page.locator("#dots").screenshot() != plain
         assert "by=metadata.topic" in page.url
+        page.locator("select[name=by]").select_option("metadata.added")
+        page.locator("#legend", has_text=" to 2026-09-15").wait_for()
         page.locator("select[name=by]").select_option("age")
         page.locator("#legend", has_text="version").wait_for()
 
