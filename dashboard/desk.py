@@ -12,9 +12,12 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dashboard.access.guard import form_token
+from dashboard.looking.answerer import Answerer
+from dashboard.looking.choices import Choices
 from dashboard.looking.lookout import Lookout
 from dashboard.looking.planner import Planner
 from dashboard.looking.survey import Survey
+from dashboard.looking.side_by_side import Beside
 from dashboard.settings import Settings
 from dashboard.wording.glossary import term
 from dashboard.wording.units import FILTERS
@@ -33,6 +36,9 @@ class Desk:
         self.settings = settings
         self.store = Store(settings.store)
         self.lookout = Lookout(self.store)
+        self.choices = Choices(self.lookout)
+        self.beside = Beside()
+        self.answerer = Answerer(settings.encoder)
         self.planner = Planner(settings.revector, settings.place)
         self.survey = Survey()
         self.form_token = form_token(settings.token)

@@ -8,10 +8,9 @@ A test fails when the committed file is not what this makes, and another one ask
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage.marts.postgres import REPLACED, TYPES
-
 from storage.marts.columns import MARTS, Mart
 from storage.marts.mart_files import FOLDER
+from storage.marts.postgres import REPLACED, TYPES
 
 PAGE = Path(__file__).with_name("marts.md")
 QUESTIONS = Path(__file__).with_name("questions.sql")

@@ -50,12 +50,10 @@ class Answerer:
 
     def vectors(self, version: Version, texts: Sequence[str]) -> NDArray[np.float32]:
         """Of questions in the space of `version`: (n, d). Raises ModelError if its model is not at hand, or says nothing in time."""
-        answer = self._ask({"model": version.recorded.model_dump(mode="json"), "space": version.space["id"], "texts": list(texts)})
-        if "error" in answer:
-            raise ModelError(str(answer["error"]))
-        vectors = np.array(answer["vectors"], np.float32).reshape(len(texts), -1)
-        if texts and (vectors.shape[1] != version.space["dimension"] or not np.isfinite(vectors).all()):
-            raise ModelError(f"expected vectors of {version.space['dimension']} numbers, found others")
+        vectors = np.array(self._ask(version, texts), np.float32)
+        wanted = len(texts), int(version.space["dimension"])
+        if vectors.shape != wanted or not np.isfinite(vectors).all():
+            raise ModelError(f"expected {wanted[0]} vectors of {wanted[1]} numbers, found others")
         return vectors
 
     def wake(self, version: Version) -> None:
@@ -70,11 +68,19 @@ class Answerer:
 
     def _wake(self, version: Version) -> None:
         try:
-            self.vectors(version, [])
+            self._ask(version, [])
         except ModelError:
             return  # who asks in earnest is told
 
-    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, version: Version, texts: Sequence[str]) -> list[list[float]]:
+        question = {"model": version.recorded.model_dump(mode="json"), "space": version.space["id"], "texts": list(texts)}
+        answer = self._answer(question)
+        if "error" in answer:
+            raise ModelError(str(answer["error"]))
+        vectors: list[list[float]] = answer["vectors"]
+        return vectors
+
+    def _answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """A process that ended since it answered last, for being idle or otherwise, is started again; one that never answered is not."""
         until = time.monotonic() + self._seconds
         if not self._asking.acquire(timeout=self._seconds):

@@ -25,6 +25,7 @@ WORDS = {
     "model": "What makes vectors of texts.",
     "neighbour": "A chunk whose vector is among the most alike.",
     "newest source": "When a file of the source was last changed, as of the last look.",
+    "outlier": "A chunk that is like hardly anything else: odder than 99.8 % of a sample.",
     "overlap": "Of the k results of one side, the share that the other side has, too.",
     "pending": "Chunks without a vector: new, changed, or not yet embedded by this model.",
     "pinned": "A rollback holds: readers stay there until `revector resume` or a promotion.",
@@ -37,6 +38,7 @@ WORDS = {
     "stage": "A part of a run: reading, embedding, indexing, judging.",
     "stale": "Vectors of chunks that the source no longer has.",
     "token": "A piece of a word, as the model reads it.",
+    "typical": "Cosine similarity to the landmark that is most like it: 1 is a landmark's own content.",
     "version": "One state of a generation. Readers have it whole, and it never changes.",
 }
 

@@ -1,6 +1,6 @@
 """Documents by their ids: which there are, what one was cut into, which of its chunks have vectors, and in which versions it was."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance import LanceDataset
 
+from pipelines.content.chunks import HASH
 from storage.history.catalog import Publication, is_there
-from storage.store.lance import ROW_ADDRESS, Store, data_file, take
+from storage.store.lance import ROW_ADDRESS, Store, data_file, scan_batches, take
 from storage.tables.version import Version
 
 MOST_CHUNKS = 200
@@ -115,12 +116,18 @@ def document_states(store: Store, rows: Iterable[Publication], doc_id: str) -> l
     return states
 
 
-def chunks_of_content(version: Version, content_hash: bytes, most: int) -> list[str]:
-    """The ids of at most `most` chunks with that content."""
-    kind = version.vectors.schema.field("content_hash").type
-    same = pc.field("content_hash") == pa.scalar(content_hash, kind)
-    rows = version.vectors.scanner(columns=["chunk_id"], filter=same, limit=most).to_table()
-    return list(rows["chunk_id"].to_pylist())
+def same_contents(version: Version, contents: Collection[bytes], most: int) -> dict[bytes, list[str]]:
+    """Ids of at most `most` chunks of each of `contents`, in the order of the table."""
+    wanted = pa.array(sorted(contents), HASH)
+    places: dict[bytes, list[int]] = {content: [] for content in contents}
+    for rows in scan_batches(version.vectors, ["content_hash"]):
+        hits = rows.filter(pc.is_in(rows["content_hash"], value_set=wanted))
+        for content, address in zip(hits["content_hash"].to_pylist(), hits[ROW_ADDRESS].to_pylist(), strict=True):
+            if len(places[content]) < most:
+                places[content].append(address)
+    addresses = np.array([address for found in places.values() for address in found], np.uint64)
+    ids = iter(take(version.vectors, addresses, ["chunk_id"])["chunk_id"].to_pylist() if len(addresses) else [])
+    return {content: [next(ids) for _ in found] for content, found in places.items()}
 
 
 def _rows_of(dataset: LanceDataset, doc_id: str, columns: list[str], fragments: list[Any] | None = None) -> pa.Table:

@@ -11,6 +11,7 @@ from pipelines.content.chunks import HASH
 from pipelines.errors import NotFound
 from storage.reports.atlas import cluster_names
 from storage.reports.kept_reports import KeptReport, reports_of
+from storage.store.lance import scan_batches
 from storage.tables.version import Version
 
 MOST_PAIRS = 20
@@ -51,7 +52,7 @@ def _beside(version: Version, kept: list[KeptReport], ids: list[str]) -> dict[st
     described = max((report for report in kept if report.kind == "rows"), key=lambda report: report.atlas or 0, default=None)
     if described is None:
         return {}
-    rows = _rows(version, described, pc.field("chunk_id").isin(ids), ["chunk_id", "cluster", "similarity", "landmark"])
+    rows = _rows(version, described, "chunk_id", pa.array(ids, pa.string()), ["cluster", "similarity", "landmark"])
     names = cluster_names(version.collection, version.generation, described.atlas or 0)
     return {
         row["chunk_id"]: (names.get(row["cluster"]) or f"cluster {row['cluster']}", row["similarity"])
@@ -68,20 +69,13 @@ def _near(version: Version, kept: list[KeptReport], contents: set[bytes]) -> dic
     wanted = pa.array(sorted(contents), HASH)
     near: dict[bytes, list[tuple[str, float]]] = {}
     for mine, theirs in (("content_hash", "other"), ("other_hash", "chunk_id")):
-        for row in _rows(version, report, _among(mine, wanted), [mine, theirs, "cosine"], "-pairs-"):
+        for row in _rows(version, report, mine, wanted, [theirs, "cosine"], "-pairs-"):
             near.setdefault(row[mine], []).append((row[theirs], row["cosine"]))
     return {content: sorted(pairs, key=lambda pair: (-pair[1], pair[0])) for content, pairs in near.items()}
 
 
-def _among(column: str, wanted: pa.Array) -> Any:
-    condition = pc.field(column) == wanted[0]
-    for value in wanted[1:]:
-        condition = condition | (pc.field(column) == value)
-    return condition
-
-
-def _rows(version: Version, report: KeptReport, condition: Any, columns: list[str], part: str = "") -> list[dict[str, Any]]:
-    """Of the table of a report whose name has `part`; none if that is gone."""
+def _rows(version: Version, report: KeptReport, column: str, wanted: pa.Array, columns: list[str], part: str = "") -> list[dict[str, Any]]:
+    """Those with one of `wanted` in `column`, of the table of a report whose name has `part`; none if that is gone."""
     table = next((name for name in report.tables if part in name), None)
     if table is None:
         return []
@@ -89,4 +83,5 @@ def _rows(version: Version, report: KeptReport, condition: Any, columns: list[st
         dataset = version.collection.store.open(table, report.tables[table])
     except NotFound:
         return []
-    return list(dataset.to_table(columns=columns, filter=condition).to_pylist())
+    hits = (rows.filter(pc.is_in(rows[column], value_set=wanted)) for rows in scan_batches(dataset, [column, *columns]))
+    return [row for rows in hits for row in rows.to_pylist()]

@@ -338,7 +338,7 @@ def test_every_answer_forbids_what_a_page_does_not_need(address: str, path: str)
     headers = ask(address, path).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
-    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "same-origin")
     assert "server" not in headers and "access-control-allow-origin" not in headers
     assert headers["cache-control"] == ("max-age=3600" if path.startswith("/static") else "no-store")
 
