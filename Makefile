@@ -27,10 +27,11 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# docs/reference.md and the map in docs/architecture.md, from the code. A test fails when they lag.
+# docs/reference.md, docs/marts.md and the map in docs/architecture.md, from the code. A test fails when they lag.
 reference: install
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_map.py
+	$(BIN)/python docs/make_marts.py
 
 # docs/terminal.svg, of real commands on the demo's corpus: on an idle machine, for it shows seconds.
 picture: install

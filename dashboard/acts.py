@@ -13,6 +13,8 @@ from storage.history.decisions import Decision, going_back, promotion
 from storage.marts.leaving import leave_marts
 
 router = APIRouter()
+MOST_DIGITS = 19
+"""Of a version."""
 MOST_WHY = 500
 """Characters of a reason."""
 
@@ -41,7 +43,7 @@ def rollback(request: Request, name: str, form: Form, desk: AtDesk) -> Response:
     _check_allowed(desk, "rollback")
     desk.check_form(form)
     to = form.get("target", "")
-    if to and not to.isdecimal():
+    if to and not (to.isdecimal() and len(to) < MOST_DIGITS):
         raise SpecError(f"expected the number of a version, found {to[:100]!r}")
     return _done(request, desk, name, form, going_back(desk.collection(name), int(to) if to else None))
 

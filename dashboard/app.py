@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -17,9 +18,8 @@ from storage.store.s3 import store_failure
 
 STATIC = Path(__file__).with_name("static")
 ROUTES = (
-    *("pages.overview", "pages.run_pages", "pages.collection_page", "pages.quality_page", "pages.letters_page", "pages.plan_page"),
-    *("pages.search_page", "pages.compare_page", "pages.document_page"),
-    "acts",
+    *("pages.overview", "pages.run_pages", "pages.collection_page", "pages.quality_page", "pages.map_points", "pages.letters_page"),
+    *("pages.search_page", "pages.compare_page", "pages.document_page", "pages.plan_page", "acts"),
 )
 _STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSError: 503}
 """What comes first holds."""
@@ -39,7 +39,7 @@ def make_app(settings: Settings) -> Guard:
         status, why = _said(error)
         return desk.page(request, "error.html", status, why=why)
 
-    for kind in (RevectorError, OSError, HTTPException, Exception):
+    for kind in (RevectorError, OSError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, told)
     return Guard(app, settings, desk.door)
 
@@ -48,6 +48,9 @@ def _said(error: Exception) -> tuple[int, str]:
     """Only our own messages are known to hold no texts of documents."""
     if isinstance(error, HTTPException):
         return error.status_code, str(error.detail)
+    if isinstance(error, RequestValidationError):
+        wrong = error.errors()[0]
+        return 400, f"{'.'.join(map(str, wrong['loc'][1:]))}: {wrong['msg']}"  # neither has what was sent
     failure: Any = error if isinstance(error, RevectorError) else store_failure(error) if isinstance(error, OSError) else None
     if failure is None:
         return 500, f"{type(error).__name__}: the server's log says where"

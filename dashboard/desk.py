@@ -17,6 +17,7 @@ from dashboard.looking.choices import Choices
 from dashboard.looking.lookout import Lookout
 from dashboard.looking.planner import Planner
 from dashboard.looking.side_by_side import Beside
+from dashboard.looking.survey import Survey
 from dashboard.settings import Settings
 from dashboard.wording.glossary import term
 from dashboard.wording.units import FILTERS
@@ -39,6 +40,7 @@ class Desk:
         self.beside = Beside()
         self.answerer = Answerer(settings.encoder)
         self.planner = Planner(settings.revector, settings.place)
+        self.survey = Survey()
         self.form_token = form_token(settings.token)
 
     @cached_property

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from dashboard.access.patience import Impatient
 from dashboard.app import make_app
 from dashboard.settings import Settings
 
@@ -20,8 +21,16 @@ def serve(settings: Settings, host: str, port: int, told: Callable[[str], None])
     """
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     found = listening.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    told(f"http://{shown}:{found}/" + (f"?token={settings.token}" if settings.header is None else ""))
+    server_of(settings).run(sockets=[listening])
+
+
+def server_of(settings: Settings) -> uvicorn.Server:
+    """Bounded in what it holds for whom."""
     config = uvicorn.Config(
         make_app(settings),
+        http=Impatient,
         log_level="warning",
         server_header=False,
         access_log=False,  # addresses have questions in them
@@ -30,6 +39,4 @@ def serve(settings: Settings, host: str, port: int, told: Callable[[str], None])
         limit_concurrency=MOST_CONNECTIONS,
         ws="none",
     )
-    shown = f"[{host}]" if ":" in host else host
-    told(f"http://{shown}:{found}/" + (f"?token={settings.token}" if settings.header is None else ""))
-    uvicorn.Server(config).run(sockets=[listening])
+    return uvicorn.Server(config)

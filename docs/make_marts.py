@@ -8,10 +8,9 @@ A test fails when the committed file is not what this makes, and another one ask
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage.marts.postgres import REPLACED, TYPES
-
 from storage.marts.columns import MARTS, Mart
 from storage.marts.mart_files import FOLDER
+from storage.marts.postgres import REPLACED, TYPES
 
 PAGE = Path(__file__).with_name("marts.md")
 QUESTIONS = Path(__file__).with_name("questions.sql")
@@ -20,9 +19,9 @@ HEAD = """# Marts
 
 <!-- Written by `make reference`. To change it, change storage/marts/columns.py, docs/questions.sql or docs/make_marts.py. -->
 
-Small tables of what runs leave, for Grafana, Superset, Metabase, Power BI, DuckDB, or whatever asks in SQL. Each run, evaluation, report and
-upkeep brings them up to date at its end; one that could not write them costs nothing, the next one makes up for it. They are made from the
-records, so they can be lost and made again: `revector export --to marts`.
+Small tables of what runs leave, for Grafana, Superset, Metabase, Power BI, DuckDB, or whatever asks in SQL. Each run, evaluation, report
+and upkeep brings them up to date at its end; one that could not write them costs nothing, the next one makes up for it. They are made
+from the records, so they can be lost and made again: `revector export --to marts`.
 
 They have ids, figures, names and reasons. They have no text of a document, and no vector. Times are in UTC. What is not known is null,
 which is not zero.
@@ -53,7 +52,7 @@ runs = read_marts(Store("s3://bucket/prefix"), MARTS["runs"])
 duckdb.sql("select collection, sum(cost) from runs group by 1").show()
 ```
 
-`revector export --to marts OUT` copies them into a folder of their own, as `OUT/TABLE/COLLECTION.parquet`.
+`revector export NAME OUT --to marts` copies those of a collection into a folder of their own, as `OUT/TABLE/COLLECTION.parquet`.
 
 ## In Postgres
 
@@ -72,13 +71,13 @@ duckdb.sql("select collection, sum(cost) from runs group by 1").show()
 revector export --to marts --postgres env:REVECTOR_MARTS
 ```
 
-A collection's rows change in one transaction: a tool sees all tables as before, or all as after. What has not changed is not sent. A fill that
-is killed leaves nothing behind, and the next one does all of it. A Postgres that is away stops no run: it says so, and the next run fills
-what is missing. Tables have their columns' meanings as comments, and lie in the schema `revector`.
+A collection's rows change in one transaction: a tool sees all tables as before, or all as after. What has not changed is not sent. A fill
+that is killed leaves nothing behind, and the next one does all of it. A Postgres that is away stops no run: it says so, and the next run
+fills what is missing. Tables have their columns' meanings as comments, and lie in the schema `revector`.
 
 Tables and columns that a newer revector brings are added by its first fill, and written down in `revector.migrations`; none is ever taken
-away or changes its type. Grants stay. `revector.filled` says which state of the store each table has. One database is for one store: rows of a
-collection of the same name in another store are refused.
+away or changes its type. Grants stay. `revector.filled` says which state of the store each table has. One database is for one store: rows
+of a collection of the same name in another store are refused.
 
 Connect a BI tool as `reader`; what makes it read-only is the role, not the tool. Grafana has a dashboard:
 [infra/grafana/dashboards/marts.json](../infra/grafana/dashboards/marts.json).
@@ -88,7 +87,8 @@ and vacuums its tables. Backups and replicas of the database are yours to look a
 
 ## Ten questions
 
-Each runs as it stands in DuckDB on the views above, and in Postgres as `reader`, whose search path is `revector`.
+Each runs as it stands in DuckDB on the views above, and in Postgres as `reader`, whose search path is `revector`. To DuckDB `at` is a
+word of its own: say of which table it is, as in `g.at`, or quote it.
 """
 TAIL = """## What they do not say
 
@@ -107,7 +107,7 @@ def page() -> str:
 def views(store: str = "store") -> Iterator[str]:
     """Statements of DuckDB that make a view of each table."""
     for name in MARTS:
-        yield f"create view {name} as select * from read_parquet('{store}/{FOLDER}/{name}/*.parquet', union_by_name = true);"
+        yield f"create view {name} as from read_parquet('{store}/{FOLDER}/{name}/*.parquet', union_by_name = true);"
 
 
 def questions() -> list[tuple[str, str]]:

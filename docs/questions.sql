@@ -56,9 +56,9 @@ group by 1, 2
 order by 1, 2;
 
 -- Which gates fail, how often, and what did they find the last time?
-select collection, gate, count(*) filter (where not passed) as failed, count(*) as judged, max(at) as last_at,
-       (array_agg(value order by at desc))[1] as last_value, (array_agg(threshold order by at desc))[1] as last_threshold
-from gates
+select collection, gate, count(*) filter (where not passed) as failed, count(*) as judged, max(g.at) as last_at,
+       (array_agg(value order by g.at desc))[1] as last_value, (array_agg(threshold order by g.at desc))[1] as last_threshold
+from gates g
 group by collection, gate
 having count(*) filter (where not passed) > 0
 order by failed desc, collection, gate;

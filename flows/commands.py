@@ -18,6 +18,8 @@ from pipelines.errors import RevectorError, SpecError
 from storage.collection import Collection, collections
 from storage.history import catalog, decisions
 from storage.history.evaluations import Evaluation
+from storage.marts.handing import Handed, hand_on
+from storage.marts.postgres import address_of
 from storage.reading import status as standing
 from storage.reading.filters import AnyOf, Condition
 from storage.reading.published import compare_versions
@@ -205,6 +207,29 @@ def export(
     return exporting.export(Request(name, config, store).spec, name, to, Path(out), wish, look, tell)
 
 
+def export_marts(
+    name: str | None = None,
+    config: Config = None,
+    *,
+    store: str | None = None,
+    out: str | PathLike[str] | None = None,
+    postgres: str | None = None,
+) -> list[Handed]:
+    """Bring the marts of a collection up to date in the store, or those of all that it has.
+
+    `out`: a folder that is not there yet, for copies. `postgres`: the address of a database to fill, or `env:NAME` of a variable that has
+    it; else that which the spec names. Raises SpecError, and StorageError for what the database says.
+    """
+    request = Request(name, config, store)
+    folder = Path(out) if out is not None else None
+    if folder and folder.exists():
+        raise SpecError(f"expected a new path, found {folder}: name another, or remove it")
+    known = [request.known] if name is not None else collections(request.opened)
+    named = [postgres or request.marts_of(str(one)).postgres for one in known]
+    addresses = [address_of(where) if where else None for where in named]
+    return [hand_on(one, address, folder) for one, address in zip(known, addresses, strict=True)]
+
+
 def promote(
     name: str, generation: str, config: Config = None, *, store: str | None = None, why: str = "", force: bool = False
 ) -> catalog.Publication:
@@ -212,9 +237,9 @@ def promote(
 
     Raises NotFound, and GateFailed for one that failed its gates, or is behind what readers have, unless `force`.
     """
-    stored = Request(name, config, store).stored
-    made = decisions.promote(stored, generation, why, force)
-    leave(stored)
+    request = Request(name, config, store)
+    made = decisions.promote(request.stored, generation, why, force)
+    leave(request.stored, marts=request.marts_of(request.collection))
     return made
 
 
@@ -225,17 +250,17 @@ def rollback(
 
     `to`: a published version instead. `why`: for the history. Raises NotFound.
     """
-    stored = Request(name, config, store).stored
-    made = decisions.rollback(stored, why, to)
-    leave(stored)
+    request = Request(name, config, store)
+    made = decisions.rollback(request.stored, why, to)
+    leave(request.stored, marts=request.marts_of(request.collection))
     return made
 
 
 def resume(name: str | None = None, config: Config = None, *, store: str | None = None, why: str = "") -> catalog.Publication:
     """Release a rollback: publish the newest version that passed its gates. `why`: for the history. Raises NotFound if none holds."""
-    stored = Request(name, config, store).stored
-    made = decisions.resume(stored, why)
-    leave(stored)
+    request = Request(name, config, store)
+    made = decisions.resume(request.stored, why)
+    leave(request.stored, marts=request.marts_of(request.collection))
     return made
 
 
@@ -255,7 +280,7 @@ def maintain(
     request = Request(name, config, store)
     if erase:
         return maintaining.erase(request.target, report, run_id)
-    return maintaining.maintain(request.stored, request.declared.retention, request.chunk_table, report, run_id)
+    return maintaining.maintain(request.stored, request.declared.retention, request.chunk_table, report, run_id, request.declared.marts)
 
 
 def drop(

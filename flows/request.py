@@ -11,6 +11,7 @@ from pipelines.errors import ModelError, SpecError
 from pipelines.spec.declared import CollectionSpec, Spec
 from pipelines.spec.keys import nearest
 from pipelines.spec.parsing import DEFAULT_CONFIG, check_name, chosen_store, load_spec, spec_file
+from pipelines.spec.running import MartsSpec
 
 if TYPE_CHECKING:
     from storage.collection import Collection
@@ -45,6 +46,14 @@ class Request:
     @property
     def declared(self) -> CollectionSpec:
         return self.spec.collection(self.name)[1]
+
+    def marts_of(self, collection: str) -> MartsSpec:
+        """Where else its marts go. Nowhere without a spec, or with one that is wrong: who moves a pointer needs none."""
+        try:
+            declared = self.collections.get(collection)
+        except SpecError:
+            declared = None
+        return declared.marts if declared else MartsSpec()
 
     @property
     def collections(self) -> Mapping[str, CollectionSpec]:

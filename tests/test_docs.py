@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import make_map, make_reference
+from docs import make_map, make_marts, make_reference
 from infra.checks.texts import commands, unknown
 from pipelines.errors import RevectorError
 from pipelines.spec.parsing import parse_spec
@@ -32,7 +32,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return [body for name, body in FENCED.findall(page.read_text(encoding="utf-8")) if name == language]
 
 
-@pytest.mark.parametrize("made", [make_reference, make_map], ids=["reference", "map"])
+@pytest.mark.parametrize("made", [make_reference, make_map, make_marts], ids=["reference", "map", "marts"])
 def test_a_generated_page_is_current(made: object) -> None:
     assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run `make reference`"  # type: ignore[attr-defined]
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
 
 from dashboard.settings import Settings
 
@@ -32,7 +32,7 @@ POLICY = (
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with "no-referrer" a browser sends `Origin: null` along with our own forms, too
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
@@ -79,7 +79,7 @@ class Guard:
     def _check_host(self, headers: dict[str, str]) -> None:
         """A name that an attacker's server resolves to this machine is none of ours: a browser sends it along (DNS rebinding)."""
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _parts(f"//{host}").hostname or ""
         if name not in ("localhost", *self._settings.names) and not _is_address(name):
             raise Refused(400, f"expected the name of this server, found {name[:100]!r}: `revector dashboard --name` allows one")
 
@@ -183,9 +183,16 @@ def _check_origin(scope: Scope, headers: dict[str, str]) -> None:
     """A form on another site can send a POST here, with the viewer's cookie; its browser says where from."""
     if scope["method"] != "POST":
         raise Refused(405, "expected GET or POST")
-    origin = urlsplit(headers.get("origin", ""))
+    origin = _parts(headers.get("origin", ""))
     if origin.netloc.lower() != headers.get("host", "").lower() or headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise Refused(403, "expected a form of this dashboard, found a request from elsewhere")
+
+
+def _parts(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise Refused(400, "expected an address, found what is none") from None
 
 
 def _is_address(name: str) -> bool:

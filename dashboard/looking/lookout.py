@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dashboard.looking.standing import Going, Standing
+from dashboard.looking.situation import Going, Situation
 from storage.collection import RECORDS, Collection
 from storage.history.catalog import Publication, all_publications
 from storage.history.fence import run_of, tokens
@@ -47,12 +47,12 @@ class Lookout:
             return self._look(mart.name, lambda: read_marts(self._store, mart))
         return self._look(f"{mart.name} of {collection}", lambda: read_mart(Collection(self._store, collection), mart))
 
-    def standings(self) -> list[Standing]:
+    def standings(self) -> list[Situation]:
         """How each collection stands, by name."""
-        standings: list[Standing] = self._look("standings", self._standings)
+        standings: list[Situation] = self._look("standings", self._standings)
         return standings
 
-    def standing(self, name: str) -> Standing | None:
+    def standing(self, name: str) -> Situation | None:
         """How one stands; None if the store has nothing of it."""
         return next((standing for standing in self.standings() if standing.name == name), None)
 
@@ -60,13 +60,13 @@ class Lookout:
         """Look anew: something was decided here."""
         self._kept.clear()
 
-    def _standings(self) -> list[Standing]:
+    def _standings(self) -> list[Situation]:
         rows = {row["collection"]: row for row in self.mart(COLLECTIONS).to_pylist()}
         here = {row.collection: row for row in self.publications()}
         names = sorted({*rows, *here, *(name for name in self._store.objects.names(RECORDS) if self._has_runs(name, {*rows, *here}))})
         with ThreadPoolExecutor(LOOKERS) as pool:
             going = list(pool.map(lambda name: self._going(Collection(self._store, name), rows.get(name)), names))
-        return [Standing(name, rows.get(name), here.get(name), live) for name, live in zip(names, going, strict=True)]
+        return [Situation(name, rows.get(name), here.get(name), live) for name, live in zip(names, going, strict=True)]
 
     def _has_runs(self, name: str, known: set[str]) -> bool:
         """Whether a folder of records that no mart tells of is a collection's: its first run has not ended yet."""

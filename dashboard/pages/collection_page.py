@@ -14,7 +14,7 @@ from storage.marts.columns import COVERAGE_DAILY, GENERATIONS, RUNS
 router = APIRouter()
 PAGE = 50
 ACTIONS = {
-    "publish": "published the spec's model",
+    "publish": "published",
     "update": "brought up to date",
     "promote": "promoted",
     "rollback": "rolled back",

@@ -20,7 +20,7 @@ PAGE_ROWS = 50
 MOST_PAGES = 10_000
 MOST_STATES = 30
 """Publications that are looked through for a document, the newest."""
-MOST_SAME = 20
+MOST_SAME = 10
 """Chunks of the same content that are named."""
 
 router = APIRouter()

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from dashboard.desk import AtDesk
-from dashboard.looking.standing import Standing
+from dashboard.looking.situation import Situation
 from dashboard.wording.tabular import AS, as_file
 
 router = APIRouter()
@@ -34,6 +34,6 @@ _TOLD = (
 )
 
 
-def _flat(standing: Standing) -> dict[str, Any]:
+def _flat(standing: Situation) -> dict[str, Any]:
     own = {"collection": standing.name, "state": standing.state[1], "coverage": standing.coverage, "next_run": standing.next_run}
     return {**own, **{name: standing.told(name) for name in _TOLD}}

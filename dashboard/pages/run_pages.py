@@ -49,7 +49,7 @@ def runs(request: Request, desk: AtDesk, collection: str = "", status: str = "",
 
 
 def _newest(rows: pa.Table, first: int, count: int) -> list[dict[str, Any]]:
-    order = pc.sort_indices(rows, [("began", "descending"), ("run_id", "descending")], null_placement="at_end")
+    order = pc.sort_indices(rows, [("began", "descending"), ("run_id", "descending")])
     found: list[dict[str, Any]] = rows.take(order.slice(first, count)).to_pylist()
     return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from storage.reading.one_document import StoredChunk
 
@@ -25,7 +26,7 @@ def pieces_of(chunks: Sequence[StoredChunk]) -> list[Piece]:
     """`chunks`: some of one document, in their order."""
     borders = sorted({border for chunk in chunks for border in (chunk.start, chunk.end)})
     pieces, first = [], 0
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         while first < len(chunks) and chunks[first].end <= start:
             first += 1
         having = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT, EDGE = 240.0, 36.0, 4.0
+WIDTH, HEIGHT, EDGE = 240.0, 28.0, 4.0
 """Pixels."""
 MOST_POINTS = 120
 

@@ -1,13 +1,15 @@
 """Figures with their units, as a person reads them. Filters of the templates."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 from markupsafe import Markup
 
 NOTHING = "–"
 """Where nobody knows: not the same as zero."""
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
+_LEAST_MONEY = 0.0001
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -53,6 +55,8 @@ def duration(seconds: float | None) -> str:
     """In its two greatest units: 3725 -> 1 h 2 min."""
     if seconds is None:
         return NOTHING
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms" if seconds >= 0.0005 else "< 1 ms"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     whole = round(seconds)
@@ -65,9 +69,11 @@ def duration(seconds: float | None) -> str:
 
 
 def money(amount: float | None, currency: str | None) -> str:
-    """With its currency; small amounts with more digits."""
+    """With its currency; small amounts with more digits, and what is not nothing never as nothing."""
     if amount is None:
         return NOTHING
+    if 0 < amount < _LEAST_MONEY:
+        return f"< {_LEAST_MONEY} {currency or ''}".strip()
     digits = 2 if abs(amount) >= 1 or amount == 0 else 4
     return f"{amount:,.{digits}f} {currency or ''}".strip()
 
@@ -77,19 +83,26 @@ def moment(value: str | datetime | None) -> datetime | None:
     if not value:
         return None
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def when(value: str | datetime | None) -> Markup | str:
-    """A time, UTC, and how long ago; the whole of it as a tooltip."""
+    """A time, UTC: how long ago within a day, else its date; the whole of it as a tooltip."""
     at = moment(value)
     if at is None:
         return NOTHING
-    at = at.astimezone(UTC)
-    shown = f"{at:%d %b %H:%M}" if at.year == datetime.now(UTC).year else f"{at:%d %b %Y}"
-    return Markup('<time datetime="{}" title="{} UTC">{} <span class="ago">{}</span></time>').format(
-        at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}", shown, ago(at)
-    )
+    near = abs(datetime.now(UTC) - at) < timedelta(days=1)
+    return _time(at, ago(at) if near else f"{at:%d %b %H:%M}" if at.year == datetime.now(UTC).year else f"{at:%d %b %Y}")
+
+
+def exact(value: str | datetime | None) -> Markup | str:
+    """A time, UTC, to the minute."""
+    at = moment(value)
+    return NOTHING if at is None else _time(at, f"{at:%Y-%m-%d %H:%M}")
+
+
+def _time(at: datetime, shown: str) -> Markup:
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(at.isoformat(), f"{at:%Y-%m-%d %H:%M:%S}", shown)
 
 
 def ago(at: datetime) -> str:
@@ -108,6 +121,17 @@ def short(value: str | None, length: int = 12) -> Markup | str:
     return Markup('<span title="{}">{}</span>').format(value, shown)
 
 
+def written(value: Any) -> str:
+    """A value of a spec, as JSON, without what it leaves out."""
+    return orjson.dumps(_said(value)).decode()
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _said(member) for key, member in value.items() if member not in (None, "", [], {})}
+    return [_said(member) for member in value] if isinstance(value, list) else value
+
+
 FILTERS: dict[str, Any] = {
     "count": count,
     "number": number,
@@ -117,5 +141,7 @@ FILTERS: dict[str, Any] = {
     "duration": duration,
     "money": money,
     "when": when,
+    "exact": exact,
+    "written": written,
     "short": short,
 }

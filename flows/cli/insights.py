@@ -25,6 +25,7 @@ commands = typer.Typer()
 SHORTEST_TOKEN = 20
 """Characters, of a token that others may try to guess."""
 
+MARTS = "marts"
 Generation = Annotated[
     str, typer.Option("--generation", metavar="GENERATION", help="As `revector status` lists it, or how its last part begins.")
 ]
@@ -95,14 +96,18 @@ def _page(made: "Reported", call: Call, wish: "Wish") -> Path:
 
 
 @commands.command(
-    epilog="Examples: revector export docs map.png --to png --by growth; revector export docs rows.parquet --to parquet",
+    epilog="Examples: revector export docs map.png --to png --by growth; revector export docs rows.parquet --to parquet; "
+    "revector export --to marts --postgres env:MARTS",
     rich_help_panel=REPORTS,
 )
 @with_options
 def export(
-    name: NameRequired,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A file, for a projector a folder, that is not there yet.")],
-    to: Annotated[str, typer.Option("--to", metavar="WHAT", help="page, png, projector, atlas or parquet.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The collection; of marts all, if it is left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="A file, or folder, that is not there yet; may be left out for marts.")
+    ] = None,
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="WHAT", help="page, png, projector, atlas, parquet or marts.")],
     by: Annotated[
         str, typer.Option("--by", metavar="WHAT", help="Colours of the png: clusters, growth, or a field of the metadata.")
     ] = "clusters",
@@ -112,7 +117,10 @@ def export(
     since: Annotated[
         int | None, typer.Option("--since", metavar="VERSION", help="The version that growth is seen from, instead of the one before.")
     ] = None,
-    *,
+    postgres: Annotated[
+        str | None,
+        typer.Option("--postgres", metavar="ADDRESS", help="Of marts: a database to fill, or env:NAME: the variable has it."),
+    ] = None,
     call: Call,
 ) -> None:
     """Write a version for people and other tools: its map as a page or a picture, its landmarks or its rows as files.
@@ -121,6 +129,7 @@ def export(
     png: the map as a picture. projector: landmarks for TensorBoard's Embedding Projector.
     atlas: rows with places and clusters for embedding-atlas (--x x --y y --text text).
     parquet: all rows with flat metadata, vectors as float32, and places where there is a map.
+    marts: small tables of what runs left, for tools that ask in SQL: in the store, and in Postgres.
     """
     from flows import commands
     from flows.show import figures
@@ -128,6 +137,12 @@ def export(
     from workers.reports.exporting import Look
     from workers.reports.run_reports import Wish
 
+    if to == MARTS:
+        handed = commands.export_marts(name, call.config, store=call.store, out=out, postgres=postgres)
+        call.answer(handed, lambda: figures.handed(handed))
+        return
+    if name is None or out is None or postgres is not None:
+        raise SpecError(f"expected NAME and OUT, and no --postgres, with --to {to}: `revector export docs OUT --to {to}`")
     wish = Wish(generation, version, since)
     with progress() as tell:
         made = commands.export(name, to, out, call.config, store=call.store, wish=wish, look=Look(by, dark), tell=tell)
@@ -177,7 +192,8 @@ def dashboard(
         raise SpecError(f"expected --token-file or --header with --host {host}, found neither: others could look, too")
 
     def told(address: str) -> None:
-        typer.echo(f"{settings.store} is shown at {address}", err=True)
+        shown = address if token_file is None else address.partition("?")[0]  # what is in a file of theirs need not be in a log, too
+        typer.echo(f"{settings.store} is shown at {shown}", err=True)
         if open_:
             webbrowser.open(address)
 
@@ -192,6 +208,7 @@ def _settings(place: Place, allow: str, texts: bool, token: str, names: tuple[st
         raise SpecError(f"expected --allow {', '.join(ACTS)}, found {unknown[0]!r}{nearest(unknown[0], ACTS)}")
     request = place.request()
     declared = request.collections
+    models = {model for one in declared.values() for model in (one.model, *one.candidates)}
     revector = (sys.executable, "-m", "flows.cli") if declared else ()
     options = [*(["--config", str(spec_file(place.config).resolve())] if declared else []), "--store", request.opened.root]
     return Settings(
@@ -203,6 +220,7 @@ def _settings(place: Place, allow: str, texts: bool, token: str, names: tuple[st
         texts=texts,
         revector=revector,
         place=tuple(options),
+        encoder=(sys.executable, "-m", "workers.answering", *(model.model_dump_json() for model in models)),
     )
 
 

@@ -19,7 +19,7 @@ from flows.show.lines import JSON_LINES
 from pipelines.errors import SpecError
 from pipelines.spec.declared import Spec
 from pipelines.spec.parsing import dump_spec
-from pipelines.spec.running import WorkersSpec
+from pipelines.spec.running import VARIABLE, WorkersSpec
 from storage.who import WHERE, new_run_id
 
 FOLDER = "/etc/revector"
@@ -40,6 +40,8 @@ CPUS = 4
 """Of a CPU pod; an actor takes one."""
 GPU_POD = {"cpu": "7", "memory": "28Gi", "ephemeral-storage": "20Gi"}
 """Of each GPU: no more than the machines with one have."""
+MARTS = "marts"
+"""The Secret, with the key `uri`, that has the address of the Postgres of marts."""
 SUBMITTER = {"cpu": "200m", "memory": "512Mi", "ephemeral-storage": "1Gi"}
 
 Fields = dict[str, Any]
@@ -185,8 +187,14 @@ def _environment(job: _Job, driver: bool = False) -> Fields:
     if job.secret:
         sources.append({"secretRef": {"name": job.secret}})
     where = orjson.dumps({"kind": "rayjob", "name": job.name}).decode()
-    variables = [{"name": JSON_LINES, "value": "json"}, {"name": WHERE, "value": where}]
+    variables = [{"name": JSON_LINES, "value": "json"}, {"name": WHERE, "value": where}, *_marts(job)]
     return {"envFrom": sources, **({"env": variables} if driver else {})}
+
+
+def _marts(job: _Job) -> list[Fields]:
+    """Where the spec names a Postgres: its address is in a Secret, as for the drivers of infra/kubernetes."""
+    named = VARIABLE.fullmatch(job.spec.collections[job.collection].marts.postgres or "")
+    return [{"name": named[1], "valueFrom": {"secretKeyRef": {"name": MARTS, "key": "uri", "optional": True}}}] if named else []
 
 
 def _spec(job: _Job) -> Fields:

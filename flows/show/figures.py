@@ -1,11 +1,14 @@
 """What a person reads of reports."""
 
+from collections.abc import Sequence
+
 from rich.markup import escape
 from rich.table import Table
 
 from flows.show.paper import paper
 from flows.show.terminal import columns
 from flows.show.words import duration, measured, version
+from storage.marts.handing import Handed
 from workers.reports.drawing.summaries import MEANINGS, REASON, Block, blocks
 from workers.reports.exporting import Exported
 from workers.reports.run_reports import Reported
@@ -56,3 +59,11 @@ def exported(made: Exported) -> None:
     """What was written, and where."""
     what = "landmarks" if made.to in LANDMARKS_ONLY else "rows"
     paper().print(f"{made.path}: {made.to} of {made.rows:,} {what}, {version(made.version, made.generation)}", markup=False)
+
+
+def handed(made: Sequence[Handed]) -> None:
+    """The marts of each collection: rows, and what was changed in Postgres."""
+    for one in made:
+        sent = "" if one.postgres is None else f", {sum(one.postgres.values()):,} changed in Postgres"
+        rows = f"{sum(one.rows.values()):,} rows in {len(one.rows)} marts"
+        paper().print(f"{one.collection}: {rows}{sent}, {one.seconds:.1f} s", markup=False)

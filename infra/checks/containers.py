@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from infra.checks.checking import Check, complaints, tool
+from infra.checks.texts import unknown_command
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 BUILT_HERE = "${REVECTOR_IMAGE:-"
@@ -73,6 +74,8 @@ def _service_findings(service: dict[str, Any]) -> Iterator[str]:
         yield "expected a user other than root"
     if service.get("restart") != "no" and "healthcheck" not in service:
         yield "expected a healthcheck"
+    if said := unknown_command(service.get("command")):
+        yield said
     for variable, value in (service.get("environment") or {}).items():
         if SECRET.search(variable) and value and not variable.endswith(("_FILE", "_PATH")):
             yield f"{variable} has a value: expected a secret file"

@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.checks.checking import Check
 from infra.checks.manifests import Manifest, cluster, groups, manifests, templates
+from infra.checks.texts import unknown_command
 
 RESOURCE_PARAMETERS = {"num-cpus": "CPU", "num-gpus": "GPU", "memory": "memory", "resources": None}
 """Options of `ray start` and the resource that each gives; None: any."""
@@ -71,6 +72,8 @@ def _container_findings(container: dict[str, Any]) -> Iterator[str]:
         yield "expected readOnlyRootFilesystem"
     if context.get("allowPrivilegeEscalation") is not False or context.get("capabilities", {}).get("drop") != ["ALL"]:
         yield "expected allowPrivilegeEscalation: false, and capabilities: drop ALL"
+    if said := unknown_command(container.get("command")):
+        yield said
     if "memory" not in container.get("resources", {}).get("limits", {}):
         yield "expected a limit of memory"
 

@@ -71,6 +71,11 @@ def unknown(words: list[str]) -> str | None:
     return next((f"{' '.join(path)} has no {option}" for option in asked if option not in offered), None)
 
 
+def unknown_command(command: Any) -> str | None:
+    """What is wrong with a container's command, if that is one of revector; None: nothing."""
+    return unknown([str(word) for word in command[1:]]) if isinstance(command, list) and command[:1] == ["revector"] else None
+
+
 CHECKS = (
     Check("yaml: yamllint", linted),
     Check("specs: each revector.toml of the examples", specs),

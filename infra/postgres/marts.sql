@@ -9,6 +9,8 @@ create role reader login password :'reader';
 create database marts owner revector;
 \connect marts
 revoke all on schema public from public;
+revoke all on database marts from public;
+grant connect on database marts to reader;
 create schema revector authorization revector;
 grant usage on schema revector to reader;
 alter default privileges for role revector in schema revector grant select on tables to reader;

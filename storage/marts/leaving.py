@@ -9,9 +9,9 @@ from storage.collection import Collection
 from storage.history.catalog import publications
 from storage.history.ledger import BROKEN_OFF
 from storage.marts import columns
-from storage.marts.columns import Mart
+from storage.marts.columns import MARTS, Mart
 from storage.marts.judged_rows import KEPT_ROWS, new_figures, new_gates
-from storage.marts.mart_files import put_mart, read_mart, table_of
+from storage.marts.mart_files import mart_bytes, put_mart, read_mart, table_of
 from storage.marts.run_rows import KEPT_RUNS, UNFINISHED, Row, cost_rows, letter_rows, new_runs
 from storage.marts.standing_rows import Known, Looked, collection_row, coverage_rows, generation_rows, version_rows
 
@@ -23,6 +23,9 @@ def leave_marts(collection: Collection, looked: Looked | None = None) -> None:
     """
     now = datetime.now(UTC)
     history = publications(collection)
+    before: Row = next(iter(_rows(collection, columns.COLLECTIONS)), {})
+    if not before:
+        _lay_out(collection)
     runs = _runs(collection)
     _letters(collection, runs)
     gates = _grown(collection, columns.GATES, new_gates)
@@ -30,12 +33,18 @@ def leave_marts(collection: Collection, looked: Looked | None = None) -> None:
     there = generation_rows(collection, history)
     _put(collection, columns.VERSIONS, version_rows(history), _rows(collection, columns.VERSIONS))
     _put(collection, columns.GENERATIONS, there, _rows(collection, columns.GENERATIONS))
-    before: Row = next(iter(_rows(collection, columns.COLLECTIONS)), {})
     standing = collection_row(collection, Known(history, there, runs, gates, figures), before, looked, now)
     _renewed(collection, columns.COVERAGE_DAILY, coverage_rows(there, standing.get("newest_source_at"), now))
     costs = cost_rows(collection, runs)
     _renewed(collection, columns.COSTS_DAILY, costs if len(runs) < KEPT_RUNS else costs[1:])  # of the oldest day some may be gone
     _put(collection, columns.COLLECTIONS, [standing], [{**before, "as_of": now}] if before else [])
+
+
+def _lay_out(collection: Collection) -> None:
+    """Every table is there, if without rows: who asks the files finds all of them."""
+    for mart in MARTS.values():
+        if mart_bytes(collection, mart) is None:
+            put_mart(collection, mart, mart.schema.empty_table())
 
 
 def _runs(collection: Collection) -> list[Row]:

@@ -28,6 +28,18 @@ def read_mart(collection: Collection, mart: Mart) -> pa.Table:
     return _table(collection.objects, _key(mart, collection.name), mart)
 
 
+def mart_bytes(collection: Collection, mart: Mart) -> bytes | None:
+    """The file itself; None where there is none, which does not say that there are no rows."""
+    return collection.objects.get(_key(mart, collection.name))
+
+
+def parse_mart(data: bytes, mart: Mart) -> pa.Table:
+    """The rows of a file, with the columns of today."""
+    found = pq.read_table(pa.BufferReader(data))
+    columns = [found[field.name] if field.name in found.column_names else pa.nulls(len(found), field.type) for field in mart.schema]
+    return pa.table(columns, names=mart.schema.names).cast(mart.schema)
+
+
 def read_marts(store: Store, mart: Mart, names: Iterable[str] | None = None) -> pa.Table:
     """The rows of all collections of a store that have left any, or of those called `names`, one after another."""
     known = [name.removesuffix(".parquet") for name in store.objects.names(f"{FOLDER}/{mart.name}")] if names is None else list(names)
@@ -57,11 +69,7 @@ def marts_of(collection: Collection) -> Iterator[tuple[Mart, pa.Table]]:
 
 def _table(objects: Objects, key: str, mart: Mart) -> pa.Table:
     data = objects.get(key)
-    if data is None:
-        return mart.schema.empty_table()
-    found = pq.read_table(pa.BufferReader(data))
-    columns = [found[field.name] if field.name in found.column_names else pa.nulls(len(found), field.type) for field in mart.schema]
-    return pa.table(columns, names=mart.schema.names).cast(mart.schema)
+    return mart.schema.empty_table() if data is None else parse_mart(data, mart)
 
 
 def _key(mart: Mart, name: str) -> str:

@@ -81,7 +81,9 @@ def read_document(version: Version, doc_id: str, first: int = 0) -> StoredDocume
     embedded = set(_rows_of(version.vectors, doc_id, ["row_hash"])["row_hash"].to_pylist())
     has = [row_hash in embedded for row_hash in found["row_hash"].to_pylist()]
     shown = found.slice(min(first, len(found) - 1), MOST_CHUNKS)
-    names = [name for name in ("chunk_id", "ordinal", "start", "end", "text", "content_hash", "file", "metadata") if name in _columns(version)]
+    names = [
+        name for name in ("chunk_id", "ordinal", "start", "end", "text", "content_hash", "file", "metadata") if name in _columns(version)
+    ]
     rows = take(version.chunks, shown[ROW_ADDRESS].to_numpy(), names).to_pylist()
     chunks = tuple(
         StoredChunk(**{name: row[name] for name in names if name not in ("file", "metadata")}, embedded=with_vector)

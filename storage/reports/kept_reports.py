@@ -36,7 +36,8 @@ class KeptReport:
     tables: dict[str, int] = field(default_factory=dict)
     """Versions of tables that belong to it, by name."""
     commits: dict[str, str] = field(default_factory=dict)
-    """Which commit each of these versions is: a table that was lost and made anew may reach the same number."""
+    """Which commit each of these versions is: a table that was lost and made anew may reach the same number. Records from before it was
+    kept do not say."""
     options: dict[str, Any] = field(default_factory=dict)
     """As declared."""
     seconds: float = 0.0
@@ -63,11 +64,10 @@ def keep_report(collection: Collection, report: KeptReport) -> KeptReport:
 def is_whole(collection: Collection, report: KeptReport) -> bool:
     """Whether the tables that it stands on are in the store as they were."""
     try:
-        return all(
-            commit_of(collection.store.open(table, version)) == report.commits.get(table) for table, version in report.tables.items()
-        )
+        found = {table: commit_of(collection.store.open(table, version)) for table, version in report.tables.items()}
     except NotFound:
         return False
+    return all(report.commits.get(table, commit) == commit for table, commit in found.items())
 
 
 def forget_report(collection: Collection, report: KeptReport) -> None:

@@ -14,7 +14,7 @@ from storage.reports.kept_reports import KeptReport, reports_of
 from storage.store.lance import scan_batches
 from storage.tables.version import Version
 
-MOST_PAIRS = 20
+MOST_PAIRS = 10
 """Of a content that are told, nearest first."""
 
 
@@ -55,7 +55,9 @@ def _beside(version: Version, kept: list[KeptReport], ids: list[str]) -> dict[st
     rows = _rows(version, described, "chunk_id", pa.array(ids, pa.string()), ["cluster", "similarity", "landmark"])
     names = cluster_names(version.collection, version.generation, described.atlas or 0)
     return {
-        row["chunk_id"]: (names.get(row["cluster"]) or f"cluster {row['cluster']}", row["similarity"]) for row in rows if row["landmark"] >= 0
+        row["chunk_id"]: (names.get(row["cluster"]) or f"cluster {row['cluster']}", row["similarity"])
+        for row in rows
+        if row["landmark"] >= 0
     }
 
 
@@ -72,9 +74,7 @@ def _near(version: Version, kept: list[KeptReport], contents: set[bytes]) -> dic
     return {content: sorted(pairs, key=lambda pair: (-pair[1], pair[0])) for content, pairs in near.items()}
 
 
-def _rows(
-    version: Version, report: KeptReport, column: str, wanted: pa.Array, columns: list[str], part: str = ""
-) -> list[dict[str, Any]]:
+def _rows(version: Version, report: KeptReport, column: str, wanted: pa.Array, columns: list[str], part: str = "") -> list[dict[str, Any]]:
     """Those with one of `wanted` in `column`, of the table of a report whose name has `part`; none if that is gone."""
     table = next((name for name in report.tables if part in name), None)
     if table is None:

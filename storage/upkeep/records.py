@@ -11,6 +11,9 @@ import orjson
 from pipelines.errors import StorageError
 from storage.collection import Collection, own_part
 from storage.history.ledger import runs
+from storage.marts.forgetting import named_marts
+from storage.marts.leaving import leave_marts
+from storage.marts.mart_files import put_mart
 from storage.tables.chunk_table import ChunkTable
 
 _LISTS = ("dead", "rows")
@@ -24,12 +27,16 @@ def forget_names(collection: Collection) -> None:
             collection.objects.put(key, orjson.dumps(bare))
     for table in _chunk_tables(collection):
         table.forget_older_lists()
+    leave_marts(collection)  # the dead letters of the newest run take the place of older ones
+    for mart, rows in named_marts(collection):
+        put_mart(collection, mart, rows)
 
 
 def check_names(collection: Collection) -> None:
     """Raises StorageError if a record of an earlier state has a name in it."""
     named = [key for key, record in _records(collection) if _bare(record) != record]
     named += [f"a file list of {table.name}" for table in _chunk_tables(collection) if table.older_lists()]
+    named += [f"the mart {mart.name}" for mart, _ in named_marts(collection)]
     if named:
         raise StorageError(
             f"expected no names of documents in earlier records of {collection}, found {len(named)} with some, as {named[0]}"

@@ -72,6 +72,10 @@ def test_pods_have_what_the_actors_ask_for() -> None:
     _, job = rendered(declared(workers={"actors": 3, "gpus_per_actor": 2}))
     assert (groups(job)["gpu"]["maxReplicas"], gpus(groups(job)["gpu"])) == (3, "2")
 
+    _, job = rendered(declared(marts={"postgres": "env:WHERE_MARTS_GO"}))
+    (head,) = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    assert {"name": "WHERE_MARTS_GO", "valueFrom": {"secretKeyRef": {"name": "marts", "key": "uri", "optional": True}}} in head["env"]
+
     _, job = rendered(declared(workers={"actors": 9, "label": {"pool": "cpu"}}))
     assert [*groups(job)] == ["cpu"]
     assert (groups(job)["cpu"]["maxReplicas"], groups(job)["cpu"]["labels"]) == (3, {"pool": "cpu"})

@@ -68,11 +68,14 @@ class ObjectStore:
 
 
 @contextmanager
-def serve(folder: Path, store: ObjectStore | None = None) -> Iterator[ObjectStore]:
-    """The server with its files in `folder`, the bucket made, until the end of the block. Raises RuntimeError if it does not come up."""
+def serve(folder: Path, store: ObjectStore | None = None, identities: str | None = None) -> Iterator[ObjectStore]:
+    """The server with its files in `folder`, the bucket made, until the end of the block. Raises RuntimeError if it does not come up.
+
+    `identities`: a configuration of who may do what, in which `store` must be; else that may do all.
+    """
     store = store or ObjectStore()
     (folder / "files").mkdir(parents=True, exist_ok=True)
-    (folder / "s3.json").write_text(json.dumps({"identities": [_identity(store)]}))
+    (folder / "s3.json").write_text(identities or json.dumps({"identities": [_identity(store)]}))
     process = _started(folder, store)
     try:
         yield store

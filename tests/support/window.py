@@ -10,10 +10,9 @@ from threading import Thread
 from typing import Any
 
 import pytest
-import uvicorn
 
 from dashboard.access.guard import COOKIE, pass_of
-from dashboard.app import make_app
+from dashboard.serving import server_of
 from dashboard.settings import Settings
 from tests.support.browser import NAMES
 
@@ -25,8 +24,7 @@ WIDE, NARROW = (1280, 900), (360, 740)
 def serving(store: str, **settings: Any) -> Iterator[str]:
     """The address of a dashboard of `store`, until the end of the block."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = make_app(Settings(store, TOKEN, **settings))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1))
+    server = server_of(Settings(store, TOKEN, **settings))
     thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

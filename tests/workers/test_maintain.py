@@ -59,7 +59,7 @@ def files(workplace: Workplace) -> dict[str, bytes]:
     """All that the store has, but for the mart that says when the source was last looked at."""
     root = Path(workplace.store)
     every = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in every.items() if "/marts/collections/" not in name}
+    return {name: path.read_bytes() for name, path in every.items() if "/marts.d/collections/" not in name}
 
 
 def data_files(workplace: Workplace) -> int:

@@ -36,9 +36,11 @@ def evaluate(spec: Spec, name: str | None, generation: str = PUBLISHED, run_id: 
     collection = Collection(Store(spec.store), name)
     if generation != PUBLISHED:
         made = _evaluate(collection, declared, generation, run_id)
-        leave(collection)
+        leave(collection, marts=declared.marts)
         return made
-    with observe("evaluate", collection, declared.schedule) as observer:  # what readers do not have is of interest to who asks only
+    with observe(
+        "evaluate", collection, declared.schedule, declared.marts
+    ) as observer:  # what readers do not have is of interest to who asks only
         made = _evaluate(collection, declared, generation, run_id)
         return observer.ended(made, "passed" if made.passed else "gate failed")
 

@@ -49,6 +49,7 @@ HELP = {
     "revector_published_chunks": "That readers have.",
     "revector_versions_behind": "Versions that a rollback keeps from readers; 0 without one.",
     "revector_published_timestamp_seconds": "When readers got what they have.",
+    "revector_marts_left": "1 if the marts say what the newest run did, in the store and where the spec wants them besides.",
     "revector_last_success_timestamp_seconds": "When a run last ended well; one that found nothing to do counts.",
     "revector_next_update_timestamp_seconds": "When the schedule comes to it next, seen from the last success; infinite without one.",
 }

@@ -19,10 +19,11 @@ from cronsim import CronSim
 
 from pipelines.errors import Conflict, RevectorError
 from pipelines.logs import bound, log, warn
-from pipelines.spec.running import ScheduleSpec
+from pipelines.spec.running import MartsSpec, ScheduleSpec
 from storage.collection import Collection
 from storage.history.catalog import Publication
 from storage.marts.leaving import leave_marts
+from storage.marts.postgres import address_of, fill
 from storage.marts.standing_rows import Looked
 from workers.observing.account import Account
 from workers.observing.metrics import Measures, of_account, of_outcome, of_publication, of_result
@@ -43,8 +44,10 @@ Sink = Callable[[str, Measures], None]
 class Observer:
     """Watches one run, exports what it sees, and leaves the marts of its collection. That this fails never ends a run."""
 
-    def __init__(self, command: str, collection: Collection, schedule: ScheduleSpec) -> None:
+    def __init__(self, command: str, collection: Collection, schedule: ScheduleSpec, marts: MartsSpec) -> None:
         self._collection = collection
+        self._marts = marts
+        self._left: bool | None = None
         self._looked: Looked | None = None
         self._labels = {"collection": collection.name, "command": command}
         self._schedule = schedule
@@ -94,7 +97,7 @@ class Observer:
         log("run ended", status=self._outcome, seconds=time.time() - self._began, **({"error": type(error).__name__} if error else {}))
         if not self._account and isinstance(error, Conflict):
             return
-        leave(self._collection, self._looked)
+        self._left = leave(self._collection, self._looked, self._marts)
         if self._sink:
             self._export()
             if error is None and self._outcome not in STOPPED:
@@ -112,6 +115,8 @@ class Observer:
     def _now(self) -> Iterator[Any]:
         now = time.time()
         yield from of_outcome(self._began, now, self._outcome, self._error)
+        if self._left is not None:
+            yield "revector_marts_left", {}, self._left
         if self._account:
             if self._account.moment != self._moment:
                 self._moment, self._progressed = self._account.moment, now
@@ -144,18 +149,28 @@ class Observer:
             self._warned = True
 
 
-def leave(collection: Collection, looked: Looked | None = None) -> None:
-    """Leave the marts of a collection, as its records are now. They are read off these, so what fails here is made up for the next time."""
+def leave(collection: Collection, looked: Looked | None = None, marts: MartsSpec | None = None) -> bool:
+    """Leave the marts of a collection, as its records are now, also where `marts` says.
+
+    They are read off the records, so what fails here is made up for the next time. False if something did.
+    """
     try:
         leave_marts(collection, looked)
+        if marts and marts.postgres:
+            fill(address_of(marts.postgres), collection)
     except (OSError, RevectorError, ValueError) as error:
-        warn("marts not written", collection=collection.name, error=type(error).__name__)
+        said = {"why": str(error)} if isinstance(error, RevectorError) else {}
+        warn("marts not written", collection=collection.name, error=type(error).__name__, **said)
+        return False
+    return True
 
 
 @contextmanager
-def observe(command: str, collection: Collection, schedule: ScheduleSpec | None = None) -> Iterator[Observer]:
+def observe(
+    command: str, collection: Collection, schedule: ScheduleSpec | None = None, marts: MartsSpec | None = None
+) -> Iterator[Observer]:
     """An Observer of all that is done within, which sees how it ends, also before a run has begun."""
-    observer = Observer(command, collection, schedule or ScheduleSpec())
+    observer = Observer(command, collection, schedule or ScheduleSpec(), marts or MartsSpec())
     with bound(collection=collection.name):
         try:
             yield observer

@@ -111,7 +111,7 @@ def report(
     name, declared = spec.collection(name)
     chosen = _chosen(declared, kinds)
     collection = Collection(Store(spec.store), name)
-    with observe("report", collection, declared.schedule) as observer:
+    with observe("report", collection, declared.schedule, declared.marts) as observer:
         made = _Desk(collection, declared, wish or Wish(), tell, run_id or new_run_id()).work(chosen)
         return observer.ended(made, {0: "reported", 1: "partly reported", 3: "beyond its limit"}[made.exit_code])
 

@@ -45,7 +45,7 @@ def apply(target: Target, saved: Plan | None = None, report: Report = silent, ru
 
     Raises Conflict while another run has the collection, PlanStale if `saved` no longer holds.
     """
-    with observe("apply", target.collection, target.spec.schedule) as observer:
+    with observe("apply", target.collection, target.spec.schedule, target.spec.marts) as observer:
         result = _apply(target, saved, report, run_id, observer)
         reports = keep_current(target.collection, target.spec, report, result.run_id)
         return observer.ended(replace(result, reports=reports), result.status)

@@ -10,8 +10,11 @@ from datetime import timedelta
 
 from pipelines.errors import RevectorError, SpecError
 from pipelines.spec.declared import RetentionSpec
+from pipelines.spec.running import MartsSpec
 from storage.collection import Collection
 from storage.history.catalog import Publication, current, publications, published
+from storage.marts.leaving import leave_marts
+from storage.marts.postgres import address_of, fill, scrub
 from storage.reports.kept_reports import reported_generations
 from storage.tables.generations import generations, named
 from storage.upkeep.maintenance import unchanged
@@ -33,13 +36,14 @@ def maintain(
     chunk_table: str | None,
     report: Report = silent,
     run_id: str | None = None,
+    marts: MartsSpec | None = None,
 ) -> Upkeep:
     """Compact, index, publish the same rows in their better layout, and remove what nothing needs.
 
     `chunk_table`: the one that the spec declares, which stays whatever refers to it; None if that cannot be told: then all stay.
     Raises Conflict while another run has the collection.
     """
-    with observe("maintain", collection) as observer:
+    with observe("maintain", collection, marts=marts) as observer:
         work = Steps(collection, retention, YOUNG, chunk_table)
         if not work.due():
             return observer.ended(Upkeep(collection.name, "nothing"), "nothing")
@@ -59,7 +63,7 @@ def erase(target: Target, report: Report = silent, run_id: str | None = None) ->
     safe under the fence: no run is writing any, and one that was overtaken and does not know it yet looks for its files before it commits.
 
     Raises RevectorError if the corpus has changed since it was applied or readers do not have the newest state, StorageError if anything
-    else is found in the store in the end.
+    else is found in the store in the end, or if Postgres, where the spec has marts there, cannot be reached: the same command goes on.
     """
     collection = target.collection
     with _held(collection, "erase", report, run_id) as session:
@@ -79,8 +83,17 @@ def erase(target: Target, report: Report = silent, run_id: str | None = None) ->
         work.clean(all_else=True)
         work.check()
         done = work.end("erased")
-    leave(collection)
+    _erase_marts(target)
     return done
+
+
+def _erase_marts(target: Target) -> None:
+    """What is in Postgres of what was erased goes, too. Raises what `fill` does: nothing else would make up for it."""
+    leave_marts(target.collection)
+    if target.spec.marts.postgres:
+        address = address_of(target.spec.marts.postgres)
+        fill(address, target.collection)
+        scrub(address)
 
 
 def drop(target: Target, name: str, force: bool = False, report: Report = silent) -> Upkeep:
@@ -102,7 +115,7 @@ def drop(target: Target, name: str, force: bool = False, report: Report = silent
         work.drop(table)
         work.remove_tables()
         done = work.end("dropped")
-    leave(target.collection)
+    leave(target.collection, marts=target.spec.marts)
     return done
 
 

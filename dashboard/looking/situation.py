@@ -50,7 +50,7 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Situation:
     """One collection: what its marts say, what readers have by now, and the run that goes on."""
 
     name: str
@@ -125,7 +125,11 @@ class Standing:
         if self.overdue:
             yield Need("warn", "the scheduled update did not come", f"/runs?collection={self.name}")
         if waiting := self.told("waiting"):
-            yield Need("warn", f"{count(waiting)} candidate{'s' if waiting > 1 else ''} passed and wait for a decision", f"/c/{self.name}")
+            yield Need(
+                "warn",
+                f"{count(waiting)} candidate{'s passed and wait' if waiting > 1 else ' passed and waits'} for a decision",
+                f"/c/{self.name}",
+            )
         if self.told("pinned"):
             yield Need("warn", "a rollback keeps readers where they are", f"/c/{self.name}")
         if letters := self.told("dead_letters"):

@@ -1,0 +1,183 @@
+"""A collection of a million points to look at, made without a model: what the map of the dashboard is measured on.
+
+python -m benchmarks.map_points build/bench/million          # 1,000,000 rows, two published versions, an atlas of 25,000 landmarks
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.content.chunks import HASH, chunk_schema, vector_schema
+from storage.collection import Collection
+from storage.history.catalog import Publication, publish
+from storage.reports.atlas import Atlas, keep_atlas
+from storage.reports.kept_reports import KeptReport, keep_report
+from storage.reports.report_table import BESIDE, ReportTable
+from storage.store.commit import Change, commit
+from storage.store.lance import Store
+from storage.tables.checksums import commit_of
+from storage.who import now, whoami
+
+NAME, GENERATION, CHUNKS = "million", "million.vectors.0a1b2c3d4e5f", "million.chunks.0a1b2c3d4e5f"
+LANDMARKS, CLUSTERS, DIMENSION, PART = 25_000, 60, 32, 100_000
+CHANGED = 0.03
+"""Of the rows, that are others in the second version; as many come, and go."""
+METADATA = pa.struct([("section", pa.string()), ("year", pa.int64()), ("score", pa.float64())])
+WORDS = ("harbour", "orchard", "violin", "glacier", "copper", "lantern", "meadow", "quartz", "saffron")
+WORDS += ("timber", "willow", "anchor", "basalt", "cinder", "dahlia", "ember", "fjord", "garnet")
+
+
+class Making:
+    """Rows by number and edition: the same ones in each table."""
+
+    def __init__(self, rows: int) -> None:
+        chance = np.random.default_rng(7)
+        self.rows = rows
+        middles = chance.uniform(-30, 30, (CLUSTERS, 2))
+        self.clusters = chance.integers(0, CLUSTERS, LANDMARKS).astype(np.int32)
+        self.places = (middles[self.clusters] + chance.normal(0, 1.6, (LANDMARKS, 2))).astype(np.float32)
+        self.landmark_of = chance.integers(0, LANDMARKS, 2 * rows).astype(np.int32)
+
+    def keys(self, numbers: NDArray[np.int64], edition: int) -> dict[str, pa.Array]:
+        hashes = [(int(number) * 2_654_435_761 + edition).to_bytes(8, "little") * 2 for number in numbers]
+        return {
+            "chunk_id": pa.array([f"document-{number:07d}#0" for number in numbers.tolist()]),
+            "content_hash": pa.array(hashes, HASH),
+            "row_hash": pa.array(hashes, HASH),
+        }
+
+    def vectors(self, numbers: NDArray[np.int64], edition: int) -> pa.Table:
+        chance = np.random.default_rng([int(numbers[0]), edition])
+        vectors = chance.normal(size=(len(numbers), DIMENSION)).astype(np.float16)
+        texts = [f"{WORDS[number % 18]} {WORDS[number // 18 % 18]} of document {number}, edition {edition}" for number in numbers.tolist()]
+        sections = [WORDS[cluster % 11] for cluster in self.clusters[self.landmark_of[numbers]].tolist()]
+        metadata = [
+            {"section": section, "year": 1990 + number % 35, "score": float(number % 1000) / 10}
+            for section, number in zip(sections, numbers.tolist(), strict=True)
+        ]
+        columns = self.keys(numbers, edition) | {
+            "doc_id": pa.array([f"document-{number:07d}" for number in numbers.tolist()]),
+            "ordinal": pa.array(np.zeros(len(numbers), np.int32)),
+            "start": pa.array(np.zeros(len(numbers), np.int64)),
+            "end": pa.array([len(text) for text in texts], pa.int64()),
+            "text": pa.array(texts),
+            "metadata": pa.array(metadata, METADATA),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), DIMENSION),
+        }
+        schema = vector_schema(METADATA, DIMENSION, "float16")
+        return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+    def beside(self, numbers: NDArray[np.int64], edition: int) -> pa.Table:
+        chance = np.random.default_rng([int(numbers[0]), edition, 1])
+        landmarks = self.landmark_of[numbers + (self.rows // 3 if edition else 0)]
+        spots = self.places[landmarks] + chance.normal(0, 0.12, (len(numbers), 2)).astype(np.float32)
+        similarity = chance.uniform(0.5, 1, len(numbers)).astype(np.float32)
+        columns = self.keys(numbers, edition) | {
+            "landmark": pa.array(landmarks),
+            "similarity": pa.array(similarity),
+            "second": pa.array(landmarks),
+            "second_similarity": pa.array(similarity),
+            "x": pa.array(np.ascontiguousarray(spots[:, 0])),
+            "y": pa.array(np.ascontiguousarray(spots[:, 1])),
+            "cluster": pa.array(self.clusters[landmarks]),
+        }
+        return pa.table(columns, schema=BESIDE)
+
+    def atlas(self) -> Atlas:
+        names = {number: ", ".join(WORDS[place % 18] for place in (number, number * 7 + 3, number * 5 + 11)) for number in range(CLUSTERS)}
+        near = np.stack([np.roll(np.arange(LANDMARKS, dtype=np.int32), step) for step in (1, 2)], axis=1)
+        hashes = pa.array([number.to_bytes(16, "big") for number in range(LANDMARKS)], HASH)
+        vectors = np.ones((LANDMARKS, DIMENSION), np.float32)
+        ids = tuple(f"document-{number:07d}#0" for number in range(LANDMARKS))
+        return Atlas(1, 1, ids, hashes, vectors, near, np.ones((LANDMARKS, 2), np.float32), self.places, self.clusters, names)
+
+
+def parts(numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    return (numbers[first : first + PART] for first in range(0, len(numbers), PART))
+
+
+def make(folder: Path, rows: int) -> None:
+    """A store in `folder`."""
+    store = Store(str(folder))
+    collection = Collection(store, NAME)
+    making, none = Making(rows), np.zeros(0, np.uint64)
+    table = ReportTable(collection, GENERATION, "a1")
+    space = {"id": "0" * 32, "weights_sha256": "0" * 64, "normalize": True, "dimension": DIMENSION}
+    meta = {"space": space, "chunk_table": CHUNKS, "model": {"name": "hash", "dimensions": DIMENSION}}
+    vectors = store.create(GENERATION, vector_schema(METADATA, DIMENSION, "float16"), meta)
+    chunks = store.create(CHUNKS, chunk_schema(METADATA), {})
+    described = table.latest(BESIDE)
+    keep_atlas(collection, GENERATION, making.atlas())
+    run_id = "20260101T000000000000-000000"
+    store.objects.put(collection.key(f"runs/{run_id}/intent.json"), b"{}")
+    before = None
+    count = int(rows * CHANGED)
+    for epoch in (1, 2):
+        fresh = [(np.arange(rows), 0)] if epoch == 1 else [(np.arange(count), 1), (np.arange(rows, rows + count), 0)]
+        stale = none if epoch == 1 else np.arange(2 * count, dtype=np.uint64)  # the first rows of the first fragment
+        shards = [(part, edition) for numbers, edition in fresh for part in parts(numbers)]
+        vectors = changed(store, GENERATION, vectors, stale, (making.vectors(*shard) for shard in shards))
+        described = changed(store, table.name, described, stale, (making.beside(*shard) for shard in shards))
+        before = publication(store, before, vectors.version, chunks.version, run_id)
+        record = KeptReport(
+            collection=NAME,
+            generation=GENERATION,
+            version=vectors.version,
+            kind="rows",
+            identity=f"{epoch:012d}",
+            atlas=1,
+            summary={"rows": vectors.count_rows()},
+            tables={table.name: described.version},
+            commits={table.name: commit_of(described)},
+            at=now(),
+            who=whoami(),
+        )
+        keep_report(collection, record)
+        keep_report(collection, replace(record, kind="map", tables={}, commits={}))
+
+
+def changed(store: Store, name: str, dataset: Any, stale: NDArray[np.uint64], fresh: Iterable[pa.Table]) -> Any:
+    """The table without some rows, by address, and with others."""
+    staged = [fragment for rows in fresh for fragment in store.stage(name, rows.schema, rows.to_batches())]
+    return commit(store, dataset, Change(stale, staged), {})
+
+
+def publication(store: Store, before: Publication | None, version: int, chunk_version: int, run_id: str) -> Publication:
+    new = Publication(
+        collection=NAME,
+        epoch=before.epoch + 1 if before else 1,
+        action="publish",
+        generation=GENERATION,
+        version=version,
+        chunk_table=CHUNKS,
+        chunk_version=chunk_version,
+        space="0" * 32,
+        model=json.dumps({"name": "hash", "dimensions": DIMENSION}),
+        chunks=store.open(GENERATION, version).count_rows(),
+        dead_letters=0,
+        restores=0,
+        run_id=run_id,
+        at=now(),
+        who=whoami(),
+        why="",
+    )
+    return publish(store, new)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    options = parser.parse_args()
+    make(options.folder, options.rows)
+
+
+if __name__ == "__main__":
+    main()
