@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from dashboard.desk import AtDesk, Desk
 from dashboard.looking.choices import Choice
-from dashboard.looking.side_by_side import Answer, Changed, Ranks, rank, same_by
+from dashboard.looking.side_by_side import Answer, Ranks, Shifts, rank, same_by
 from dashboard.pages.search_page import STATUS, Results, check_question, status_of
 from dashboard.wording.slopes import slopes
 from dashboard.wording.tabular import AS, as_file
@@ -143,5 +143,5 @@ def _flat(desk: Desk, ranks: Ranks) -> list[dict[str, Any]]:
     ]
 
 
-def _flat_questions(found: Changed) -> list[dict[str, Any]]:
+def _flat_questions(found: Shifts) -> list[dict[str, Any]]:
     return [{"chunk_id": question.chunk_id, "overlap": question.overlap} for question in found.questions]

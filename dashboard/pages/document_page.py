@@ -94,7 +94,6 @@ def _one(request: Request, desk: Desk, version: Version, id: str, v: str, chunk:
     return desk.page(
         request,
         "document.html",
-        200 if document else 404,
         name=name,
         id=id,
         v=v,
