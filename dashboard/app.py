@@ -1,5 +1,7 @@
 """The application: all pages behind one guard, and errors as a line that a person can act on."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,13 @@ _STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSEr
 def make_app(settings: Settings) -> Guard:
     """The ASGI application of one store."""
     desk = Desk(settings)
-    app = FastAPI(title="revector", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def open_until_the_end(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.answerer.close()
+
+    app = FastAPI(title="revector", lifespan=open_until_the_end, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk = desk
     app.mount("/static", StaticFiles(directory=STATIC))
     for routes in ROUTES:
