@@ -5,6 +5,7 @@ import secrets
 import sys
 import tempfile
 import webbrowser
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
