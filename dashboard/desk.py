@@ -16,8 +16,8 @@ from dashboard.looking.answerer import Answerer
 from dashboard.looking.choices import Choices
 from dashboard.looking.lookout import Lookout
 from dashboard.looking.planner import Planner
-from dashboard.looking.survey import Survey
 from dashboard.looking.side_by_side import Beside
+from dashboard.looking.survey import Survey
 from dashboard.settings import Settings
 from dashboard.wording.glossary import term
 from dashboard.wording.units import FILTERS

@@ -14,7 +14,7 @@ from storage.reports.kept_reports import KeptReport, reports_of
 from storage.store.lance import scan_batches
 from storage.tables.version import Version
 
-MOST_PAIRS = 20
+MOST_PAIRS = 10
 """Of a content that are told, nearest first."""
 
 
