@@ -28,6 +28,8 @@ class Finding:
     """Cosine to the landmark that is most like it."""
     odds: float | None
     """The share of landmarks that are as odd; None unless it is among the oddest that are told."""
+    outlier: bool
+    """Whether that is as few as the report asks for."""
     near: tuple[tuple[str, float], ...]
     """Chunks that are nearly the same, each with its cosine."""
 
@@ -38,12 +40,15 @@ def find_findings(version: Version, contents: Mapping[str, bytes]) -> dict[str, 
     if not kept:
         return None
     beside = _beside(version, kept, list(contents))
-    odds = {row["chunk_id"]: row["odds"] for report in kept if report.kind == "outliers" for row in report.summary.get("outliers", ())}
+    oddest = next((report.summary for report in kept if report.kind == "outliers"), {})
+    odds = {row["chunk_id"]: row["odds"] for row in oddest.get("outliers", ())}
     near = _near(version, kept, set(contents.values()))
     found = {}
     for chunk_id, content in contents.items():
         cluster, similarity = beside.get(chunk_id, (None, None))
-        found[chunk_id] = Finding(cluster, similarity, odds.get(chunk_id), tuple(near.get(content, ())[:MOST_PAIRS]))
+        odd = odds.get(chunk_id)
+        outlier = odd is not None and odd <= oddest.get("odds_limit", 0)
+        found[chunk_id] = Finding(cluster, similarity, odd, outlier, tuple(near.get(content, ())[:MOST_PAIRS]))
     return found
 
 
