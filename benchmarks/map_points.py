@@ -107,7 +107,7 @@ def make(folder: Path, rows: int) -> None:
     """A store in `folder`."""
     store = Store(str(folder))
     collection = Collection(store, NAME)
-    making, none = Making(rows), np.zeros(0, np.uint64)
+    making = Making(rows)
     table = ReportTable(collection, GENERATION, "a1")
     space = {"id": "0" * 32, "weights_sha256": "0" * 64, "normalize": True, "dimension": DIMENSION}
     meta = {"space": space, "chunk_table": CHUNKS, "model": {"name": "hash", "dimensions": DIMENSION}}
@@ -121,7 +121,8 @@ def make(folder: Path, rows: int) -> None:
     count = int(rows * CHANGED)
     for epoch in (1, 2):
         fresh = [(np.arange(rows), 0)] if epoch == 1 else [(np.arange(count), 1), (np.arange(rows, rows + count), 0)]
-        stale = none if epoch == 1 else np.arange(2 * count, dtype=np.uint64)  # the first rows of the first fragment
+        first = np.arange(0 if epoch == 1 else 2 * count, dtype=np.uint64)
+        stale = (first // np.uint64(PART) << np.uint64(32)) + first % np.uint64(PART)  # the first rows, PART in each fragment
         shards = [(part, edition) for numbers, edition in fresh for part in parts(numbers)]
         vectors = changed(store, GENERATION, vectors, stale, (making.vectors(*shard) for shard in shards))
         described = changed(store, table.name, described, stale, (making.beside(*shard) for shard in shards))

@@ -20,8 +20,17 @@ from storage.store.s3 import store_failure
 
 STATIC = Path(__file__).with_name("static")
 ROUTES = (
-    *("pages.overview", "pages.run_pages", "pages.collection_page", "pages.quality_page", "pages.map_points", "pages.letters_page"),
-    *("pages.search_page", "pages.compare_page", "pages.document_page", "pages.plan_page", "acts"),
+    "pages.overview",
+    "pages.run_pages",
+    "pages.collection_page",
+    "pages.quality_page",
+    "pages.compare_page",
+    "pages.map_points",
+    "pages.search_page",
+    "pages.document_page",
+    "pages.letters_page",
+    "pages.plan_page",
+    "acts",
 )
 _STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSError: 503}
 """What comes first holds."""

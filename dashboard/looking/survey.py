@@ -19,7 +19,7 @@ from storage.reports.terrain import Terrain, terrain_of
 MOST_BYTES = 256 << 20
 """Of what is kept. The map of a million points is 24 MB, and 5 MB as it is sent."""
 PATIENCE_SECONDS = 20.0
-"""For a map of twenty million rows."""
+"""For a map of ten million rows."""
 MOST_VERSIONS = 20
 """Of a generation that are offered."""
 POINT_BYTES = 14

@@ -1,7 +1,6 @@
 """The map: a version as points in the plane, coloured, compared with another version, and what a viewer chooses on it as a table."""
 
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -16,6 +15,7 @@ from pipelines.errors import NotFound, SpecError
 from storage.collection import Collection, own_part
 from storage.reading.neighbours import NOWHERE as NO_ROW
 from storage.reading.neighbours import nearest, vectors_at
+from storage.reading.versions import version_name
 from storage.reports.described import Described
 from storage.reports.point_changes import Changes, changes_since
 from storage.reports.point_values import PointValues, ages_of, value_fields, values_of
@@ -35,7 +35,6 @@ MOST_CORNERS = 120
 NEIGHBOURS = 8
 EXCERPT = 300
 """Characters of a text in a table."""
-_SEARCHES = BoundedSemaphore(2)
 SIGNS = ("·", "+", "◆", "○")
 """Of what is the same, came, changed and moved; what went has a minus."""
 WORDS = ("same", "came", "changed", "moved")
@@ -102,6 +101,8 @@ class Chosen:
     rows: list[dict[str, Any]]
     query: str
     """Its part of the address."""
+    went: int = 0
+    """Points of the version that is compared with, at the same place, that are no more."""
     neighbours: list[dict[str, Any]] | None = None
     """Of a single one; None: not asked for."""
     single: bool = False
@@ -122,6 +123,7 @@ class _Looking:
         self.asked = asked
         self.texts = desk.settings.texts
         self._survey = desk.survey
+        self._turn = desk.answerer.turn
         self._collection = collection
         self.versions = desk.survey.versions(collection)
         history = desk.lookout.publications(collection.name)
@@ -173,7 +175,7 @@ class _Looking:
 
     @staticmethod
     def address(version: tuple[str, int]) -> str:
-        return f"{own_part(version[0])}@{version[1]}"
+        return version_name(*version)
 
     def named(self, version: tuple[str, int]) -> str:
         """For a person."""
@@ -258,8 +260,10 @@ class _Looking:
         if self.asked.point:
             return self._single(_whole("a point", self.asked.point))
         if self.asked.lasso:
-            numbers = inside(self.points, _corners(self.asked.lasso))
-            return Chosen("within the lasso", len(numbers), self._rows(numbers[:most]), urlencode({"lasso": self.asked.lasso}))
+            corners = _corners(self.asked.lasso)
+            numbers = inside(self.points.x, self.points.y, corners)
+            went = len(inside(self.changes.gone[:, 0], self.changes.gone[:, 1], corners)) if self.since else 0
+            return Chosen("within the lasso", len(numbers), self._rows(numbers[:most]), urlencode({"lasso": self.asked.lasso}), went)
         if self.asked.cluster:
             number = _whole("a cluster", self.asked.cluster)
             place = next((place for place, one in enumerate(self.points.terrain.islands) if one.number == number), None)
@@ -288,12 +292,12 @@ class _Looking:
     def _single(self, number: int) -> Chosen:
         [row] = self._rows(np.array([number])) if 0 <= number < len(self.points) else self.points.take([number], []) or [{}]
         near = self._neighbours(number) if self.asked.near else None
-        return Chosen(row["chunk_id"], 1, [row], urlencode({"point": number}), near, single=True)
+        return Chosen(row["chunk_id"], 1, [row], urlencode({"point": number}), neighbours=near, single=True)
 
     def _neighbours(self, number: int) -> list[dict[str, Any]]:
         """The chunks whose vectors are most like that of a point, best first; and where on the map they are."""
         table, address = self.of.vectors(), self.points.sources[number]
-        with _SEARCHES:
+        with self._turn():
             found = nearest(table, vectors_at(table, np.array([address]))[0].astype(np.float32), NEIGHBOURS + 1)
         others = (found.addresses[0] != address) & (found.addresses[0] != NO_ROW)
         addresses, scores = found.addresses[0][others][:NEIGHBOURS], found.scores[0][others][:NEIGHBOURS]

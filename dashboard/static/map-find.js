@@ -29,21 +29,20 @@ export class Finder {
     }
     return best;
   }
+}
 
-  // A function that tells whether a point is within `corners` [[x, y], ...], by the even-odd rule.
-  within(corners) {
-    const edges = corners.map(([x, y], place) => [[x, y], corners[(place + 1) % corners.length]])
-      .filter(([one, other]) => one[1] !== other[1])
-      .map(([one, other]) => (one[1] < other[1] ? [...one, ...other] : [...other, ...one]));
-    return (point) => {
-      const x = this.x[point], y = this.y[point];
-      let odd = false;
-      for (const [x1, y1, x2, y2] of edges) {
-        if (y >= y1 && y < y2 && (x - x1) * (y2 - y1) < (x2 - x1) * (y - y1)) odd = !odd;
-      }
-      return odd;
-    };
-  }
+// A function that tells whether a place is within `corners` [[x, y], ...], by the even-odd rule.
+export function within(corners) {
+  const edges = corners.map((corner, place) => [corner, corners[(place + 1) % corners.length]])
+    .filter(([one, other]) => one[1] !== other[1])
+    .map(([one, other]) => (one[1] < other[1] ? [...one, ...other] : [...other, ...one]));
+  return (x, y) => {
+    let odd = false;
+    for (const [x1, y1, x2, y2] of edges) {
+      if (y >= y1 && y < y2 && (x - x1) * (y2 - y1) < (x2 - x1) * (y - y1)) odd = !odd;
+    }
+    return odd;
+  };
 }
 
 // A line that a hand has drawn, with at most `most` corners of whole numbers between 0 and 65535: every so many of them.

@@ -1,7 +1,7 @@
 // The map of a version. Its state is in the address; what comes from documents is written by textContent, or is the server's own HTML.
 "use strict";
 import { CHOSEN, Dots, FAINT, FIRST_SIGN } from "./map-dots.js";
-import { Finder, simplified } from "./map-find.js";
+import { Finder, simplified, within } from "./map-find.js";
 import { Names } from "./map-names.js";
 import { fetchPacked } from "./map-packed.js";
 
@@ -64,6 +64,10 @@ function mark() {
   const count = data.x.length, marks = new Uint8Array(count), chosen = isChosen(), others = asked.has("point") ? 0 : FAINT;
   if (chosen) for (let point = 0; point < count; point++) marks[point] = chosen(point) ? CHOSEN : others;
   dots.group("points", { marks });
+  if (codes?.scale === "changes" && codes.gone.length) {
+    const inside = asked.has("lasso") ? within(corners(asked.get("lasso"))) : () => !chosen || asked.has("point");
+    dots.group("gone", { marks: Uint8Array.from({ length: codes.gone.length / 2 }, (_, one) => (inside(codes.gone[2 * one], codes.gone[2 * one + 1]) ? 0 : FAINT)) });
+  }
   stroke(marks, chosen);
   showCluster();
   draw();
@@ -71,7 +75,7 @@ function mark() {
 
 function isChosen() {
   if (asked.has("point")) { const one = Number(asked.get("point")); return (point) => point === one; }
-  if (asked.has("lasso")) return finder.within(corners(asked.get("lasso")));
+  if (asked.has("lasso")) { const inside = within(corners(asked.get("lasso"))); return (point) => inside(data.x[point], data.y[point]); }
   if (asked.has("cluster")) {
     const place = data.islands.findIndex(([number]) => number === Number(asked.get("cluster")));
     return (point) => data.island[point] === place;
@@ -91,15 +95,15 @@ function stroke(marks, chosen) {
     let origin = 0;
     for (let point = 0; point < codes.codes.length; point++) {
       if (codes.codes[point] < 2) continue;
-      if ((!chosen || marks[point] === CHOSEN) && places.length <= 4 * MOST_LINES) {
-        places.push(codes.origins[2 * origin], codes.origins[2 * origin + 1], data.x[point], data.y[point]);
-      }
+      const x = codes.origins[2 * origin], y = codes.origins[2 * origin + 1];
       origin++;
+      if ((!chosen || marks[point] === CHOSEN) && (x !== data.x[point] || y !== data.y[point])) places.push(x, y, data.x[point], data.y[point]);
+      if (places.length > 4 * MOST_LINES) break;
     }
   }
   const some = places.length && places.length <= 4 * MOST_LINES;
   dots.stroke(some ? new Uint16Array(places) : null, [...colour("--ink"), places.length > 800 ? .25 : .6]);
-  at("legend").lastElementChild.textContent = codes?.scale !== "changes" || !codes.origins.length ? ""
+  at("legend").lastElementChild.textContent = !places.length ? ""
     : some ? "A line leads from where a chunk lay to where it lies." : "Choose a cluster or draw a lasso to see where its changed chunks lay.";
 }
 

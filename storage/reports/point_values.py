@@ -48,10 +48,15 @@ def values_of(points: Points, field: str) -> PointValues:
     known = value_fields(points.described)
     if field not in known:
         raise SpecError(f"expected a field of {', '.join(known) or '(none)'}, found {field[:100]!r}{nearest(field, known)}")
-    values = _column(points, field)
+    return made_of(_column(points, field))
+
+
+def made_of(values: pa.Array) -> PointValues:
+    """Codes of values of any type that metadata has."""
     kind = values.type
     if pa.types.is_temporal(kind):
-        return _ranges(values, lambda edge: str(pa.scalar(round(edge), pa.int64()).cast(kind).as_py())[:19])
+        whole = pa.int32() if kind.bit_width == 32 else pa.int64()
+        return _ranges(values.cast(whole), lambda edge: str(pa.scalar(round(edge), whole).cast(kind).as_py())[:19])
     if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and len(pc.unique(values.drop_null())) > VALUES:
         return _ranges(values, _number)
     return _frequent(values)
@@ -93,8 +98,7 @@ def _frequent(values: pa.Array) -> PointValues:
 
 def _ranges(values: pa.Array, said: Any) -> PointValues:
     """As many points in each range, as far as equal numbers allow."""
-    numbers = values.cast(pa.int64()) if pa.types.is_temporal(values.type) else values
-    floats = numbers.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    floats = values.cast(pa.float64()).fill_null(np.nan).to_numpy()
     known = floats[np.isfinite(floats)]
     if not len(known):
         return _made(np.full(len(floats), MISSING, np.uint8), [""] * VALUES, "", "rising")
@@ -132,5 +136,5 @@ def _made(codes: NDArray[np.uint8], labels: list[str], others: str, scale: Liter
 
 def _short(text: str) -> str:
     """In one line, without control characters: values come from documents."""
-    line = "".join(filter(str.isprintable, " ".join(text.split())))
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

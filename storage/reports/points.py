@@ -19,8 +19,8 @@ from storage.store.spill import Spill, by_hash, matched
 
 MOST_POINTS = 2_000_000
 """Of a version with more rows every second one is a point, or every third."""
-MOST_ROWS = 20_000_000
-"""That are read for a map."""
+MOST_ROWS = 10_000_000
+"""That are read for a map: seconds, once."""
 NOWHERE = -1
 """The island of a point that is in no cluster."""
 
@@ -115,16 +115,16 @@ def _islands(clusters: NDArray[np.int32], numbers: NDArray[np.int32]) -> NDArray
     return np.where(numbers[place] == clusters, place, NOWHERE).astype(np.int16)
 
 
-def inside(points: Points, polygon: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The numbers of the points within `polygon` (k, 2), by the even-odd rule, ascending.
+def inside(places_x: NDArray[np.uint16], places_y: NDArray[np.uint16], polygon: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The numbers of the points (n,) within `polygon` (k, 2), by the even-odd rule, ascending.
 
     A point at which a ray to the right crosses an odd number of edges; an edge has its lower end and not its upper one, so no crossing
     counts twice. All in whole numbers: a browser that does the same sum finds the same points.
     """
     low, high = polygon.min(axis=0), polygon.max(axis=0)
-    near = np.flatnonzero((points.x >= low[0]) & (points.x <= high[0]) & (points.y >= low[1]) & (points.y <= high[1]))
-    near = near[np.argsort(points.y[near], kind="stable")]  # so that each edge looks at the points beside it only
-    x, y = points.x[near].astype(np.int64), points.y[near].astype(np.int64)
+    near = np.flatnonzero((places_x >= low[0]) & (places_x <= high[0]) & (places_y >= low[1]) & (places_y <= high[1]))
+    near = near[np.argsort(places_y[near], kind="stable")]  # so that each edge looks at the points beside it only
+    x, y = places_x[near].astype(np.int64), places_y[near].astype(np.int64)
     odd = np.zeros(len(near), bool)
     for edge in zip(polygon.tolist(), np.roll(polygon, -1, axis=0).tolist(), strict=True):
         (x1, y1), (x2, y2) = sorted(edge, key=lambda corner: corner[1])

@@ -105,6 +105,9 @@ def test_a_click_names_a_row_that_lies_there(address: str, browser: Window, trut
             facts = page.locator(".facts dd").all_inner_texts()
             assert facts[2] == truth.rows[named]["cluster"]
             assert page.locator("#neighbours tbody tr").count() == 8
+            for link in ("More like this", "Its document"):
+                there = page.get_by_role("link", name=link, exact=True).get_attribute("href")
+                assert page.request.get(f"{address}{there}").status == 200
             page.keyboard.press("Escape")
             page.locator("#chosen", has_text="Nothing is chosen").wait_for()
 
@@ -179,6 +182,8 @@ def test_a_field_of_the_metadata_colours_the_dots(address: str, browser: Window,
         assert all(counted[topic] == topics[topic] for topic in ("ships", "plants", "kitchen", "stars"))
         assert page.locator("#dots").screenshot() != plain
         assert "by=metadata.topic" in page.url
+        page.locator("select[name=by]").select_option("metadata.added")
+        page.locator("#legend", has_text=" to 2026-09-15").wait_for()
         page.locator("select[name=by]").select_option("age")
         page.locator("#legend", has_text="version").wait_for()
 

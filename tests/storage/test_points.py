@@ -1,9 +1,12 @@
 """Points of a map are the rows of a version, exactly: where they lie, what they have, and what changed, whatever fits in memory."""
 
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -11,6 +14,7 @@ from benchmarks import map_points
 from flows import report
 from pipelines.errors import NotFound, SpecError
 from storage.collection import Collection
+from storage.reports import point_values as of_values
 from storage.reports import points as of_points
 from storage.reports.described import Described, describe_version, described_numbers
 from storage.reports.point_changes import CAME, CHANGED, FAR, MOVED, SAME, changes_since
@@ -142,12 +146,12 @@ def test_a_lasso_holds_what_is_inside_and_an_edge_belongs_to_one_side(collection
     _, now = described(collection)
     points = seen(now)
     left, right = (np.array([[x, 0], [x + 30_000, 0], [x + 30_000, FULL], [x, FULL]]) for x in (5_000, 35_000))
-    halves = [{*inside(points, one).tolist()} for one in (left, right)]
+    halves = [{*inside(points.x, points.y, one).tolist()} for one in (left, right)]
     assert not halves[0] & halves[1]
     there = (points.x >= 5_000) & (points.x < 65_000) & (points.y < FULL)
     assert halves[0] | halves[1] == {*np.flatnonzero(there).tolist()}
     star = np.array([[30_000, 60_000], [45_000, 5_000], [5_000, 40_000], [60_000, 40_000], [12_000, 5_000]])
-    assert 0 < len(inside(points, star)) < len(points)
+    assert 0 < len(inside(points.x, points.y, star)) < len(points)
 
 
 def test_a_version_without_a_map_says_how_to_make_one(collection: Collection) -> None:
@@ -176,3 +180,25 @@ def test_two_models_lie_on_one_map_and_what_moved_is_marked(workplace: Workplace
     assert MOVED in changes.codes
     assert changes.origins.tolist() == [[*place[id]] for id, far in zip(ids[0], away, strict=True) if far > FAR]
     assert (changes.went, len(changes.gone)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "label"),
+    [
+        (pa.date32(), [date(2026, 1, day) for day in range(1, 22)], "2026-01-01 to 2026-01-04"),
+        (
+            pa.timestamp("us", "UTC"),
+            [datetime(2026, 1, day, tzinfo=UTC) for day in range(1, 22)],
+            "2026-01-01 00:00:00 to 2026-01-04 00:00:00",
+        ),
+        (pa.bool_(), [True] * 20 + [False], "true"),
+        (pa.float32(), [number / 2 for number in range(20)] + [float("nan")], "0 to 1.5"),
+        (pa.int64(), [1, 1, 1] * 7, "1"),
+        (pa.string(), ["\u202eevil\n\x00 one"] * 21, "evil one"),
+    ],
+)
+def test_values_of_each_type_have_a_legend(kind: pa.DataType, values: list[Any], label: str) -> None:
+    made = of_values.made_of(pa.array([*values, None], kind))
+    assert made.labels[0] == label
+    assert (made.labels[MISSING], sum(made.counts)) == ("no value", 22)
+    assert made.codes[-1] == MISSING
