@@ -48,6 +48,8 @@ class Choices:
                     f"{own_part(row['generation'])}: {_last(row['model'])}, {row['dimension']} numbers, {row['state']}"
                 )
         for one in reversed(history):
+            if one.versions == history[-1].versions:
+                continue
             if len(found) < MOST_OFFERED + len(rows):
                 found.setdefault(version_name(one.generation, one.version), _published(one))
         return [Choice(name, shown) for name, shown in found.items()]
