@@ -128,7 +128,6 @@ function render(hasty) {
   loop.setAttribute("points", (line ?? (asked.has("lasso") ? corners(asked.get("lasso")) : [])).map(([x, y]) => onScreen(x, y).map((value) => value.toFixed(1)).join(",")).join(" "));
   const one = asked.has("point") ? Number(asked.get("point")) : -1, [x, y] = one >= 0 ? onScreen(data.x[one], data.y[one]) : [-99, -99];
   for (const [key, value] of [["cx", x], ["cy", y]]) ring.setAttribute(key, value.toFixed(1));
-  stage.dataset.drawn = String(data.x.length);
 }
 
 const onScreen = (x, y) => [stage.clientWidth / 2 + (x - view.x) * view.scale, stage.clientHeight / 2 - (y - view.y) * view.scale];
@@ -355,6 +354,7 @@ const fail = () => { busy.textContent = "The server does not answer."; };
 
 async function start() {
   dots = new Dots(at("dots")); // first: without it there is nothing to fetch
+  dots.whole = () => { stage.dataset.drawn = String(data.x.length); };
   const picture = document.querySelector(".picture");
   picture.hidden = false;
   at("instead").hidden = true;
