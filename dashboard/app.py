@@ -1,5 +1,7 @@
 """The application: all pages behind one guard, and errors as a line that a person can act on."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,16 @@ from storage.store.s3 import store_failure
 
 STATIC = Path(__file__).with_name("static")
 ROUTES = (
-    *("pages.overview", "pages.run_pages", "pages.collection_page", "pages.quality_page", "pages.letters_page", "pages.plan_page"),
-    *("pages.search_page", "pages.compare_page", "pages.document_page", "pages.map_points"),
+    "pages.overview",
+    "pages.run_pages",
+    "pages.collection_page",
+    "pages.quality_page",
+    "pages.compare_page",
+    "pages.map_points",
+    "pages.search_page",
+    "pages.document_page",
+    "pages.letters_page",
+    "pages.plan_page",
     "acts",
 )
 _STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSError: 503}
@@ -29,7 +39,13 @@ _STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSEr
 def make_app(settings: Settings) -> Guard:
     """The ASGI application of one store."""
     desk = Desk(settings)
-    app = FastAPI(title="revector", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def open_until_the_end(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.answerer.close()
+
+    app = FastAPI(title="revector", lifespan=open_until_the_end, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk = desk
     app.mount("/static", StaticFiles(directory=STATIC))
     for routes in ROUTES:

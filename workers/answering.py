@@ -30,7 +30,7 @@ MOST_ENCODERS = 2
 """That are kept: those of the spaces that were asked for last."""
 
 
-class Loaded:
+class AtHand:
     """The encoders that are at hand."""
 
     def __init__(self, specs: Sequence[ModelSpec] = ()) -> None:
@@ -49,14 +49,14 @@ class Loaded:
         return self._encoders[key]
 
 
-def answers(questions: Iterable[bytes], loaded: Loaded) -> Iterator[bytes]:
+def answers(questions: Iterable[bytes], loaded: AtHand) -> Iterator[bytes]:
     """A line for each line."""
     for line in questions:
         asked: Mapping[str, Any] = orjson.loads(line)
         yield orjson.dumps({"id": asked["id"], **_answer(asked, loaded)}, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
 
 
-def _answer(asked: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
+def _answer(asked: Mapping[str, Any], loaded: AtHand) -> dict[str, Any]:
     try:
         encoder = loaded.encoder(ModelSpec(**asked["model"]), asked["space"])
         return {"vectors": encode(encoder, asked["texts"], "query").vectors if asked["texts"] else []}
@@ -82,7 +82,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the asker, whose end closes the input
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
-    for answer in answers(_lines(sys.stdin.buffer), Loaded([ModelSpec(**orjson.loads(spec)) for spec in sys.argv[1:]])):
+    for answer in answers(_lines(sys.stdin.buffer), AtHand([ModelSpec(**orjson.loads(spec)) for spec in sys.argv[1:]])):
         out.write(answer)
         out.flush()
 

@@ -98,6 +98,9 @@ class Answerer:
                 if not proven:
                     break
             raise ModelError("expected a vector from the process that has the model, found that it ended: the server's log says why")
+        except ModelError:
+            self._end()  # what it says next may be the answer to something else
+            raise
         except TimeoutError:
             self._end()
             raise ModelError(f"expected a vector within {self._seconds:.0f} s, found none: try again") from None
@@ -138,9 +141,9 @@ class _Child:
         line = self._line(until)
         if line is None:
             return None
-        answer: dict[str, Any] = orjson.loads(line)
-        if answer["id"] != number:
-            raise ModelError(f"expected the answer to question {number}, found that to {answer['id']}: try again")
+        answer = _read(line)
+        if answer.get("id") != number or not answer.keys() & {"vectors", "error"}:
+            raise ModelError(f"expected the answer to question {number}, found something else: try again")
         self.answered = number
         return answer
 
@@ -166,3 +169,12 @@ class _Child:
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    """Nothing, of a line that is no object."""
+    try:
+        answer = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

@@ -44,8 +44,12 @@ class Choices:
         rows = self._lookout.mart(GENERATIONS, collection.name).to_pylist()
         for row in rows:
             if not history or row["generation"] != history[-1].generation:
-                found[own_part(row["generation"])] = f"{own_part(row['generation'])}: {_last(row['model'])}, {row['state']}"
+                found[own_part(row["generation"])] = (
+                    f"{own_part(row['generation'])}: {_last(row['model'])}, {row['dimension']} numbers, {row['state']}"
+                )
         for one in reversed(history):
+            if one.versions == history[-1].versions:
+                continue
             if len(found) < MOST_OFFERED + len(rows):
                 found.setdefault(version_name(one.generation, one.version), _published(one))
         return [Choice(name, shown) for name, shown in found.items()]

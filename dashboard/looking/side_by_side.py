@@ -24,7 +24,7 @@ Answer = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Ranked:
     """An answer, with its rank on either side, from 1; None where it is not among the first."""
 
     answer: Answer
@@ -43,7 +43,7 @@ class Place:
 class Ranks:
     """What two versions answer to one question."""
 
-    places: list[Place]
+    places: list[Ranked]
     """By the better of their ranks."""
     overlap: float | None
     by: str
@@ -51,7 +51,7 @@ class Ranks:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Probe:
     """A stored chunk, and what is nearest to it in two versions, by the vector that each has of it."""
 
     chunk_id: str
@@ -63,13 +63,13 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class Shifts:
     """Of a sample of stored chunks, those first that two versions answer most differently."""
 
     mean: float | None
     """Overlap; None if nothing could be compared."""
     by: str
-    questions: list[Question]
+    questions: list[Probe]
 
 
 def rank(first: Sequence[Answer], second: Sequence[Answer], k: int, by: str) -> Ranks:
@@ -77,7 +77,7 @@ def rank(first: Sequence[Answer], second: Sequence[Answer], k: int, by: str) -> 
     sides = [_once(answers, by) for answers in (first, second)]
     ranks = [{key: number for number, key in enumerate(side, 1)} for side in sides]
     places = [
-        Place(
+        Ranked(
             sides[0].get(key) or sides[1][key],
             ranks[0].get(key),
             ranks[1].get(key),
@@ -107,10 +107,10 @@ class Beside:
     """One for a server: comparisons that were made are kept, for versions never change. One is made at a time."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], Changed] = OrderedDict()
+        self._kept: OrderedDict[tuple[Any, ...], Shifts] = OrderedDict()
         self._making = threading.Lock()
 
-    def changed(self, first: Version, second: Version) -> Changed:
+    def changed(self, first: Version, second: Version) -> Shifts:
         """Takes a second at 200,000 rows, and is kept."""
         key = tuple((side.generation, side.number, side.chunk_table, side.chunk_version) for side in (first, second))
         with self._making:
@@ -122,17 +122,17 @@ class Beside:
             return self._kept[key]
 
 
-def _changed(first: Version, second: Version) -> Changed:
+def _changed(first: Version, second: Version) -> Shifts:
     """By search as readers have it: exact comparison takes longer the more rows there are."""
     found = compare_neighbourhoods(first.vectors, second.vectors, QUESTIONS, searched)
     known = [one for one in found.neighbourhoods if one.overlap is not None]
     known.sort(key=lambda one: (one.overlap, one.address))
     asked = _named(first, [one.address for one in known], ["chunk_id", "text"])
     questions = [
-        Question(row["chunk_id"], row["text"], one.overlap or 0.0, _answers(first, one.first), _answers(second, one.second))
+        Probe(row["chunk_id"], row["text"], one.overlap or 0.0, _answers(first, one.first), _answers(second, one.second))
         for row, one in zip(asked, known, strict=True)
     ]
-    return Changed(found.mean, found.by, questions)
+    return Shifts(found.mean, found.by, questions)
 
 
 def _answers(version: Version, hits: Sequence[Hit]) -> list[Answer]:

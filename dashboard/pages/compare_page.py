@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from dashboard.desk import AtDesk, Desk
 from dashboard.looking.choices import Choice
-from dashboard.looking.side_by_side import Answer, Changed, Ranks, rank, same_by
-from dashboard.pages.search_page import EXCERPT, STATUS, Results, check_question, status_of
+from dashboard.looking.side_by_side import Answer, Ranks, Shifts, rank, same_by
+from dashboard.pages.search_page import STATUS, Results, check_question, status_of
 from dashboard.wording.slopes import slopes
 from dashboard.wording.tabular import AS, as_file
 from pipelines.redaction import redact
@@ -16,6 +16,9 @@ from storage.collection import Collection
 from storage.reading.published import more_like, search_table
 from storage.reading.versions import PUBLISHED
 from storage.tables.version import Version
+
+SHOWN = 10
+"""Questions that are seen at once."""
 
 router = APIRouter()
 
@@ -58,7 +61,6 @@ def compare(
         drawing=slopes([(place.answer[ranks.by], place.first, place.second) for place in ranks.places], k) if ranks else "",
         offered=desk.answerer.offered,
         why=why,
-        excerpt=EXCERPT,
     )
 
 
@@ -77,7 +79,7 @@ def changed(
         status, why = status_of(error), redact(str(error))
     if form in AS and found:
         return as_file(_flat_questions(found), form, f"{name}-changed")
-    return desk.page(request, "changed.html", status, name=name, asked={"a": a, "b": b}, found=found, why=why)
+    return desk.page(request, "changed.html", status, name=name, asked={"a": a, "b": b}, found=found, most=SHOWN, why=why)
 
 
 def _sides(desk: Desk, collection: Collection, a: str, b: str) -> tuple[Version, Version]:
@@ -141,5 +143,5 @@ def _flat(desk: Desk, ranks: Ranks) -> list[dict[str, Any]]:
     ]
 
 
-def _flat_questions(found: Changed) -> list[dict[str, Any]]:
+def _flat_questions(found: Shifts) -> list[dict[str, Any]]:
     return [{"chunk_id": question.chunk_id, "overlap": question.overlap} for question in found.questions]

@@ -20,7 +20,7 @@ PAGE_ROWS = 50
 MOST_PAGES = 10_000
 MOST_STATES = 30
 """Publications that are looked through for a document, the newest."""
-MOST_SAME = 20
+MOST_SAME = 10
 """Chunks of the same content that are named."""
 
 router = APIRouter()
@@ -94,7 +94,6 @@ def _one(request: Request, desk: Desk, version: Version, id: str, v: str, chunk:
     return desk.page(
         request,
         "document.html",
-        200 if document else 404,
         name=name,
         id=id,
         v=v,

@@ -20,8 +20,6 @@ MOST_RESULTS = 50
 MOST_CHARACTERS = 4_000
 """Of a question."""
 MOST_CONDITIONS = 8
-EXCERPT = 700
-"""Characters of a result's text that are shown."""
 STATUS = {NotFound: 404, SpecError: 400, ModelError: 503}
 
 router = APIRouter()
@@ -43,7 +41,7 @@ def search(
     value: Several = None,
     form: Annotated[str, Query(alias="as")] = "",
 ) -> Response:
-    """`q`: a question; `id`: a chunk, whose neighbours are asked for; `v`: in which version; `field`, `op`, `value`: conditions, in step."""
+    """`q`: a question; `id`: a chunk, whose neighbours are asked for; `v`: the version; `field`, `op`, `value`: conditions, in step."""
     collection = desk.collection(name)
     conditions = [*zip(field or [], op or [], value or [], strict=False)]
     hits: list[dict[str, Any]] = []
@@ -71,7 +69,6 @@ def search(
         seconds=time.monotonic() - began,
         version=version,
         why=why,
-        excerpt=EXCERPT,
     )
 
 

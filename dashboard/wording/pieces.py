@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from storage.reading.one_document import StoredChunk
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Stretch:
     """A part of the text that the same chunks have."""
 
     start: int
@@ -21,11 +22,11 @@ class Piece:
     """Whose first piece it is."""
 
 
-def pieces_of(chunks: Sequence[StoredChunk]) -> list[Piece]:
+def pieces_of(chunks: Sequence[StoredChunk]) -> list[Stretch]:
     """`chunks`: some of one document, in their order."""
     borders = sorted({border for chunk in chunks for border in (chunk.start, chunk.end)})
     pieces, first = [], 0
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         while first < len(chunks) and chunks[first].end <= start:
             first += 1
         having = []
@@ -35,5 +36,5 @@ def pieces_of(chunks: Sequence[StoredChunk]) -> list[Piece]:
             if chunk.end >= end:
                 having.append(chunk)
         text = having[0].text[start - having[0].start : end - having[0].start] if having else ""
-        pieces.append(Piece(start, end, text, tuple(having), tuple(chunk for chunk in having if chunk.start == start)))
+        pieces.append(Stretch(start, end, text, tuple(having), tuple(chunk for chunk in having if chunk.start == start)))
     return pieces

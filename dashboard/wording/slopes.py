@@ -22,8 +22,9 @@ def slopes(places: Sequence[tuple[str, int | None, int | None]], k: int) -> Mark
 
 
 def _place(name: str, first: int | None, second: int | None) -> list[Markup]:
-    shown = name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
     kind = "only" if first is None or second is None else "same" if first == second else "up" if second < first else "down"
+    short = name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+    shown = f"◆ {short}" if kind == "only" else short
     parts = []
     if first is not None and second is not None:
         parts.append(_LINE.format(kind, NAME + GAP, _level(first), WIDTH - NAME - GAP, _level(second)))
@@ -40,7 +41,8 @@ def _level(rank: int) -> int:
 
 _LINE = Markup('<line class="{}" x1="{}" y1="{}" x2="{}" y2="{}"/>')
 _LEFT = Markup(
-    '<text class="{0}" x="{1}" y="{2}" text-anchor="end"><title>{3}</title>{4}</text><text class="rank" x="{6}" y="{2}" text-anchor="end">{5}</text>'
+    '<text class="{0}" x="{1}" y="{2}" text-anchor="end"><title>{3}</title>{4}</text>'
+    '<text class="rank" x="{6}" y="{2}" text-anchor="end">{5}</text>'
 )
 _RIGHT = Markup('<text class="{0}" x="{1}" y="{2}"><title>{3}</title>{4}</text><text class="rank" x="{6}" y="{2}">{5}</text>')
 _WHOLE = Markup('<svg class="slopes" viewBox="0 0 {0} {1}" role="img" aria-label="ranks on the left, and on the right">{2}</svg>')

@@ -7,9 +7,12 @@ import pyarrow.compute as pc
 
 from storage.collection import Collection
 from storage.marts import columns
-from storage.marts.columns import Mart
+from storage.marts.columns import MARTS, Mart
 from storage.marts.mart_files import read_mart
 from storage.reports.kept_reports import reported_generations
+
+MESSAGES = (("runs", "error"), ("collections", "last_error"))
+"""Columns of messages, by mart. What stands before the colon says of which kind one is, and stays."""
 
 
 def named_marts(collection: Collection) -> Iterator[tuple[Mart, pa.Table]]:
@@ -25,8 +28,6 @@ def named_marts(collection: Collection) -> Iterator[tuple[Mart, pa.Table]]:
 
 
 def _without_messages(column: str) -> Callable[[Collection, pa.Table], pa.Table]:
-    """Of an error its kind stays."""
-
     def without(_: Collection, rows: pa.Table) -> pa.Table:
         kinds = pc.replace_substring_regex(rows[column], ":(?s).*", "")
         return rows.set_column(rows.schema.get_field_index(column), rows.schema.field(column), kinds)
@@ -40,7 +41,6 @@ def _of_reports_that_are_there(collection: Collection, rows: pa.Table) -> pa.Tab
 
 
 _BARE: tuple[tuple[Mart, Callable[[Collection, pa.Table], pa.Table]], ...] = (
-    (columns.RUNS, _without_messages("error")),
+    *((MARTS[mart], _without_messages(column)) for mart, column in MESSAGES),
     (columns.REPORTS, _of_reports_that_are_there),
-    (columns.COLLECTIONS, _without_messages("last_error")),
 )

@@ -18,12 +18,15 @@ from pipelines.redaction import HIDDEN, redact
 from pipelines.spec.running import VARIABLE
 from storage.collection import Collection
 from storage.marts.columns import MARTS, Mart
+from storage.marts.forgetting import MESSAGES
 from storage.marts.mart_files import mart_bytes, parse_mart
 
 SCHEMA = "revector"
 REPLACED = frozenset({"dead_letters"})
 """Tables without a key in Postgres: ids may be longer than what an index of it takes. Their rows of a collection are replaced whole."""
-PATIENCE = "10min"
+MIRRORED = frozenset({"generations", "reports"})
+"""Tables whose rows go with those in the store. Of the others, which are history, all stay: files have room for the newest ones only."""
+PATIENCE = "2min"
 """For one statement, waiting for another fill of the collection included."""
 CONNECT_SECONDS = 15
 _ADDRESS = re.compile(r"postgres(?:ql)?://")
@@ -68,7 +71,7 @@ def address_of(named: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def fill(address: str, collection: Collection) -> Filled:
-    """Make the rows of one collection in Postgres what they are in the store: all of it or nothing. What has not changed is not sent.
+    """Bring the rows of one collection in Postgres up to those in the store: all of it or nothing. What has not changed is not sent.
 
     Schema, tables and columns that are missing are made first. Raises SpecError without the driver, StorageError for what the server
     says, and if the rows there are of another store.
@@ -91,9 +94,21 @@ def fill(address: str, collection: Collection) -> Filled:
     return Filled(collection.name, rows, round(time.monotonic() - began, 3))
 
 
-def scrub(address: str) -> None:
-    """Leave no byte in the tables of rows that were taken away. Raises as `fill` does."""
+def try_out(address: str) -> str:
+    """Do what `fill` needs of a database, and undo it. Gives the server's version. Raises as `fill` does."""
+    with _connected(address) as (_, cursor):
+        _migrate(cursor)
+        cursor.execute("select current_setting('server_version'), current_user")
+        version, user = cursor.fetchone()
+    return f"Postgres {version}, as {user}"
+
+
+def scrub(address: str, collection: Collection) -> None:
+    """Take messages out of rows that are in Postgres alone, and leave no byte of what was taken away. Raises as `fill` does."""
     with _connected(address, autocommit=True) as (_, cursor):
+        for table, column in MESSAGES:
+            bare = f"{column} = split_part({column}, ':', 1)"
+            cursor.execute(f"update {SCHEMA}.{table} set {bare} where collection = $1 and {column} like '%:%'", (collection.name,))  # noqa: S608
         for name in MARTS:
             cursor.execute(f"vacuum {SCHEMA}.{name}")
 
@@ -214,26 +229,25 @@ def _remember(cursor: Any, collection: Collection, mart: Mart, digest: str) -> N
 
 def _send(cursor: Any, name: str, mart: Mart, rows: pa.Table) -> int:
     """How many rows of a collection were added, changed or taken away."""
-    given, table = f"given_{mart.name}", f"{SCHEMA}.{mart.name}"
+    given, table, columns = f"given_{mart.name}", f"{SCHEMA}.{mart.name}", ", ".join(mart.schema.names)
     cursor.adbc_ingest(given, _storable(rows), mode="create", temporary=True)
-    gone, settled = ("", "") if mart.name in REPLACED else _by_key(mart, given)
-    columns = ", ".join(mart.schema.names)
-    taken = _count(cursor, f"delete from {table} as kept where kept.collection = $1{gone}", (name,))  # noqa: S608
-    added = _count(cursor, f"insert into {table} as kept ({columns}) select {columns} from {given}{settled}")  # noqa: S608
+    changed = 0
+    if mart.name in REPLACED | MIRRORED:
+        same = " and ".join(f"given.{column} = kept.{column}" for column in mart.key)
+        left = "" if mart.name in REPLACED else f" and not exists (select from {given} as given where {same})"
+        changed += _count(cursor, f"delete from {table} as kept where kept.collection = $1{left}", (name,))  # noqa: S608
+    settled = "" if mart.name in REPLACED else _settled(mart)
+    changed += _count(cursor, f"insert into {table} as kept ({columns}) select {columns} from {given}{settled}")  # noqa: S608
     cursor.execute(f"drop table {given}")
-    return taken + added
+    return changed
 
 
-def _by_key(mart: Mart, given: str) -> tuple[str, str]:
-    """Of a table with a key: which rows go, and what is done with those that are there already; what is the same is not written."""
-    same = " and ".join(f"given.{column} = kept.{column}" for column in mart.key)
+def _settled(mart: Mart) -> str:
+    """What is done with rows that are there already; what is the same is not written."""
     rest = [column for column in mart.schema.names if column not in mart.key]
     sets = ", ".join(f"{column} = excluded.{column}" for column in rest)
     kept, new = (", ".join(f"{side}.{column}" for column in rest) for side in ("kept", "excluded"))
-    return (
-        f" and not exists (select from {given} as given where {same})",
-        f" on conflict ({', '.join(mart.key)}) do update set {sets} where ({kept}) is distinct from ({new})",
-    )
+    return f" on conflict ({', '.join(mart.key)}) do update set {sets} where ({kept}) is distinct from ({new})"
 
 
 def _count(cursor: Any, statement: str, values: tuple[str, ...] = ()) -> int:

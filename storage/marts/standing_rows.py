@@ -129,6 +129,7 @@ def collection_row(collection: Collection, known: Known, before: Mapping[str, An
         **_published(here, known),
         "pinned": pinning(known.history) is not None,
         "pending": sum(row["pending"] for row in known.generations if row["role"] == "published"),
+        "coverage": _coverage(known.generations),
         "pending_elsewhere": sum(row["pending"] for row in known.generations if row["role"] in ("declared", "candidate")),
         "dead_letters": next((row["dead_letters"] for row in reversed(known.runs) if row["dead_letters"] is not None), None),
         "failed_gates": _failed_gates(known),
@@ -138,6 +139,11 @@ def collection_row(collection: Collection, known: Known, before: Mapping[str, An
         **_money(told.get("currency"), known.runs, now),
         "token": max(tokens(collection), default=0),
     }
+
+
+def _coverage(rows: Iterable[Row]) -> float | None:
+    """Of the generation that readers have, by one and the same version."""
+    return next((1 - row["pending"] / row["chunks"] for row in rows if row["role"] == "published" and row["chunks"]), None)
 
 
 def _told(looked: Looked) -> Row:

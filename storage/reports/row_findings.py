@@ -14,7 +14,7 @@ from storage.reports.kept_reports import KeptReport, reports_of
 from storage.store.lance import scan_batches
 from storage.tables.version import Version
 
-MOST_PAIRS = 20
+MOST_PAIRS = 10
 """Of a content that are told, nearest first."""
 
 
@@ -28,8 +28,10 @@ class Finding:
     """Cosine to the landmark that is most like it."""
     odds: float | None
     """The share of landmarks that are as odd; None unless it is among the oddest that are told."""
-    near: tuple[tuple[str, float], ...]
-    """Chunks that are nearly the same, each with its cosine."""
+    outlier: bool | None
+    """Whether that is as few as the report asks for; None if there is no such report."""
+    near: tuple[tuple[str, float], ...] | None
+    """Chunks that are nearly the same, each with its cosine; None if there is no such report."""
 
 
 def find_findings(version: Version, contents: Mapping[str, bytes]) -> dict[str, Finding] | None:
@@ -38,12 +40,16 @@ def find_findings(version: Version, contents: Mapping[str, bytes]) -> dict[str, 
     if not kept:
         return None
     beside = _beside(version, kept, list(contents))
-    odds = {row["chunk_id"]: row["odds"] for report in kept if report.kind == "outliers" for row in report.summary.get("outliers", ())}
+    oddest = next((report.summary for report in kept if report.kind == "outliers"), {})
+    odds = {row["chunk_id"]: row["odds"] for row in oddest.get("outliers", ())}
     near = _near(version, kept, set(contents.values()))
     found = {}
     for chunk_id, content in contents.items():
         cluster, similarity = beside.get(chunk_id, (None, None))
-        found[chunk_id] = Finding(cluster, similarity, odds.get(chunk_id), tuple(near.get(content, ())[:MOST_PAIRS]))
+        odd = odds.get(chunk_id)
+        outlier = odd is not None and odd <= oddest["odds_limit"] if "outliers" in oddest else None
+        pairs = None if near is None else tuple(near.get(content, ())[:MOST_PAIRS])
+        found[chunk_id] = Finding(cluster, similarity, odd, outlier, pairs)
     return found
 
 
@@ -61,11 +67,11 @@ def _beside(version: Version, kept: list[KeptReport], ids: list[str]) -> dict[st
     }
 
 
-def _near(version: Version, kept: list[KeptReport], contents: set[bytes]) -> dict[bytes, list[tuple[str, float]]]:
+def _near(version: Version, kept: list[KeptReport], contents: set[bytes]) -> dict[bytes, list[tuple[str, float]]] | None:
     """Nearly the same contents, each by one of its chunks, by the hash of the one that was asked for."""
     report = next((report for report in kept if report.kind == "duplicates"), None)
     if report is None:
-        return {}
+        return None
     wanted = pa.array(sorted(contents), HASH)
     near: dict[bytes, list[tuple[str, float]]] = {}
     for mine, theirs in (("content_hash", "other"), ("other_hash", "chunk_id")):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import duckdb
 import pytest
 
 from docs import make_marts
-from flows import export_marts, maintain, resume, rollback
+from flows import doctor, drop, export_marts, maintain, resume, rollback
 from flows.cli import main
 from pipelines.errors import RevectorError, SpecError, StorageError
 from storage.collection import Collection, collections
@@ -170,6 +171,20 @@ def test_a_database_that_is_away_stops_no_run_and_the_next_one_makes_up_for_it(
     assert in_postgres(database, "runs") == in_files(workplace, "runs")
 
 
+def test_doctor_tries_what_a_fill_needs_and_leaves_nothing(
+    workplace: Workplace, database: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_cluster", lambda _: iter(()))
+    workplace.spec(rest=MARTS_KEY)
+    workplace.write("a.parquet", documents(1))
+    (found,) = (check for check in doctor.examine(None, workplace.config, None) if check.name == "marts of docs")
+    assert found.ok and found.detail.startswith("Postgres ") and found.detail.endswith("as revector")
+    assert database.rows("select count(*) from information_schema.tables where table_schema = 'revector'", "revector") == [(0,)]
+    monkeypatch.setenv("MARTS", database.uri("reader"))
+    (found,) = (check for check in doctor.examine(None, workplace.config, None) if check.name == "marts of docs")
+    assert (not found.ok and "permission denied" in found.detail) or "read-only" in found.detail
+
+
 def said_of(metrics: str) -> float:
     return float(next(line.rpartition(" ")[2] for line in metrics.splitlines() if line.startswith("revector_marts_left{")))
 
@@ -264,7 +279,8 @@ def test_what_is_missing_of_the_schema_is_made_and_written_down_and_nothing_is_t
         fill(database.uri(), here(workplace))
 
 
-def test_rows_go_with_those_in_the_store_and_stay_where_a_file_is_lost(workplace: Workplace, database: Postgres) -> None:
+def test_what_stands_goes_with_the_store_and_history_stays(workplace: Workplace, database: Postgres) -> None:
+    """Also where all marts were lost, and are made anew from records that do not go back as far."""
     workplace.spec()
     workplace.write("a.parquet", documents(1))
     workplace.apply()
@@ -275,9 +291,16 @@ def test_rows_go_with_those_in_the_store_and_stay_where_a_file_is_lost(workplace
     put_mart(here(workplace), MARTS["dead_letters"], table_of(MARTS["dead_letters"], letters[:1]))
     fill(database.uri(), here(workplace))
     assert [len(row[0]) for row in database.rows("select id from dead_letters")] == [5000]
-    shutil.rmtree(Path(workplace.store) / "_revector" / "marts.d" / "runs")
+    workplace.spec('name = "hash", dimensions = 8')
+    workplace.apply()
+    old = next(row["generation"] for row in read_mart(here(workplace), MARTS["generations"]).to_pylist() if row["role"] != "published")
+    drop("docs", old, workplace.config)
     fill(database.uri(), here(workplace))
-    assert database.rows("select count(*) from runs") == [(1,)]
+    assert database.rows("select count(*) from generations") == [(1,)]
+    shutil.rmtree(Path(workplace.store) / "_revector" / "marts.d")
+    shutil.rmtree(next((Path(workplace.store) / "_revector" / "docs" / "runs").iterdir()))
+    export_marts("docs", workplace.config, postgres=database.uri())
+    assert [len(in_files(workplace, "runs")), len(in_postgres(database, "runs"))] == [2, 3]
 
 
 def letter(**fields: Any) -> dict[str, Any]:
@@ -306,12 +329,13 @@ def test_erasure_takes_ids_and_messages_out_of_files_and_postgres(workplace: Wor
     put_mart(here(workplace), MARTS["runs"], table_of(MARTS["runs"], rows))
     fill(database.uri(), here(workplace))
     assert database.rows("select file from dead_letters") == [("canary.parquet",)]
+    put_mart(here(workplace), MARTS["runs"], table_of(MARTS["runs"], rows[:-1]))  # the files have no room for it any more
     workplace.remove("canary.parquet")
     workplace.apply()
     maintain(config=workplace.config, erase=True)
     for name in MARTS:
         assert "canary" not in repr([value for row in in_files(workplace, name) for value in row]).replace("000-canary", ""), name
-        assert in_postgres(database, name) == in_files(workplace, name), name
+        assert name == "runs" or in_postgres(database, name) == in_files(workplace, name), name
     assert database.rows("select error from runs where status = 'failed'") == [("SourceError",)]
     files = [path for path in (database.folder / "data" / "base").rglob("*") if path.is_file()]
     assert [path for path in files if b"canary.parquet" in path.read_bytes()] == []
@@ -328,16 +352,17 @@ def test_an_erasure_that_cannot_reach_postgres_says_so(workplace: Workplace, dat
     assert maintain(config=workplace.config, erase=True).status == "erased"
 
 
-def test_a_collection_may_be_called_marts(workplace: Workplace) -> None:
-    workplace.config.write_text(workplace.config.read_text().replace("collections.docs", "collections.marts"))
+def test_many_fill_an_empty_database_at_once(workplace: Workplace, database: Postgres) -> None:
     workplace.write("a.parquet", documents(1))
-    workplace.apply()
-    store = Store(workplace.store)
-    assert [str(one) for one in collections(store)] == ["marts"]
-    workplace.spec()
-    workplace.apply()
-    assert [str(one) for one in collections(store)] == ["docs", "marts"]
-    assert {one.collection: one.rows["runs"] for one in export_marts(config=workplace.config)} == {"docs": 1, "marts": 1}
+    text = workplace.config.read_text()
+    for name in "abcd":
+        workplace.config.write_text(text.replace("collections.docs", f"collections.{name}"))
+        workplace.apply()
+    with ThreadPoolExecutor(8) as pool:
+        every = [one for one in collections(Store(workplace.store)) for _ in range(2)]
+        assert len(list(pool.map(lambda one: fill(database.uri(), one), every))) == 8
+    assert database.rows("select collection, count(*) from runs group by 1 order by 1") == [(name, 1) for name in "abcd"]
+    assert database.rows("select count(*), count(distinct statement) from migrations") == [(len(MARTS) + 2, len(MARTS) + 2)]
 
 
 def test_marts_are_made_anew_from_the_records(

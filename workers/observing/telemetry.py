@@ -97,7 +97,8 @@ class Observer:
         log("run ended", status=self._outcome, seconds=time.time() - self._began, **({"error": type(error).__name__} if error else {}))
         if not self._account and isinstance(error, Conflict):
             return
-        self._left = leave(self._collection, self._looked, self._marts)
+        if error is None or self._account:  # what ended before it began has left nothing on record
+            self._left = leave(self._collection, self._looked, self._marts)
         if self._sink:
             self._export()
             if error is None and self._outcome not in STOPPED:

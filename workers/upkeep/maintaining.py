@@ -93,7 +93,7 @@ def _erase_marts(target: Target) -> None:
     if target.spec.marts.postgres:
         address = address_of(target.spec.marts.postgres)
         fill(address, target.collection)
-        scrub(address)
+        scrub(address, target.collection)
 
 
 def drop(target: Target, name: str, force: bool = False, report: Report = silent) -> Upkeep:
