@@ -43,7 +43,25 @@ COLLECTIONS, RUNS = 50, 10_000
 ROUNDS = 15
 VIEWERS, SECONDS = 50, 20.0
 MAIN = "million"
-WORDS = "harbour orchard violin glacier copper lantern meadow quartz saffron timber willow anchor basalt cinder ember fjord garnet".split()
+WORDS = [
+    "harbour",
+    "orchard",
+    "violin",
+    "glacier",
+    "copper",
+    "lantern",
+    "meadow",
+    "quartz",
+    "saffron",
+    "timber",
+    "willow",
+    "anchor",
+    "basalt",
+    "cinder",
+    "ember",
+    "fjord",
+    "garnet",
+]
 SPEC = """
 [collections.million]
 source   = {{ uri = "data/*.parquet", id = "id", text = "text", metadata = ["section", "year"] }}
