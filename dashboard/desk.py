@@ -20,6 +20,7 @@ from dashboard.looking.side_by_side import Beside
 from dashboard.looking.survey import Survey
 from dashboard.settings import Settings
 from dashboard.wording.glossary import term
+from dashboard.wording.outcomes import outcome
 from dashboard.wording.units import FILTERS
 from pipelines.errors import NotFound, SpecError
 from pipelines.spec.parsing import check_name
@@ -50,7 +51,7 @@ class Desk:
             loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         made.filters.update(FILTERS)
-        made.globals.update(term=term, settings=self.settings)
+        made.globals.update(term=term, outcome=outcome, settings=self.settings)
         return made
 
     def collection(self, name: str) -> Collection:

@@ -15,14 +15,14 @@ IDLE_SECONDS = 10
 
 
 def serve(settings: Settings, host: str, port: int, told: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM. `told` gets the address, with the token, as soon as it answers. `port` 0: any that is free.
+    """Serve until SIGINT or SIGTERM. `told` gets the address as soon as it answers. `port` 0: any that is free.
 
     Raises OSError where the port is taken.
     """
     listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     found = listening.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
-    told(f"http://{shown}:{found}/" + (f"?token={settings.token}" if settings.header is None else ""))
+    told(f"http://{shown}:{found}/")
     server_of(settings).run(sockets=[listening])
 
 

@@ -72,8 +72,9 @@ revector export --to marts --postgres env:REVECTOR_MARTS
 ```
 
 A collection's rows change in one transaction: a tool sees all tables as before, or all as after. What has not changed is not sent. A fill
-that is killed leaves nothing behind, and the next one does all of it. A Postgres that is away stops no run: it says so, and the next run
-fills what is missing. Tables have their columns' meanings as comments, and lie in the schema `revector`.
+that is killed leaves nothing behind, and the next one does all of it. A Postgres that is away stops no run: its log and an alert say so,
+and the next run fills what is missing; `revector doctor` tries it. Tables have their columns' meanings as comments, and lie in the schema
+`revector`.
 
 Tables and columns that a newer revector brings are added by its first fill, and written down in `revector.migrations`; none is ever taken
 away or changes its type. Grants stay. `revector.filled` says which state of the store each table has. One database is for one store: rows

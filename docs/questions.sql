@@ -1,9 +1,8 @@
 -- What is behind? How long ago a run last compared the source with what is stored, and what still lacks a vector.
-select c.collection, c.looked_at, c.newest_source_at, c.published_at, g.pending, c.dead_letters,
-       cast(floor(extract(epoch from now() - c.looked_at) / 3600) as bigint) as hours_since_a_look
-from collections c
-left join generations g on g.collection = c.collection and g.generation = c.generation
-order by c.looked_at;
+select collection, looked_at, newest_source_at, published_at, pending, pending_elsewhere, dead_letters,
+       cast(floor(extract(epoch from now() - looked_at) / 3600) as bigint) as hours_since_a_look
+from collections
+order by looked_at;
 
 -- How far is each candidate? The share of chunks that have a vector, and whether it passed its gates.
 select collection, generation, model, state, vectors, chunks, vectors * 100.0 / nullif(chunks, 0) as covered_percent, passed

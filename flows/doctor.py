@@ -11,6 +11,7 @@ from typing import Any
 from flows.request import Request
 from pipelines.errors import WorkerError
 from pipelines.spec.declared import Spec
+from storage.marts.postgres import address_of, try_out
 from storage.store.examination import LARGEST_SKEW, Check, attempt, examine_store
 from workers.cluster.nodes import PACKAGES, Node, survey
 from workers.planning.target import resolve_target
@@ -24,6 +25,8 @@ def examine(name: str | None, config: str | PathLike[str] | None, store: str | N
     checks = examine_store(request.opened)
     for one in names:
         checks += [attempt(f"model of {one}", partial(_model, spec, one)), attempt(f"corpus of {one}", partial(_corpus, spec, one))]
+        if postgres := spec.collections[one].marts.postgres:
+            checks.append(attempt(f"marts of {one}", partial(_marts, postgres)))
     with ExitStack() as closing:
         return [*checks, *_cluster(closing)]
 
@@ -39,6 +42,10 @@ def _corpus(spec: Spec, name: str) -> str:
     listing = resolve_target(spec, name).corpus.listing()
     ignored = f"; ignored: {listing.left_out}" if listing.ignored else ""
     return f"{len(listing.files):,} files, {sum(file.size for file in listing.files) / (1 << 20):,.1f} MiB{ignored}"
+
+
+def _marts(named: str) -> str:
+    return try_out(address_of(named))
 
 
 def _cluster(closing: ExitStack) -> Iterator[Check]:

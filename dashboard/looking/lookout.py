@@ -19,6 +19,7 @@ from storage.store.lance import Store
 
 FRESH_SECONDS = 2.0
 """As long a look is good for: what is new is seen within seconds."""
+KEPT_SECONDS = 30.0
 LOOKERS = 16
 
 
@@ -28,6 +29,8 @@ class Lookout:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._kept: dict[str, tuple[float, Any]] = {}
+        self._tables: dict[str, dict[str, tuple[Any, pa.Table]]] = {}
+        """Of marts that were read of all collections, by collection: as of when, and the rows."""
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._watches: dict[str, Watch] = {}
@@ -44,7 +47,7 @@ class Lookout:
     def mart(self, mart: Mart, collection: str | None = None) -> pa.Table:
         """The rows of one collection, or of all."""
         if collection is None:
-            return self._look(mart.name, lambda: read_marts(self._store, mart))
+            return self._look(mart.name, lambda: read_marts(self._store, mart) if mart is COLLECTIONS else self._changed(mart))
         return self._look(f"{mart.name} of {collection}", lambda: read_mart(Collection(self._store, collection), mart))
 
     def standings(self) -> list[Situation]:
@@ -59,6 +62,17 @@ class Lookout:
     def forget(self) -> None:
         """Look anew: something was decided here."""
         self._kept.clear()
+        self._tables.clear()
+
+    def _changed(self, mart: Mart) -> pa.Table:
+        """The rows of all, of whom those are read anew that left something since: the row of a collection is what it writes last."""
+        left = {row["collection"]: row["as_of"] for row in self.mart(COLLECTIONS).to_pylist()}
+        kept = self._tables.get(mart.name, {})
+        stale = [name for name, at in left.items() if name not in kept or kept[name][0] != at]
+        with ThreadPoolExecutor(LOOKERS) as pool:
+            read = dict(zip(stale, pool.map(lambda name: read_mart(Collection(self._store, name), mart), stale), strict=True))
+        self._tables[mart.name] = {name: (at, read[name]) if name in read else kept[name] for name, at in left.items()}
+        return pa.concat_tables([mart.schema.empty_table(), *(table for _, table in self._tables[mart.name].values())])
 
     def _standings(self) -> list[Situation]:
         rows = {row["collection"]: row for row in self.mart(COLLECTIONS).to_pylist()}
@@ -93,5 +107,11 @@ class Lookout:
             at, seen = self._kept.get(what, (0.0, None))
             if not at or time.monotonic() - at > FRESH_SECONDS:
                 seen = look()
-                self._kept[what] = time.monotonic(), seen
+                self._keep(what, seen)
             return seen
+
+    def _keep(self, what: str, seen: Any) -> None:
+        """And let go what nobody has asked for lately: of many collections it would fill the memory."""
+        now = time.monotonic()
+        with self._lock:
+            self._kept = {key: (at, old) for key, (at, old) in self._kept.items() if now - at < KEPT_SECONDS} | {what: (now, seen)}

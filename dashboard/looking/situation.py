@@ -65,12 +65,6 @@ class Situation:
         return self.row[column] if self.row else None
 
     @property
-    def coverage(self) -> float | None:
-        """Chunks with a vector, of all: of the generation that readers have, as of the last run."""
-        pending, vectors = self.told("pending"), self.told("vectors")
-        return vectors / (vectors + pending) if pending is not None and vectors else None
-
-    @property
     def next_run(self) -> datetime | None:
         """When the schedule comes to it next."""
         return self._due(datetime.now(UTC)) if self._scheduled else None

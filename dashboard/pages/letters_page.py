@@ -10,7 +10,6 @@ from dashboard.desk import AtDesk
 from dashboard.wording.advice import advice_for
 from dashboard.wording.tabular import AS, as_file
 from storage.marts.columns import DEAD_LETTERS
-from storage.marts.mart_files import read_mart
 
 PAGE_ROWS = 100
 _COLUMNS = ("stage", "file", "id", "reason", "inputs", "kind", "what", "first_seen", "run_id")
@@ -29,7 +28,7 @@ def letters(
     form: Annotated[str, Query(alias="as")] = "",
 ) -> Response:
     """`kind`: of which sort only; `as`: csv or json, of all of them."""
-    rows = [_advised(row) for row in read_mart(desk.collection(name), DEAD_LETTERS).to_pylist()]
+    rows = [_advised(row) for row in desk.lookout.mart(DEAD_LETTERS, desk.collection(name).name).to_pylist()]
     chosen = [row for row in rows if kind in ("", row["kind"])]
     if form in AS:
         return as_file([{column: row[column] for column in _COLUMNS} for row in chosen], form, f"{name}-dead-letters")

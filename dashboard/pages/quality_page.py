@@ -13,7 +13,6 @@ from dashboard.wording.tabular import AS, as_file
 from dashboard.wording.trend import Point, trend
 from storage.history.evaluations import find_evaluation
 from storage.marts.columns import GATES, REPORTS
-from storage.marts.mart_files import read_mart
 
 RECENT_ROWS = 6_000
 """Of gates and of figures that are looked at, the newest: some hundreds of judgements."""
@@ -36,13 +35,12 @@ def quality(
 ) -> Response:
     """`gate`: whose values are listed; `judgement`: whose failing rows are; `as`: csv or json, of the gates that are looked at."""
     collection = desk.collection(name)
-    table = read_mart(collection, GATES)
-    gates = _recent(table)
+    gates = _recent(desk.lookout.mart(GATES, name))
     if form in AS:
         return as_file(gates, form, f"{name}-gates")
     history = desk.lookout.publications(name)
     published = history[-1].generation if history else ""
-    figures = _recent(read_mart(collection, REPORTS))
+    figures = _recent(desk.lookout.mart(REPORTS, name))
     sides = _sides(gates, published)
     judgements = _judgements(gates)
     chosen = judgement or next((made["id"] for made in judgements if made["failed"]), "")

@@ -5,6 +5,7 @@ import secrets
 import sys
 import tempfile
 import webbrowser
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -192,12 +193,14 @@ def dashboard(
         raise SpecError(f"expected --token-file or --header with --host {host}, found neither: others could look, too")
 
     def told(address: str) -> None:
-        shown = address if token_file is None else address.partition("?")[0]  # what is in a file of theirs need not be in a log, too
-        typer.echo(f"{settings.store} is shown at {shown}", err=True)
+        """With the token, if it was made for this time: one of a file is known to who has that, and stays out of logs."""
+        entrance = address if token_file or header else f"{address}?token={settings.token}"
+        typer.echo(f"{settings.store} is shown at {entrance}", err=True)
         if open_:
-            webbrowser.open(address)
+            webbrowser.open(entrance)
 
-    serve(settings, host, port, told)
+    with suppress(KeyboardInterrupt):
+        serve(settings, host, port, told)
 
 
 def _settings(place: Place, allow: str, texts: bool, token: str, names: tuple[str, ...], header: str | None) -> "Settings":

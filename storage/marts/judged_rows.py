@@ -1,7 +1,9 @@
 """Rows of judgements: gates that versions were held against, and figures of reports."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.collection import Collection
 from storage.history.evaluations import Evaluation, evaluations
@@ -12,9 +14,9 @@ KEPT_ROWS = 100_000
 """Of a collection, the newest."""
 
 
-def new_gates(collection: Collection, known: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Of judgements on record that are not among the rows `known`, oldest first."""
-    made = evaluations(collection, {row["evaluation_id"] for row in known})
+def new_gates(collection: Collection, known: pa.Table) -> list[Row]:
+    """Of judgements on record that are not in the mart `known`, oldest first."""
+    made = evaluations(collection, set(pc.unique(known["evaluation_id"]).to_pylist()))
     return [row for evaluation in made for row in _gate_rows(evaluation)]
 
 
@@ -38,9 +40,9 @@ def _gate_rows(made: Evaluation) -> Iterator[Row]:
         }
 
 
-def new_figures(collection: Collection, known: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Of reports on record that are not among the rows `known`."""
-    there = {(row["generation"], row["version"], row["kind"], row["identity"]) for row in known}
+def new_figures(collection: Collection, known: pa.Table) -> list[Row]:
+    """Of reports on record that are not in the mart `known`."""
+    there = {*zip(*(known[name].to_pylist() for name in ("generation", "version", "kind", "identity")), strict=True)}
     reports = (
         report
         for generation in reported_generations(collection)

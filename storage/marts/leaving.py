@@ -1,8 +1,10 @@
 """The marts of a collection brought up to date: what the records have, and they have not. The next write makes up for one that was lost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.redaction import redact
 from storage.collection import Collection
@@ -26,7 +28,7 @@ def leave_marts(collection: Collection, looked: Looked | None = None) -> None:
     before: Row = next(iter(_rows(collection, columns.COLLECTIONS)), {})
     if not before:
         _lay_out(collection)
-    runs = _runs(collection)
+    runs, grown = _runs(collection)
     _letters(collection, runs)
     gates = _grown(collection, columns.GATES, new_gates)
     figures = _grown(collection, columns.REPORTS, new_figures)
@@ -35,8 +37,9 @@ def leave_marts(collection: Collection, looked: Looked | None = None) -> None:
     _put(collection, columns.GENERATIONS, there, _rows(collection, columns.GENERATIONS))
     standing = collection_row(collection, Known(history, there, runs, gates, figures), before, looked, now)
     _renewed(collection, columns.COVERAGE_DAILY, coverage_rows(there, standing.get("newest_source_at"), now))
-    costs = cost_rows(collection, runs)
-    _renewed(collection, columns.COSTS_DAILY, costs if len(runs) < KEPT_RUNS else costs[1:])  # of the oldest day some may be gone
+    if grown or not before:
+        costs = cost_rows(collection, runs)
+        _renewed(collection, columns.COSTS_DAILY, costs if len(runs) < KEPT_RUNS else costs[1:])  # of the oldest day some may be gone
     _put(collection, columns.COLLECTIONS, [standing], [{**before, "as_of": now}] if before else [])
 
 
@@ -47,43 +50,47 @@ def _lay_out(collection: Collection) -> None:
             put_mart(collection, mart, mart.schema.empty_table())
 
 
-def _runs(collection: Collection) -> list[Row]:
-    """All that are known now, oldest first; those that are new, and the stages of these, are written."""
-    known = _rows(collection, columns.RUNS)
+def _runs(collection: Collection) -> tuple[pa.Table, bool]:
+    """All that are known now, oldest first, and whether some are new: these, and their stages, are written."""
+    known = read_mart(collection, columns.RUNS)
     new = new_runs(collection, known)
     if not new:
-        return known
-    ids = {row["run_id"] for row, _ in new}
-    kept = sorted([*(row for row in known if row["run_id"] not in ids), *(row for row, _ in new)], key=_began)[-KEPT_RUNS:]
-    for row in kept:
-        row["error"] = redact(row["error"]) if row["error"] else None
-    stages = [row for row in _rows(collection, columns.STAGES) if row["run_id"] not in ids]
-    still = {row["run_id"] for row in kept}
-    _put(collection, columns.STAGES, [row for row in [*stages, *(stage for _, of in new for stage in of)] if row["run_id"] in still])
-    _put(collection, columns.RUNS, kept)
-    return kept
+        return known, False
+    rows = [{**row, "error": redact(row["error"]) if row["error"] else None} for row, _ in new]
+    kept = pa.concat_tables([_without(known, rows), table_of(columns.RUNS, rows)])
+    order = pc.sort_indices(kept, [("began", "ascending"), ("run_id", "ascending")], null_placement="at_start")
+    kept = kept.take(order.slice(max(0, len(kept) - KEPT_RUNS)))
+    stages = pa.concat_tables(
+        [_without(read_mart(collection, columns.STAGES), rows), table_of(columns.STAGES, [stage for _, of in new for stage in of])]
+    )
+    put_mart(collection, columns.STAGES, stages.filter(pc.is_in(stages["run_id"], value_set=kept["run_id"].combine_chunks())))
+    put_mart(collection, columns.RUNS, kept)
+    return kept, True
 
 
-def _began(row: Row) -> tuple[datetime, str]:
-    return row["began"] or datetime.min.replace(tzinfo=UTC), row["run_id"]
+def _without(known: pa.Table, rows: Sequence[Row]) -> pa.Table:
+    """Without the runs of `rows`."""
+    return known.filter(pc.invert(pc.is_in(known["run_id"], value_set=pa.array([row["run_id"] for row in rows], pa.string()))))
 
 
-def _letters(collection: Collection, runs: Sequence[Row]) -> None:
-    ended = [row for row in runs if row["status"] not in (UNFINISHED, *BROKEN_OFF) and row["what"] == "apply"]
+def _letters(collection: Collection, runs: pa.Table) -> None:
+    ended = runs.select(["run_id", "status", "what", "ended"]).to_pylist()
+    ended = [row for row in ended if row["status"] not in (UNFINISHED, *BROKEN_OFF) and row["what"] == "apply"]
     known = _rows(collection, columns.DEAD_LETTERS)
     if ended and (not known or known[0]["run_id"] != ended[-1]["run_id"]):
-        rows = letter_rows(collection, ended[-1:], known)
+        rows = letter_rows(collection, ended[-1], known)
         if rows is not None and (rows or known):
             _put(collection, columns.DEAD_LETTERS, rows)
 
 
-def _grown(collection: Collection, mart: Mart, new: Any) -> list[Row]:
+def _grown(collection: Collection, mart: Mart, new: Callable[[Collection, pa.Table], list[Row]]) -> pa.Table:
     """All rows of a table that only grows."""
-    known = _rows(collection, mart)
+    known = read_mart(collection, mart)
     added = new(collection, known)
     if added:
-        known = [*known, *added][-KEPT_ROWS:]
-        _put(collection, mart, known)
+        known = pa.concat_tables([known, table_of(mart, added)])
+        known = known.slice(max(0, len(known) - KEPT_ROWS))
+        put_mart(collection, mart, known)
     return known
 
 

@@ -26,7 +26,7 @@ REPLACED = frozenset({"dead_letters"})
 """Tables without a key in Postgres: ids may be longer than what an index of it takes. Their rows of a collection are replaced whole."""
 MIRRORED = frozenset({"generations", "reports"})
 """Tables whose rows go with those in the store. Of the others, which are history, all stay: files have room for the newest ones only."""
-PATIENCE = "10min"
+PATIENCE = "2min"
 """For one statement, waiting for another fill of the collection included."""
 CONNECT_SECONDS = 15
 _ADDRESS = re.compile(r"postgres(?:ql)?://")
@@ -92,6 +92,15 @@ def fill(address: str, collection: Collection) -> Filled:
                 _remember(cursor, collection, mart, digest)
         connection.commit()
     return Filled(collection.name, rows, round(time.monotonic() - began, 3))
+
+
+def try_out(address: str) -> str:
+    """Do what `fill` needs of a database, and undo it. Gives the server's version. Raises as `fill` does."""
+    with _connected(address) as (_, cursor):
+        _migrate(cursor)
+        cursor.execute("select current_setting('server_version'), current_user")
+        version, user = cursor.fetchone()
+    return f"Postgres {version}, as {user}"
 
 
 def scrub(address: str, collection: Collection) -> None:

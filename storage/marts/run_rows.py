@@ -1,9 +1,11 @@
 """Rows of runs: what each did and took, stage by stage, what it could not do, and what a day cost."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+import pyarrow as pa
 
 from storage.collection import Collection
 from storage.history.ledger import BROKEN_OFF, Run, runs
@@ -18,10 +20,10 @@ UNFINISHED = "unfinished"
 HOUR = 3600.0
 
 
-def new_runs(collection: Collection, known: Sequence[Mapping[str, Any]]) -> list[tuple[Row, list[Row]]]:
-    """Runs on record that are not among the rows `known`, or had not ended then, oldest first: the row of each, and its stages."""
-    settled = {row["run_id"] for row in known if row["status"] != UNFINISHED}
-    settled |= {row["run_id"] for row in known[:-UNSETTLED]}
+def new_runs(collection: Collection, known: pa.Table) -> list[tuple[Row, list[Row]]]:
+    """Runs on record that are not in the mart `known`, or had not ended then: the row of each, and its stages."""
+    told = list(zip(known["run_id"].to_pylist(), known["status"].to_pylist(), strict=True))
+    settled = {run_id for place, (run_id, status) in enumerate(told) if status != UNFINISHED or place < len(told) - UNSETTLED}
     return [rows for run in runs(collection) if run.run_id not in settled for rows in _rows(run)]
 
 
@@ -98,17 +100,18 @@ def _held(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return dict((result.get("profile") or {}).get("held") or {})
 
 
-def letter_rows(collection: Collection, ended: Sequence[Mapping[str, Any]], known: Iterable[Mapping[str, Any]]) -> list[Row] | None:
-    """What the newest of the runs `ended` that read the corpus could not use. None if none of them tells."""
-    first_seen = {(row["stage"], row["file"], row["id"]): row["first_seen"] for row in known}
-    for row in reversed(ended):
-        result = Run(collection, row["run_id"]).read("result.json") or {}
-        if "dead" in result:
-            rows = [_letter_row(collection, row, letter) for letter in result["dead"]]
-            for letter in rows:
-                letter["first_seen"] = first_seen.get((letter["stage"], letter["file"], letter["id"])) or letter["first_seen"]
-            return list({(letter["stage"], letter["file"], letter["id"]): letter for letter in rows}.values())
-    return None
+def letter_rows(collection: Collection, ended: Mapping[str, Any], known: Iterable[Mapping[str, Any]]) -> list[Row] | None:
+    """What the run of the row `ended` could not use. None if it does not tell. `known`: those of the run before."""
+    result = Run(collection, ended["run_id"]).read("result.json") or {}
+    if "dead" not in result:
+        return None
+    first_seen = {_letter(row): row["first_seen"] for row in known}
+    rows = {_letter(row): row for row in (_letter_row(collection, ended, letter) for letter in result["dead"])}
+    return [{**row, "first_seen": first_seen.get(letter, row["first_seen"])} for letter, row in rows.items()]
+
+
+def _letter(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["stage"], row["file"], row["id"]
 
 
 def _letter_row(collection: Collection, run: Mapping[str, Any], letter: Mapping[str, Any]) -> Row:
@@ -121,8 +124,9 @@ def _letter_row(collection: Collection, run: Mapping[str, Any], letter: Mapping[
     }
 
 
-def cost_rows(collection: Collection, rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+def cost_rows(collection: Collection, runs: pa.Table) -> list[Row]:
     """What the runs of each day took."""
+    rows = runs.select(["began", "status", "cost", "currency", *_ADDED]).to_pylist()
     days: dict[tuple[Any, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         if row["began"]:

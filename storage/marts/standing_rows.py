@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipelines.spec.declared import CollectionSpec
 from storage.collection import Collection
 from storage.history.built import find_built
@@ -113,9 +116,10 @@ class Known:
 
     history: Sequence[Publication]
     generations: Sequence[Row]
-    runs: Sequence[Row]
-    gates: Sequence[Row]
-    figures: Sequence[Row]
+    runs: pa.Table
+    """Oldest first, as the others."""
+    gates: pa.Table
+    figures: pa.Table
 
 
 def collection_row(collection: Collection, known: Known, before: Mapping[str, Any], looked: Looked | None, now: datetime) -> Row:
@@ -129,8 +133,9 @@ def collection_row(collection: Collection, known: Known, before: Mapping[str, An
         **_published(here, known),
         "pinned": pinning(known.history) is not None,
         "pending": sum(row["pending"] for row in known.generations if row["role"] == "published"),
+        "coverage": _coverage(known.generations),
         "pending_elsewhere": sum(row["pending"] for row in known.generations if row["role"] in ("declared", "candidate")),
-        "dead_letters": next((row["dead_letters"] for row in reversed(known.runs) if row["dead_letters"] is not None), None),
+        "dead_letters": next((count for count in reversed(known.runs["dead_letters"].to_pylist()) if count is not None), None),
         "failed_gates": _failed_gates(known),
         "alarms": _alarms(here, known.figures),
         "waiting": sum(row["role"] == "candidate" and row["state"] == "built" for row in known.generations),
@@ -138,6 +143,11 @@ def collection_row(collection: Collection, known: Known, before: Mapping[str, An
         **_money(told.get("currency"), known.runs, now),
         "token": max(tokens(collection), default=0),
     }
+
+
+def _coverage(rows: Iterable[Row]) -> float | None:
+    """Of the generation that readers have, by one and the same version."""
+    return next((1 - row["pending"] / row["chunks"] for row in rows if row["role"] == "published" and row["chunks"]), None)
 
 
 def _told(looked: Looked) -> Row:
@@ -172,28 +182,35 @@ def _published(here: Publication | None, known: Known) -> Row:
 
 def _failed_gates(known: Known) -> int:
     """Of the newest judgement of each generation that is in use."""
-    used = {row["generation"] for row in known.generations if row["role"] != "left"}
-    newest = {row["generation"]: row["evaluation_id"] for row in known.gates}
-    return sum(not row["passed"] and row["generation"] in used and row["evaluation_id"] == newest[row["generation"]] for row in known.gates)
+    used = [row["generation"] for row in known.generations if row["role"] != "left"]
+    judged = (known.gates.filter(pc.equal(known.gates["generation"], generation)) for generation in used)
+    return sum(_failed(rows, "evaluation_id") for rows in judged)
 
 
-def _alarms(here: Publication | None, figures: Sequence[Row]) -> int:
+def _failed(rows: pa.Table, of: str) -> int:
+    """Those that did not pass, of the last row's judgement or report, whose id is in the column `of`."""
+    return int(pc.sum(pc.invert(rows.filter(pc.equal(rows[of], rows[of][-1]))["passed"])).as_py()) if len(rows) else 0
+
+
+def _alarms(here: Publication | None, figures: pa.Table) -> int:
+    """Of the newest report of each kind, of what readers have."""
     if here is None:
         return 0
-    own = [row for row in figures if (row["generation"], row["version"]) == (here.generation, here.version)]
-    newest = {row["kind"]: row["identity"] for row in sorted(own, key=lambda row: row["at"])}
-    return sum(not row["passed"] and row["identity"] == newest[row["kind"]] for row in own)
+    own = figures.filter(pc.and_(pc.equal(figures["generation"], here.generation), pc.equal(figures["version"], here.version)))
+    own = own.sort_by("at")
+    return sum(_failed(own.filter(pc.equal(own["kind"], kind)), "identity") for kind in pc.unique(own["kind"]).to_pylist())
 
 
-def _last(rows: Sequence[Row]) -> Row:
-    last = rows[-1] if rows else dict.fromkeys(("run_id", "what", "status", "began", "ended", "error"))
-    return {f"last_{name}": last[name] for name in ("what", "status", "began", "ended", "error")} | {"last_run": last["run_id"]}
+def _last(runs: pa.Table) -> Row:
+    names = ("run_id", "what", "status", "began", "ended", "error")
+    last: Row = runs.slice(len(runs) - 1).to_pylist()[0] if len(runs) else dict.fromkeys(names)
+    return {f"last_{name}": last[name] for name in names[1:]} | {"last_run": last["run_id"]}
 
 
-def _money(currency: str | None, rows: Sequence[Row], now: datetime) -> Row:
+def _money(currency: str | None, runs: pa.Table, now: datetime) -> Row:
     """Of this month, in the currency of the newest run that has one: amounts of two are never added."""
-    month = [row for row in rows if row["began"] and (row["began"].year, row["began"].month) == (now.year, now.month)]
-    priced = [row for row in month if row["currency"]]
+    rows = runs.select(["began", "cost", "currency"]).to_pylist()
+    priced = [row for row in rows if row["currency"] and row["began"] and (row["began"].year, row["began"].month) == (now.year, now.month)]
     currency = priced[-1]["currency"] if priced else currency
     cost = sum(row["cost"] or 0.0 for row in priced if row["currency"] == currency) if priced else None
     return {"month_cost": cost, "currency": currency}

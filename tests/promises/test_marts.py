@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from docs import make_marts
-from flows import drop, export_marts, maintain, resume, rollback
+from flows import doctor, drop, export_marts, maintain, resume, rollback
 from flows.cli import main
 from pipelines.errors import RevectorError, SpecError, StorageError
 from storage.collection import Collection, collections
@@ -169,6 +169,20 @@ def test_a_database_that_is_away_stops_no_run_and_the_next_one_makes_up_for_it(
     workplace.apply()
     assert said_of((metrics / "revector_docs.apply.prom").read_text()) == 1
     assert in_postgres(database, "runs") == in_files(workplace, "runs")
+
+
+def test_doctor_tries_what_a_fill_needs_and_leaves_nothing(
+    workplace: Workplace, database: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_cluster", lambda _: iter(()))
+    workplace.spec(rest=MARTS_KEY)
+    workplace.write("a.parquet", documents(1))
+    (found,) = (check for check in doctor.examine(None, workplace.config, None) if check.name == "marts of docs")
+    assert found.ok and found.detail.startswith("Postgres ") and found.detail.endswith("as revector")
+    assert database.rows("select count(*) from information_schema.tables where table_schema = 'revector'", "revector") == [(0,)]
+    monkeypatch.setenv("MARTS", database.uri("reader"))
+    (found,) = (check for check in doctor.examine(None, workplace.config, None) if check.name == "marts of docs")
+    assert (not found.ok and "permission denied" in found.detail) or "read-only" in found.detail
 
 
 def said_of(metrics: str) -> float:
