@@ -37,7 +37,7 @@ class Desk:
         self.settings = settings
         self.store = Store(settings.store)
         self.lookout = Lookout(self.store)
-        self.choices = Choices(self.lookout)
+        self.choices = Choices(self.lookout, settings.store)
         self.beside = Beside()
         self.answerer = Answerer(settings.encoder)
         self.planner = Planner(settings.revector, settings.place)

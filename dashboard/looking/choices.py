@@ -10,10 +10,13 @@ from storage.collection import Collection, own_part
 from storage.history.catalog import Publication
 from storage.marts.columns import GENERATIONS
 from storage.reading.versions import PUBLISHED, choose_version, version_name
+from storage.store.lance import Store
 from storage.tables.version import Version
 
-MOST_OPEN = 4
-"""Versions whose tables stay open: each keeps what was read of its index, with which a search takes half as long."""
+MOST_OPEN = 20
+"""Versions that stay open."""
+CACHE_BYTES = 128 << 20
+"""Of indexes, and as many of other files, that stay in memory: a search takes half as long with them."""
 MOST_OFFERED = 30
 """Published versions in a list; any other can be asked for by its name."""
 
@@ -30,8 +33,9 @@ class Choice:
 class Choices:
     """One for a server."""
 
-    def __init__(self, lookout: Lookout) -> None:
+    def __init__(self, lookout: Lookout, root: str) -> None:
         self._lookout = lookout
+        self._store = Store(root, CACHE_BYTES)
         self._open: OrderedDict[tuple[Any, ...], Version] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -63,7 +67,7 @@ class Choices:
             if key in self._open:
                 self._open.move_to_end(key)
                 return self._open[key]
-        chosen = choose_version(collection, history, name)
+        chosen = choose_version(Collection(self._store, collection.name), history, name)
         with self._lock:
             self._open[key] = chosen
             while len(self._open) > MOST_OPEN:

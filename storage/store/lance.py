@@ -31,6 +31,9 @@ class Store:
 
     root: str
     """Without a slash at its end."""
+    cache_bytes: int | None = None
+    """Of what was read of tables' files and indexes: as much stays in memory, for all that are opened, each of the two. None: as long as a
+    table is open, and without a limit."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", self.root.rstrip("/") or "/")
@@ -42,6 +45,11 @@ class Store:
     @cached_property
     def options(self) -> dict[str, str]:
         return object_store_options(self.root)
+
+    @cached_property
+    def _session(self) -> lance.Session | None:
+        size = self.cache_bytes
+        return None if size is None else lance.Session(index_cache_size_bytes=size, metadata_cache_size_bytes=size)
 
     def uri(self, table: str) -> str:
         return f"{self.root}/{table}.lance"
@@ -63,7 +71,7 @@ class Store:
         """The table at `version`, or its latest. Raises NotFound."""
         try:
             with clear_errors():
-                return lance.dataset(self.uri(table), version=version, storage_options=self.options)
+                return lance.dataset(self.uri(table), version=version, storage_options=self.options, session=self._session)
         except (ValueError, FileNotFoundError) as error:
             at = "" if version is None else f" at version {version}"
             raise NotFound(f"expected a table {table}{at} in {self.root}, found none") from error
