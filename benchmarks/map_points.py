@@ -5,8 +5,14 @@ python -m benchmarks.map_points build/bench/million          # 1,000,000 rows, t
 
 import argparse
 import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from benchmarks.harness import REVECTOR, machine, peak_bytes, table
+from benchmarks.harness import publish as publish_section
 from pipelines.content.chunks import HASH, chunk_schema, vector_schema
 from storage.collection import Collection
 from storage.history.catalog import Publication, publish
@@ -29,6 +37,8 @@ NAME, GENERATION, CHUNKS = "million", "million.vectors.0a1b2c3d4e5f", "million.c
 LANDMARKS, CLUSTERS, DIMENSION, PART = 25_000, 60, 32, 100_000
 CHANGED = 0.03
 """Of the rows, that are others in the second version; as many come, and go."""
+TOKEN, ROUNDS = "a token of the benchmark", 5
+STAR = [(0.0628 * step, 0.5 if step % 2 else 1.0) for step in range(100)]
 METADATA = pa.struct([("section", pa.string()), ("year", pa.int64()), ("score", pa.float64())])
 WORDS = ("harbour", "orchard", "violin", "glacier", "copper", "lantern", "meadow", "quartz", "saffron")
 WORDS += ("timber", "willow", "anchor", "basalt", "cinder", "dahlia", "ember", "fjord", "garnet")
@@ -172,12 +182,87 @@ def publication(store: Store, before: Publication | None, version: int, chunk_ve
     return publish(store, new)
 
 
+def ask(address: str, path: str) -> tuple[float, int]:
+    """Seconds, and bytes as they are sent."""
+    connection = HTTPConnection(address.removeprefix("http://"), timeout=300)
+    began = time.perf_counter()
+    connection.request("GET", f"/c/{NAME}/map{path}", headers={"Authorization": f"Bearer {TOKEN}", "Accept-Encoding": "gzip"})
+    answer = connection.getresponse()
+    size = len(answer.read())
+    if answer.status != 200:
+        raise SystemExit(f"{path}: status {answer.status}")
+    return time.perf_counter() - began, size
+
+
+def painted(address: str) -> Iterator[float]:
+    """Seconds from the address to all points on the screen, by a software renderer, again and again; nothing where there is no browser."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--enable-unsafe-swiftshader"])
+        page = opened.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{address}/?token={TOKEN}")
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            page.goto(f"{address}/c/{NAME}/map")
+            page.locator("#stage[data-drawn]").wait_for()
+            yield time.perf_counter() - began
+        opened.close()
+
+
+def look(store: Path) -> str:
+    """What a server of the store takes for each answer, first and again, and then a browser."""
+    since = f"{GENERATION.rpartition('.')[2]}@2"
+    star = ",".join(f"{round(32768 + 30000 * np.cos(turn) * size)},{round(32768 + 30000 * np.sin(turn) * size)}" for turn, size in STAR)
+    asked = {
+        "page": "",
+        "points": "/points",
+        "colours by a text": "/codes?by=metadata.section",
+        "colours by a number": "/codes?by=metadata.year",
+        "colours by age": "/codes?by=age",
+        "page beside a version": f"?since={since}",
+        "what changed": f"/codes?since={since}",
+        "a cluster's table": "/chosen?cluster=3",
+        "a lasso's, 100 corners": f"/chosen?lasso={star}",
+        "a chunk": "/chosen?point=77",
+        "its neighbours": "/chosen?point=77&near=1",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        token = Path(folder) / "token"
+        token.write_text(TOKEN)
+        token.chmod(0o600)
+        command = [*REVECTOR, "dashboard", "--store", str(store), "--port", "0", "--token-file", str(token)]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "NO_COLOR": "1"})
+        assert server.stdout
+        try:
+            told = next(word for line in server.stdout for word in line.split() if word.startswith("http://"))
+            address = told.partition("/?")[0].rstrip("/")
+            rows = []
+            for what, path in asked.items():
+                first, again = ask(address, path), min(ask(address, path) for _ in range(ROUNDS))
+                rows.append(
+                    [what, f"{first[0]:.2f} s", f"{1000 * again[0]:.0f} ms", f"{again[1]:,} B", f"{peak_bytes(server.pid) / 1e6:.0f} MB"]
+                )
+            times = list(painted(address))
+            rows += [["all points on the screen", f"{times[0]:.2f} s", f"{1000 * min(times):.0f} ms", "", ""]] if times else []
+        finally:
+            server.terminate()
+            server.wait()
+    return table(("answer", "first", "again", "size, compressed", "server's memory, most so far"), rows)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    make(options.folder, options.rows)
+    if not options.folder.exists():
+        make(options.folder, options.rows)
+    publish_section(f"## The map of {options.rows:,} points\n\n{machine()}\n\n{look(options.folder)}", options.out)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ duckdb.sql("select collection, sum(cost) from runs group by 1").show()
 ```
 
 3. In the spec of each collection `marts = {{ postgres = "env:REVECTOR_MARTS" }}`, and in the environment of its runs
-   `REVECTOR_MARTS=postgresql://revector:PASSWORD@HOST/marts`. Every run fills its rows then. To fill by hand, or what was there before:
+   `REVECTOR_MARTS=postgresql://revector:PASSWORD@HOST/marts?sslmode=verify-full` (what libpq takes: `sslrootcert`, a `service` of a file,
+   `~/.pgpass`). Every run fills its rows then. To fill by hand, or what was there before:
 
 ```sh
 revector export --to marts --postgres env:REVECTOR_MARTS

@@ -105,6 +105,8 @@ class Situation:
 
     def needs(self) -> Iterator[Need]:
         """What a person is asked to look at, the worst first."""
+        if self.row is None and not self.going:
+            yield Need("warn", f"not known before its next run, or `revector export {self.name} --to marts`", f"/c/{self.name}")
         status, last = self.told("last_status"), self.told("last_run")
         if self.going and not self.going.alive:
             yield Need("bad", "the last run gives no sign of life: the same command goes on", f"/runs/{self.name}/{self.going.run_id}")

@@ -20,6 +20,8 @@ MOST_BYTES = 256 << 20
 """Of what is kept. The map of a million points is 24 MB, and 5 MB as it is sent."""
 PATIENCE_SECONDS = 20.0
 """For a map of ten million rows."""
+MOST_SEEN = 1_000
+"""Looks that are remembered."""
 MOST_VERSIONS = 20
 """Of a generation that are offered."""
 POINT_BYTES = 14
@@ -34,7 +36,7 @@ class Survey:
     def __init__(self) -> None:
         self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
-        self._seen: dict[Any, tuple[float, Any]] = {}
+        self._seen: dict[Any, _Seen] = {}
         self._making = threading.RLock()  # what is made may stand on something else that is kept
         self._lock = threading.Lock()
 
@@ -49,9 +51,9 @@ class Survey:
             ],
         )
 
-    def described(self, collection: Collection, generation: str, version: int) -> Described:
-        """Raises NotFound for a version that has no map, or is gone."""
-        return self._look((generation, version), lambda: describe_version(collection, generation, version))
+    def described(self, collection: Collection, generation: str, version: int, atlas: int = 0) -> Described:
+        """As `describe_version`."""
+        return self._look((generation, version, atlas), lambda: describe_version(collection, generation, version, atlas))
 
     def points(self, described: Described) -> Points:
         """Raises NotFound, SpecError for a version of too many rows."""
@@ -98,14 +100,22 @@ class Survey:
                 self._bytes -= freed
 
     def _look(self, key: Any, look: Callable[[], T]) -> T:
-        """As it was seconds ago at most."""
-        at, seen = self._seen.get(key, (0.0, None))
-        if at and time.monotonic() - at <= FRESH_SECONDS:
-            kept: T = seen
-            return kept
-        now = look()
+        """As it was seconds ago at most. Of those who ask at once one looks."""
         with self._lock:
-            if len(self._seen) > 1_000:
+            if len(self._seen) > MOST_SEEN:
                 self._seen.clear()
-            self._seen[key] = time.monotonic(), now
-        return now
+            seen = self._seen.setdefault(key, _Seen())
+        with seen.lock:
+            if seen.at is None or time.monotonic() - seen.at > FRESH_SECONDS:
+                seen.found, seen.at = look(), time.monotonic()
+            found: T = seen.found
+            return found
+
+
+class _Seen:
+    """What a look at the store has found."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.at: float | None = None
+        self.found: Any = None

@@ -65,9 +65,9 @@ def known(request: Request, name: str, desk: AtDesk, id: str = "", v: str = PUBL
     collection = desk.collection(name)
     version = desk.choices.version(collection, v)
     rows = desk.lookout.publications(name)[-MOST_STATES:]
-    document = read_document(version, check_text("an id", id), _first(chunk))
-    contents = {one.chunk_id: one.content_hash for one in document.chunks} if document else {}
     with desk.answerer.turn():
+        document = read_document(version, check_text("an id", id), _first(chunk))
+        contents = {one.chunk_id: one.content_hash for one in document.chunks} if document else {}
         states = document_states(desk.store, rows, id)
         same = same_contents(version, set(contents.values()), MOST_SAME + 1)
         findings = find_findings(version, contents) if contents else None
@@ -86,7 +86,8 @@ def known(request: Request, name: str, desk: AtDesk, id: str = "", v: str = PUBL
 
 def _one(request: Request, desk: Desk, version: Version, id: str, v: str, chunk: int) -> Response:
     name = version.collection.name
-    document = read_document(version, id, _first(chunk))
+    with desk.answerer.turn():  # it looks through all ids: many at once would fill the memory
+        document = read_document(version, id, _first(chunk))
     bare = [one.chunk_id for one in document.chunks if not one.embedded] if document else []
     letters = _letters(desk, name, id, bare)
     if document is None and not letters and not _was_there(desk, name, id):

@@ -46,6 +46,8 @@ class Asked:
 
     of: Annotated[str, Query(max_length=200)] = ""
     """`generation@version`; empty: what readers have."""
+    atlas: Annotated[str, Query(max_length=10)] = ""
+    """Its number: by another one, points have other numbers and places."""
     since: Annotated[str, Query(max_length=200)] = ""
     by: Annotated[str, Query(max_length=200)] = ""
     cluster: Annotated[str, Query(max_length=10)] = ""
@@ -128,14 +130,19 @@ class _Looking:
         self.versions = desk.survey.versions(collection)
         history = desk.lookout.publications(collection.name)
         self.published = (history[-1].generation, history[-1].version) if history else None
-        self.of = self._described(asked.of) or self._first()
-        self.since = self._described(asked.since)
+        wanted = _whole("an atlas", asked.atlas or "0")
+        self.of = self._described(asked.of, wanted) or self._first()
+        if wanted and self.of.atlas != wanted:
+            raise NotFound(
+                f"expected atlas {wanted} of {self.of}, found {self.of.atlas}: open the map without what was chosen on the other"
+            )
+        self.since = self._described(asked.since, self.of.atlas)
         self.points: Points = desk.survey.points(self.of)
         self.fields = value_fields(self.of) if self.texts else []
         self.by = self._by(asked.by)
 
-    def _described(self, address: str) -> Described | None:
-        """Raises NotFound for a version that has no map."""
+    def _described(self, address: str, atlas: int) -> Described | None:
+        """By that atlas, if it can be. Raises NotFound for a version that has no map."""
         if not address:
             return None
         part, _, number = address.rpartition("@")
@@ -143,7 +150,7 @@ class _Looking:
         if (generation, int(number) if number.isdecimal() else -1) not in self.versions:
             known = ", ".join(self.address(one) for one in self.versions)
             raise NotFound(f"expected a version that has a map ({known}), found {address[:100]!r}")
-        return self._survey.described(self._collection, generation, int(number))
+        return self._survey.described(self._collection, generation, int(number), atlas)
 
     def _first(self) -> Described:
         """What readers have; if that has no map, the newest version of their generation that has one, or of any."""
@@ -184,7 +191,7 @@ class _Looking:
 
     def link(self, **other: str) -> str:
         """The address of the page with something else in it: an empty value is left out."""
-        own = {"of": self.of.address, "since": self.asked.since, "by": self.by, "view": self.asked.view}
+        own = {"of": self.of.address, "atlas": str(self.of.atlas), "since": self.asked.since, "by": self.by, "view": self.asked.view}
         return urlencode({key: value for key, value in (own | other).items() if value})
 
     def kept(self, what: str, key: tuple[Any, ...], make: Any) -> bytes:
@@ -213,7 +220,7 @@ class _Looking:
 
     def _values(self) -> PointValues:
         if self.by == AGE:
-            return ages_of(self.points, [self._survey.described(self._collection, *one) for one in self.earlier])
+            return ages_of(self.points, [self._survey.described(self._collection, *one, self.of.atlas) for one in self.earlier])
         if self.by.startswith(FIELD):
             return values_of(self.points, self.by.removeprefix(FIELD))
         raise SpecError(f"expected a colouring that has codes, found {self.by!r}")

@@ -1,5 +1,6 @@
 """The runs: all of them, the newest first, and one with its stages, what it did, and how far it is."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -49,7 +50,8 @@ def runs(request: Request, desk: AtDesk, collection: str = "", status: str = "",
 
 
 def _newest(rows: pa.Table, first: int, count: int) -> list[dict[str, Any]]:
-    order = pc.sort_indices(rows, [("began", "descending"), ("run_id", "descending")])
+    began = pc.fill_null(rows["began"], datetime.fromtimestamp(0, UTC))
+    order = pc.sort_indices(pa.table({"began": began, "run_id": rows["run_id"]}), [("began", "descending"), ("run_id", "descending")])
     found: list[dict[str, Any]] = rows.take(order.slice(first, count)).to_pylist()
     return found
 

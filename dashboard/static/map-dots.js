@@ -50,6 +50,7 @@ export class Dots {
     this.palette = new Float32Array(4 * SLOTS);
     this.lines = null;
     this.pace = 0;
+    this.whole = () => {}; // called when all points are on the screen
     this.crowded = false; // so many signs that they are drawn small
     this.begin();
   }
@@ -135,6 +136,7 @@ export class Dots {
       if (gl.clientWaitSync(done, 0, 0) === gl.TIMEOUT_EXPIRED) { setTimeout(ask, 8); return; }
       gl.deleteSync(done);
       this.pace = performance.now() - began;
+      this.whole();
     };
     setTimeout(ask, 8);
   }

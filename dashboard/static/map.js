@@ -12,7 +12,7 @@ const asked = new URLSearchParams(location.search);
 const view = { x: FULL / 2, y: FULL / 2, scale: 0 };
 let dots, data, finder, names, fitted = 1, pending = false, settled = 0, codes = null, line = null, requested = 0;
 
-const state = () => new URLSearchParams([...Object.entries({ of: stage.dataset.of, since: choices.since.value, by: choices.by.value }),
+const state = () => new URLSearchParams([...Object.entries({ of: stage.dataset.of, atlas: stage.dataset.atlas, since: choices.since.value, by: choices.by.value }),
   ...["cluster", "point", "lasso"].flatMap((key) => (asked.has(key) ? [[key, asked.get(key)]] : []))].filter(([, value]) => value));
 
 function keepAddress() {
@@ -128,7 +128,6 @@ function render(hasty) {
   loop.setAttribute("points", (line ?? (asked.has("lasso") ? corners(asked.get("lasso")) : [])).map(([x, y]) => onScreen(x, y).map((value) => value.toFixed(1)).join(",")).join(" "));
   const one = asked.has("point") ? Number(asked.get("point")) : -1, [x, y] = one >= 0 ? onScreen(data.x[one], data.y[one]) : [-99, -99];
   for (const [key, value] of [["cx", x], ["cy", y]]) ring.setAttribute(key, value.toFixed(1));
-  stage.dataset.drawn = String(data.x.length);
 }
 
 const onScreen = (x, y) => [stage.clientWidth / 2 + (x - view.x) * view.scale, stage.clientHeight / 2 - (y - view.y) * view.scale];
@@ -250,7 +249,7 @@ async function recolour() {
   if (by === "clusters") codes = null;
   else {
     busy.textContent = "colouring …";
-    codes = await fetchPacked(`${stage.dataset.at}/codes?${new URLSearchParams({ of: stage.dataset.of, since: choices.since.value, by })}`);
+    codes = await fetchPacked(`${stage.dataset.at}/codes?${new URLSearchParams({ of: stage.dataset.of, atlas: stage.dataset.atlas, since: choices.since.value, by })}`);
     busy.textContent = "";
   }
   explain();
@@ -355,14 +354,15 @@ const fail = () => { busy.textContent = "The server does not answer."; };
 
 async function start() {
   dots = new Dots(at("dots")); // first: without it there is nothing to fetch
+  dots.whole = () => { stage.dataset.drawn = String(data.x.length); };
   const picture = document.querySelector(".picture");
   picture.hidden = false;
   at("instead").hidden = true;
   choices.querySelector("button").hidden = true;
   busy.textContent = "reading the points …";
   const coloured = choices.by.value === "clusters" ? null
-    : fetchPacked(`${stage.dataset.at}/codes?${new URLSearchParams({ of: stage.dataset.of, since: choices.since.value, by: choices.by.value })}`);
-  const found = await fetchPacked(`${stage.dataset.at}/points?of=${encodeURIComponent(stage.dataset.of)}`);
+    : fetchPacked(`${stage.dataset.at}/codes?${new URLSearchParams({ of: stage.dataset.of, atlas: stage.dataset.atlas, since: choices.since.value, by: choices.by.value })}`);
+  const found = await fetchPacked(`${stage.dataset.at}/points?${new URLSearchParams({ of: stage.dataset.of, atlas: stage.dataset.atlas })}`);
   data = { extent: found.extent, islands: found.islands, x: found.x, y: found.y, island: found.island };
   const places = new Uint16Array(2 * data.x.length);
   for (let point = 0; point < data.x.length; point++) { places[2 * point] = data.x[point]; places[2 * point + 1] = data.y[point]; }

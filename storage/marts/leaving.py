@@ -17,6 +17,10 @@ from storage.marts.mart_files import mart_bytes, put_mart, read_mart, table_of
 from storage.marts.run_rows import KEPT_RUNS, UNFINISHED, Row, cost_rows, letter_rows, new_runs
 from storage.marts.standing_rows import Known, Looked, collection_row, coverage_rows, generation_rows, version_rows
 
+_NEVER = datetime.fromtimestamp(0, UTC)
+"""In place of a beginning that nobody knows."""
+_BY_TIME = [("began", "ascending"), ("run_id", "ascending")]
+
 
 def leave_marts(collection: Collection, looked: Looked | None = None) -> None:
     """Write what changed since they were written last. `looked`: what a run saw of the source just now.
@@ -58,7 +62,7 @@ def _runs(collection: Collection) -> tuple[pa.Table, bool]:
         return known, False
     rows = [{**row, "error": redact(row["error"]) if row["error"] else None} for row, _ in new]
     kept = pa.concat_tables([_without(known, rows), table_of(columns.RUNS, rows)])
-    order = pc.sort_indices(kept, [("began", "ascending"), ("run_id", "ascending")], null_placement="at_start")
+    order = pc.sort_indices(pa.table({"began": pc.fill_null(kept["began"], _NEVER), "run_id": kept["run_id"]}), _BY_TIME)
     kept = kept.take(order.slice(max(0, len(kept) - KEPT_RUNS)))
     stages = pa.concat_tables(
         [_without(read_mart(collection, columns.STAGES), rows), table_of(columns.STAGES, [stage for _, of in new for stage in of])]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipelines.errors import NotFound
 from storage.collection import Collection, own_part
-from storage.reports.kept_reports import KeptReport, is_whole, reported_versions, reports_of
+from storage.reports.kept_reports import is_whole, reported_versions, reports_of
 
 ROWS_RECORD = "rows"
 """The kind of the record of a table of BESIDE."""
@@ -59,16 +59,16 @@ def described_numbers(collection: Collection, generation: str, most: int) -> lis
     return found[-most:]
 
 
-def describe_version(collection: Collection, generation: str, version: int) -> Described:
-    """By the newest atlas that its rows were described by. Raises NotFound if they were not, or if the version is gone."""
+def describe_version(collection: Collection, generation: str, version: int, atlas: int = 0) -> Described:
+    """By the atlas of that number if its rows were described by it, or else by the newest one.
+
+    Raises NotFound if they were not, or if the version is gone.
+    """
     collection.store.open(generation, version)
     kept = [report for report in reports_of(collection, generation, version, ROWS_RECORD) if report.atlas is not None]
-    whole = next((report for report in sorted(kept, key=_atlas, reverse=True) if is_whole(collection, report)), None)
+    kept.sort(key=lambda report: (report.atlas == atlas, report.atlas), reverse=True)
+    whole = next((report for report in kept if is_whole(collection, report)), None)
     if whole is None:
         raise NotFound(f"expected a map of version {version} of {generation}, found none: `revector report {collection} map` makes one")
     [(table, number)] = whole.tables.items()
-    return Described(collection, generation, version, _atlas(whole), table, number, whole.commits.get(table, ""))
-
-
-def _atlas(report: KeptReport) -> int:
-    return report.atlas or 0
+    return Described(collection, generation, version, whole.atlas or 0, table, number, whole.commits.get(table, ""))

@@ -1,6 +1,9 @@
 """What a stranger, a hostile site, a hostile document or a slow client tries comes to nothing."""
 
+import csv
+import html
 import http.client
+import io
 import json
 import re
 import socket
@@ -8,13 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 
 from dashboard.access import patience
 from dashboard.access.guard import COOKIE, MOST_BODY, form_token, pass_of
-from tests.support.story import BREAKOUT, CANARY, DOCS, HOSTILE, ODD_ID, PICTURE, SCRIPT, Story
+from tests.support.story import BREAKOUT, CANARY, DOCS, HOSTILE, ODD_ID, PICTURE, SCRIPT, TEMPLATE, Story
 from tests.support.window import TOKEN, Window, serving
 
 VIEWER = {"Cookie": f"{COOKIE}={pass_of(TOKEN)}"}
@@ -238,6 +241,49 @@ def test_numbers_are_capped(address: str, path: str) -> None:
     assert len(answer.text) < 500_000 and time.monotonic() - began < 10
 
 
+INJECTED = [
+    {"field": "topic", "op": "=", "value": "x' OR '1'='1"},
+    {"field": "topic = 'x' OR 1=1 --", "op": "=", "value": "x"},
+    {"field": "topic", "op": "OR 1=1 OR", "value": "x"},
+    {"field": "metadata.topic`) OR (true", "op": "=", "value": "x"},
+    {"field": "year", "op": ">", "value": "0) OR (1=1"},
+    {"field": "doc_id", "op": "in", "value": "'), (true"},
+    {"field": "vector", "op": "=", "value": "1"},
+]
+
+
+@pytest.mark.parametrize("condition", INJECTED)
+def test_a_condition_is_no_code(address: str, condition: dict[str, str]) -> None:
+    answer = ask(address, f"/c/{DOCS}/search?{urlencode({'id': 'd0100#0', 'as': 'json', **condition})}")
+    assert answer.status in (200, 400, 404)
+    assert answer.status != 200 or json.loads(answer.text) == []
+
+
+def test_a_name_with_quotes_finds_nothing_but_itself(address: str) -> None:
+    for page in ("search?as=json&id", "documents?as=json&id"):
+        answer = ask(address, f"/c/{DOCS}/{page}={quote(chr(39) + ' OR ' + chr(39) + '1' + chr(39) + '=' + chr(39) + '1')}")
+        assert answer.status == 404 or json.loads(answer.text) == []
+
+
+@pytest.mark.parametrize(
+    "version", ["../notes", "docs.chunks.x@1", "notes.vectors.0a13aef5691d", "docs.vectors.x@99999", "1e9", "%00", "-1", "v" * 300]
+)
+def test_no_version_is_read_but_those_that_there_are(address: str, version: str) -> None:
+    for page in ("search?id=d0100%230&v", "documents?id=d0100&v", "compare?id=d0100%230&a", "compare/changed?a", "map?of", "map/points?of"):
+        assert ask(address, f"/c/{DOCS}/{page}={version}").status in (400, 404, 422), page
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["lasso=" + "1,1," * 450, "lasso=nan,nan,inf,1,2,3", "lasso=1", "point=-1", "point=9999999999", "cluster=%27+OR+1", "by=metadata.x"],
+)
+def test_nothing_is_chosen_on_the_map_that_is_not_there(address: str, asked: str) -> None:
+    for page in ("map", "map/chosen", "map/codes"):
+        answer = ask(address, f"/c/{DOCS}/{page}?{asked}")
+        assert answer.status in (200, 400, 404, 422), (page, answer.status)
+        assert len(answer.text) < 300_000
+
+
 def test_a_question_of_ten_megabytes_is_not_read(address: str) -> None:
     assert post(address, f"/c/{DOCS}/search", f"q={LONG}").status == 413
     where = urlsplit(address)
@@ -293,7 +339,7 @@ def test_who_sends_a_byte_now_and_then_is_cut_off_and_in_nobodys_way(story: Stor
 # What documents, and people who may write, put in
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", [*PAGES, *(f"/c/{DOCS}/documents?id=hostile-{number}" for number in range(len(HOSTILE)))])
 def test_nothing_that_was_written_is_markup(address: str, path: str) -> None:
     answer = ask(address, path)
     lowered = answer.text.lower()
@@ -317,20 +363,31 @@ def test_what_an_address_says_is_a_text(address: str, given: str) -> None:
         assert SCRIPT not in answer.text and PICTURE not in answer.text and "<svg onload" not in answer.text
 
 
-def test_a_spreadsheet_gets_no_formula(address: str) -> None:
-    answer = ask(address, f"/c/{DOCS}/letters?as=csv")
+@pytest.mark.parametrize("page", ["letters", "documents", "search?id=d0100%230"])
+def test_a_spreadsheet_gets_no_formula(address: str, page: str) -> None:
+    answer = ask(address, f"/c/{DOCS}/{page}{'&' if '?' in page else '?'}as=csv")
     assert answer.status == 200 and answer.headers["content-disposition"].startswith("attachment")
-    cells = [cell.strip('"') for line in answer.text.splitlines() for cell in line.split(",")]
-    assert not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
+    cells = [cell for line in csv.reader(io.StringIO(answer.text)) for cell in line]
+    assert cells and not [cell for cell in cells if cell.startswith(("=", "+", "@"))]
 
 
-@pytest.mark.parametrize(
-    "path", [*PAGES, f"/c/{DOCS}/documents?id={quote(ODD_ID)}", f"/c/{DOCS}/search?id={quote(ODD_ID + '#0')}", f"/c/{DOCS}/letters?as=json"]
-)
-def test_figures_alone_show_no_text(figures: str, path: str) -> None:
+ODD = quote(ODD_ID + "#0")
+WITH_TEXTS = [f"/c/{DOCS}/documents?id={quote(ODD_ID)}", *(f"/c/{DOCS}/{page}?id={ODD}" for page in ("search", "compare"))]
+WITH_TEXTS += [f"/c/{DOCS}/{page}" for page in ("documents/known?id=" + quote(ODD_ID), "compare/changed", "map/chosen?cluster=0")]
+AS_FILES = [f"/c/{DOCS}/{page}as=json" for page in ("letters?", "documents?", "compare/changed?", "map/chosen?cluster=0&")]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *WITH_TEXTS, *AS_FILES])
+def test_figures_alone_show_no_text_and_no_metadata(figures: str, path: str) -> None:
     answer = ask(figures, path)
     assert answer.status in (200, 400, 403, 404)
-    assert CANARY not in answer.text
+    said = html.unescape(answer.text)
+    assert CANARY not in said and TEMPLATE not in said and "by the harbour" not in said
+
+
+def test_what_figures_alone_leave_out_is_shown_otherwise(address: str) -> None:
+    assert CANARY in ask(address, WITH_TEXTS[0]).text
+    assert TEMPLATE in html.unescape(ask(address, f"/c/{DOCS}/documents?id=hostile-3").text)
 
 
 @pytest.mark.parametrize("path", ["/", "/static/style.css", "/nowhere", f"/c/{DOCS}", f"/c/{DOCS}/letters?as=json"])
@@ -364,7 +421,7 @@ def test_a_page_of_another_site_cannot_show_or_read_it(address: str, browser: Wi
 def test_hostile_words_do_nothing_in_a_browser(address: str, browser: Window) -> None:
     paths = [
         *PAGES,
-        f"/c/{DOCS}/documents?id={quote(ODD_ID)}",
+        *WITH_TEXTS,
         f"/c/{DOCS}/search?q={quote(SCRIPT)}",
         f"/c/{DOCS}/letters?kind={quote(PICTURE)}",
     ]

@@ -220,7 +220,7 @@ def test_the_address_holds_what_is_seen(address: str, browser: Window, truths: l
         page.wait_for_timeout(500)
         shared = page.url
         seen = [page.locator(part).inner_text() for part in ("#legend", "#chosen", "#clusters tr.chosen")]
-    assert {"of", "since", "by", "cluster", "view"} == parse_qs(urlsplit(shared).query).keys()
+    assert {"of", "atlas", "since", "by", "cluster", "view"} == parse_qs(urlsplit(shared).query).keys()
     with browser.at(address, shared.removeprefix(address)) as page:
         drawn(page)
         page.wait_for_timeout(500)
@@ -317,6 +317,7 @@ def test_without_texts_there_are_none(story: Story, browser: Window, truths: lis
         ("cluster=77777", 404, "expected a cluster of version"),
         ("lasso=1,2,3", 400, "expected a lasso of 3 to 120 corners"),
         ("lasso=" + ",".join(["1"] * 800), 400, "expected a lasso"),
+        ("atlas=7", 404, "expected atlas 7 of version"),
         ("by=metadata.nothing", 400, "expected a colouring of clusters"),
     ],
 )

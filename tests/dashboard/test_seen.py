@@ -92,7 +92,9 @@ def test_every_page_says_what_it_has_to_who_does_not_see_it(story: Story, addres
             assert page.locator("html[lang=en]").count() == 1 and page.title(), path
             assert page.locator("th:not([scope])").count() == 0, path
             assert page.locator("svg:not([role=img]):not([aria-hidden=true])").count() == 0, path
-            assert page.evaluate("[...document.querySelectorAll('input:not([type=hidden]), select')].every(one => one.labels.length || one.ariaLabel)"), path
+            assert page.evaluate(
+                "[...document.querySelectorAll('input:not([type=hidden]), select')].every(one => one.labels.length || one.ariaLabel)"
+            ), path
             titles = page.locator("abbr").evaluate_all("all => all.map(one => one.title)")
             assert set(titles) <= set(WORDS.values()), path
             assert page.locator("td.n").evaluate_all("all => all.every(one => getComputedStyle(one).textAlign == 'right')"), path

@@ -119,6 +119,16 @@ def plain(value: Any) -> Any:
         return value
 
 
+def test_what_the_page_says_in_python_works(workplace: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+    workplace.spec(rest=PRICES)
+    workplace.write("a.parquet", documents(1))
+    workplace.apply()
+    code = make_marts.page().partition("```python\n")[2].partition("```")[0]
+    assert "s3://bucket/prefix" in code
+    exec(code.replace("s3://bucket/prefix", workplace.store), {})
+    assert "docs" in capfd.readouterr().out
+
+
 def test_every_query_of_grafana_s_dashboard_is_answered(workplace: Workplace, database: Postgres) -> None:
     story(workplace)
     dashboard = json.loads(DASHBOARD.read_text())

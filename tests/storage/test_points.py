@@ -23,7 +23,9 @@ from storage.reports.points import Points, inside, read_points
 from storage.reports.terrain import FULL, terrain_of
 from storage.store import spill
 from storage.store.lance import Store
+from storage.upkeep.maintenance import remove_table
 from tests.conftest import Workplace
+from workers.reports.run_reports import Wish
 
 ROWS = 3_000
 
@@ -202,3 +204,16 @@ def test_values_of_each_type_have_a_legend(kind: pa.DataType, values: list[Any],
     assert made.labels[0] == label
     assert (made.labels[MISSING], sum(made.counts)) == ("no value", 22)
     assert made.codes[-1] == MISSING
+
+
+def test_a_version_is_seen_by_the_atlas_that_is_asked_for_as_long_as_it_is_there(workplace: Workplace) -> None:
+    workplace.write("a.parquet", {f"d{number}": f"word{number % 7} of document {number}" for number in range(60)})
+    workplace.apply()
+    made = report("docs", ["map"], workplace.config)
+    report("docs", ["map"], workplace.config, wish=Wish(refit=True))
+    collection = Collection(Store(workplace.store), "docs")
+    places = {number: describe_version(collection, made.generation, made.version, number) for number in (0, 1, 2, 3)}
+    assert {number: one.atlas for number, one in places.items()} == {0: 2, 1: 1, 2: 2, 3: 2}
+    assert places[1].table != places[2].table
+    remove_table(collection.store, places[2].table)
+    assert describe_version(collection, made.generation, made.version).atlas == 1
