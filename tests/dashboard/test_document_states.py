@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
-from flows import maintain
+from flows import apply, maintain
 from storage.collection import Collection
 from storage.history.catalog import publications
 from storage.reading.one_document import MOST_CHUNKS, document_states, list_documents, read_document, same_contents
@@ -119,3 +119,19 @@ def test_contents_that_are_there_twice_are_found_and_ids_of_any_kind(workplace: 
     assert len(same_contents(version, same, 2)[same.pop()]) == 2
     assert read_document(version, "b") is None
     assert list_documents(version, "b") == []
+
+
+def test_pages_that_ask_are_the_same_on_a_bucket(workplace: Workplace, bucket: str) -> None:
+    for texts in ({"a": "a harbour", "b": "a garden", "c": "a star"}, {"a": "a harbour", "b": "an orchard", "d": "a star"}):
+        workplace.write("a.parquet", texts)
+        apply(config=workplace.config, store=bucket)
+    with serving(bucket) as address:
+        viewer = Viewer(address)
+        found = viewer.get("/c/docs/search", ("as", "json"), id="a#0").rows
+        assert {row["chunk_id"] for row in found} == {"b#0", "d#0"}
+        first = publications(Collection(Store(bucket), "docs"))[0]
+        older = version_name(first.generation, first.version)
+        assert {row["chunk_id"] for row in viewer.get("/c/docs/compare", ("as", "json"), id="a#0", b=older).rows} == {"b#0", "c#0", "d#0"}
+        assert "left" in viewer.get("/c/docs/documents/known", id="c").said
+        assert "changed" in viewer.get("/c/docs/documents/known", id="b").said
+        assert viewer.get("/c/docs/compare/changed", b=older).status == 200
