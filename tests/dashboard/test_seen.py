@@ -1,25 +1,19 @@
 """What a viewer sees in a real browser: every page at a glance, current without a reload, on a phone, by keyboard, without a script."""
 
-import json
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from dashboard.wording.glossary import WORDS
-from flows import apply, status
+from flows import status
 from storage.collection import Collection
-from storage.history.catalog import publications
 from storage.history.ledger import Run
 from storage.store.lance import Store
 from tests.support.story import DOCS, DRAFT, NOTES, ODD_ID, WHY_PROMOTED, Story
-from tests.support.window import NARROW, WIDE, Window, serving
+from tests.support.window import NARROW, WIDE, Window
 
 OF_DOCS = ("", "/quality", "/letters", "/plan", "/map", "/search", "/compare", "/documents")
 PAGES = ["/", "/runs", *(f"/c/{DOCS}{page}" for page in OF_DOCS), f"/c/{DRAFT}", f"/c/{NOTES}/letters", f"/c/{NOTES}/map"]
@@ -27,19 +21,6 @@ PAGES += [f"/c/{DOCS}/documents?id={quote(ODD_ID)}", f"/c/{DOCS}/search?id=d0100
 """Without those of single runs."""
 SOON = 8_000
 """Milliseconds within which what is new is to be seen."""
-
-
-@pytest.fixture
-def copied(story: Story, tmp_path: Path) -> Story:
-    """One to change."""
-    shutil.copytree(story.folder, tmp_path / "story")
-    return replace(story, folder=tmp_path / "story")
-
-
-@contextmanager
-def looking(story: Story, browser: Window, path: str, **settings: Any) -> Iterator[Any]:
-    with serving(story.store, **settings) as address, browser.at(address, path) as page:
-        yield page
 
 
 @pytest.fixture(autouse=True)
@@ -154,17 +135,6 @@ def test_the_overview_is_small(address: str, browser: Window) -> None:
         assert sum(len(page.context.request.get(url).body()) for url in asked) < 200_000
 
 
-def test_what_is_new_is_seen_without_a_reload(copied: Story, browser: Window) -> None:
-    with looking(copied, browser, "/") as page:
-        page.evaluate("window.kept = true")
-        row = page.locator("tbody tr", has=page.get_by_role("link", name=DRAFT, exact=True))
-        assert "not published" in row.inner_text()
-        (copied.folder / "draft/1.jsonl").write_text(json.dumps({"id": "whole", "text": "a whole draft"}) + "\n")
-        apply(DRAFT, copied.config)
-        row.get_by_text("current").wait_for(timeout=SOON)
-        assert page.evaluate("window.kept"), "the page was not loaded again"
-
-
 def test_a_run_that_goes_on_tells_how_far_it_is(story: Story, address: str, browser: Window) -> None:
     with browser.at(address, f"/runs/{NOTES}/{story.running}") as page:
         page.get_by_text("25.0 %").first.wait_for(timeout=SOON)
@@ -221,16 +191,3 @@ def test_letters_are_those_of_the_last_run_with_what_to_do(story: Story, address
         assert page.locator("table", has_text="Each by its file").locator("tbody tr").count() == 1
         given = page.context.request.get(f"{address}/c/{DOCS}/letters?as=json").json()
         assert [(row["file"], row["id"], row["reason"]) for row in given] == [(one["file"], one["id"], one["reason"]) for one in letters]
-
-
-def test_a_person_who_may_promotes_with_a_why_and_sees_both_versions(copied: Story, browser: Window) -> None:
-    history = publications(copied.docs)
-    with looking(copied, browser, f"/c/{DOCS}", allow=frozenset({"promote", "rollback"})) as page:
-        page.get_by_role("link", name="promote …").click()
-        shown = page.locator("main").inner_text()
-        assert history[-1].generation in shown and history[4].generation in shown and "readers would get" in shown
-        page.get_by_label("Why").fill("it <b>finds</b> more")
-        page.get_by_role("button", name="Promote").click()
-        page.get_by_text("it <b>finds</b> more").wait_for()
-    last = publications(copied.docs)[-1]
-    assert (last.action, last.generation, last.why) == ("promote", history[4].generation, "it <b>finds</b> more")
