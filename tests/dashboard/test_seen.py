@@ -1,6 +1,7 @@
 """What a viewer sees in a real browser: every page at a glance, current without a reload, on a phone, by keyboard, without a script."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -9,11 +10,16 @@ import pytest
 
 from dashboard.wording.glossary import WORDS
 from flows import status
+from pipelines.measures.gate import Gate
 from storage.collection import Collection
+from storage.history.catalog import publications
+from storage.history.evaluations import keep_evaluation
 from storage.history.ledger import Run
+from storage.marts.leaving import leave_marts
+from storage.reading.versions import version_of
 from storage.store.lance import Store
 from tests.support.story import DOCS, DRAFT, NOTES, ODD_ID, WHY_PROMOTED, Story
-from tests.support.window import NARROW, WIDE, Window
+from tests.support.window import NARROW, WIDE, Window, serving
 
 OF_DOCS = ("", "/quality", "/letters", "/plan", "/map", "/search", "/compare", "/documents")
 PAGES = ["/", "/runs", *(f"/c/{DOCS}{page}" for page in OF_DOCS), f"/c/{DRAFT}", f"/c/{NOTES}/letters", f"/c/{NOTES}/map"]
@@ -191,3 +197,17 @@ def test_letters_are_those_of_the_last_run_with_what_to_do(story: Story, address
         assert page.locator("table", has_text="Each by its file").locator("tbody tr").count() == 1
         given = page.context.request.get(f"{address}/c/{DOCS}/letters?as=json").json()
         assert [(row["file"], row["id"], row["reason"]) for row in given] == [(one["file"], one["id"], one["reason"]) for one in letters]
+
+
+def test_quality_names_the_rows_that_failed_and_leads_to_their_documents(story: Story, browser: Window, tmp_path: Path) -> None:
+    shutil.copytree(story.store, tmp_path / "store")
+    docs = Collection(Store(str(tmp_path / "store")), DOCS)
+    version = version_of(docs.store, publications(docs)[-1])
+    keep_evaluation(version, [Gate("recomputed", "hard", 0.2, 0.99, False, "2 of 5", ("d0100#0", f"{ODD_ID}#0"))])
+    leave_marts(docs)
+    with serving(docs.store.root) as address, browser.at(address, f"/c/{DOCS}/quality") as page:
+        assert "did not pass: recomputed" in page.locator("p.notice.bad").first.inner_text()
+        failing = page.locator("#failing + section")
+        assert failing.locator("a").all_inner_texts() == ["d0100#0", f"{ODD_ID}#0"]
+        failing.locator("a").last.click()
+        page.get_by_role("heading", name=ODD_ID).wait_for()
