@@ -1,5 +1,7 @@
 """The map: a version as points in the plane, coloured, compared with another version, and what a viewer chooses on it as a table."""
 
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -81,7 +83,8 @@ def points(request: Request, name: str, desk: AtDesk, asked: AsAsked) -> Respons
 @router.get("/c/{name}/map/codes")
 def codes(request: Request, name: str, desk: AtDesk, asked: AsAsked) -> Response:
     looking = _Looking(desk, desk.collection(name), asked)
-    return as_bytes(request, looking.kept("codes", (looking.by, looking.since), looking.packed_codes))
+    stands_on = looking.since if looking.by == CHANGES else tuple(looking.earlier) if looking.by == AGE else None
+    return as_bytes(request, looking.kept("codes", (looking.by, stands_on), looking.packed_codes))
 
 
 @router.get("/c/{name}/map/chosen")
@@ -194,9 +197,8 @@ class _Looking:
         own = {"of": self.of.address, "atlas": str(self.of.atlas), "since": self.asked.since, "by": self.by, "view": self.asked.view}
         return urlencode({key: value for key, value in (own | other).items() if value})
 
-    def kept(self, what: str, key: tuple[Any, ...], make: Any) -> bytes:
-        made: bytes = self._survey.keep((what, self.of, self.texts, *key), make, len)
-        return made
+    def kept(self, what: str, key: tuple[Any, ...], make: Callable[[], bytes]) -> bytes:
+        return self._survey.keep((what, self.of, self.texts, *key), make, len)
 
     def packed_points(self) -> bytes:
         terrain = self.points.terrain
@@ -220,10 +222,16 @@ class _Looking:
 
     def _values(self) -> PointValues:
         if self.by == AGE:
-            return ages_of(self.points, [self._survey.described(self._collection, *one, self.of.atlas) for one in self.earlier])
+            return ages_of(self.points, list(self._earlier_described()))
         if self.by.startswith(FIELD):
             return values_of(self.points, self.by.removeprefix(FIELD))
         raise SpecError(f"expected a colouring that has codes, found {self.by!r}")
+
+    def _earlier_described(self) -> Iterator[Described]:
+        """Without those that upkeep takes away at this moment."""
+        for version in self.earlier:
+            with suppress(NotFound):
+                yield self._survey.described(self._collection, *version, self.of.atlas)
 
     @property
     def changes(self) -> Changes:

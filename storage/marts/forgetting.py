@@ -36,7 +36,7 @@ def _without_messages(column: str) -> Callable[[Collection, pa.Table], pa.Table]
 
 
 def _of_reports_that_are_there(collection: Collection, rows: pa.Table) -> pa.Table:
-    """Measures have the values of fields in their names."""
+    """An erasure takes all reports; what they said goes with them."""
     return rows.filter(pc.is_in(rows["generation"], value_set=pa.array(reported_generations(collection), pa.string())))
 
 

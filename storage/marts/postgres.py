@@ -43,10 +43,10 @@ _MIGRATIONS = f"{SCHEMA}.migrations"
 """What was done to the schema, in order."""
 _FILLED = f"{SCHEMA}.filled"
 """What the rows of each collection were filled from last, so that nothing is sent again."""
-_OWN_TABLES = (
-    f"create table {_MIGRATIONS} (number bigint generated always as identity primary key, at timestamptz default now(), statement text)",
-    f"create table {_FILLED} (collection text, mart text, store text, digest text, at timestamptz, primary key (collection, mart))",
-)
+_OWN_TABLES = {
+    "migrations": "number bigint generated always as identity primary key, at timestamptz default now(), statement text",
+    "filled": "collection text, mart text, store text, digest text, at timestamptz, primary key (collection, mart)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,7 @@ def _migrate(cursor: Any) -> None:
         cursor.execute(statement)
         if statement.startswith(("create table", "alter table")):
             cursor.execute(f"insert into {_MIGRATIONS} (statement) values ($1)", (statement,))  # noqa: S608
+    cursor.execute(f"update {_FILLED} set digest = ''")  # noqa: S608  what is new has nothing of what was sent before
 
 
 def _missing(cursor: Any) -> Iterator[str]:
@@ -169,7 +170,7 @@ def _missing(cursor: Any) -> Iterator[str]:
     if not there:
         cursor.execute("select from pg_namespace where nspname = $1", (SCHEMA,))
         yield from () if cursor.fetchall() else (f"create schema {SCHEMA}",)
-        yield from _OWN_TABLES
+    yield from (f"create table {SCHEMA}.{name} ({columns})" for name, columns in _OWN_TABLES.items() if name not in there)
     for mart in MARTS.values():
         yield from _lacking(mart, there[mart.name]) if mart.name in there else _creation(mart)
 
@@ -197,8 +198,7 @@ def _lacking(mart: Mart, there: Mapping[str, str]) -> Iterator[str]:
             yield f"alter table {table} add column {name} {kind}"
         elif there[name] != kind:
             raise StorageError(
-                f"expected {table}.{name} as {kind}, found {there[name]}: somebody has changed it; "
-                f"`drop table {table}, {_FILLED}`, and fill all again"
+                f"expected {table}.{name} as {kind}, found {there[name]}: somebody has changed it; `drop table {table}`, and fill all again"
             )
 
 

@@ -89,6 +89,14 @@ def test_dots_have_the_colours_of_their_clusters(address: str, browser: Window) 
         drawn(page).focus()
         assert colours(page) >= 20
         assert page.locator("#instead").is_hidden()
+        page.locator("#stage").evaluate("stage => delete stage.dataset.drawn")
+        lost = """canvas => {
+          const end = canvas.getContext("webgl2").getExtension("WEBGL_lose_context");
+          end.loseContext();
+          setTimeout(() => end.restoreContext(), 50); }"""
+        page.locator("#dots").evaluate(lost)  # as when a laptop wakes
+        drawn(page)
+        assert colours(page) >= 20
 
 
 def test_a_click_names_a_row_that_lies_there(address: str, browser: Window, truths: list[Truth]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 
@@ -15,7 +16,7 @@ from pipelines.errors import Conflict, NotFound, SpecError
 from storage import open_published
 from storage.collection import Collection
 from storage.reports.atlas import newest_atlas
-from storage.reports.kept_reports import kept_reports
+from storage.reports.kept_reports import is_whole, kept_reports
 from storage.reports.report_table import BESIDE, ReportTable
 from storage.store.lance import Store
 from storage.upkeep.maintenance import remove_table
@@ -343,3 +344,17 @@ def test_a_version_that_is_erased_while_it_is_reported_on_is_said_and_costs_no_p
         done = workplace.apply()
     assert done.status == "published"
     assert "upkeep took it away: run again" in done.reports["map"]
+
+
+def test_a_record_from_before_commits_were_kept_is_as_good_as_another(workplace: Workplace) -> None:
+    workplace.write("a.parquet", documents(*range(20)))
+    workplace.apply()
+    made = reported(workplace)
+    for record in (Path(workplace.store) / "_revector/docs/reports").rglob("rows-*.json"):
+        said = orjson.loads(record.read_bytes())
+        del said["commits"]
+        record.write_bytes(orjson.dumps(said))
+    [kept] = kept_reports(collection(workplace), made.generation, "rows")
+    assert is_whole(collection(workplace), kept)
+    remove_table(Store(workplace.store), next(iter(kept.tables)))
+    assert not is_whole(collection(workplace), kept)
