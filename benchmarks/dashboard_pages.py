@@ -196,7 +196,7 @@ def _like(rows: list[dict[str, Any]], mart: str, name: str, runs: list[tuple[str
         return
     last = [row for row in rows if row.get("run_id") in (None, rows[-1].get("run_id"))]
     for place, (run_id, at) in enumerate(runs):
-        times = {column: at for column in ("began", "ended", "at") if column in rows[0]}
+        times = {column: at for column in ("began", "ended", "published_at", "judged_at", "reported_at") if column in rows[0]}
         days = {"day": at.date()} if "day" in rows[0] else {}
         ids = {column: run_id for column in ("run_id", "evaluation_id") if column in rows[0]}
         version = {"version": place + 1} if mart in ("gates", "reports") else {}

@@ -53,13 +53,13 @@ def rows_of(name: str, count: int) -> dict[str, list[Row]]:
         "runs": runs,
         "stages": [{**run, "stage": stage, "place": at, "seconds": 60.0 + at} for run in of_run for at, stage in enumerate(STAGES)],
         "gates": [
-            {**run, "evaluation_id": run["run_id"], "gate": gate, "at": made["ended"], "value": 0.97, "threshold": 0.95}
+            {**run, "evaluation_id": run["run_id"], "gate": gate, "judged_at": made["ended"], "value": 0.97, "threshold": 0.95}
             | {"passed": gate != "ndcg" or number % 20 > 0, "kind": "hard", "version": number, "generation": made["generation"]}
             for number, (run, made) in enumerate(zip(of_run, runs, strict=True))
             for gate in GATES
         ],
         "versions": [
-            {"collection": name, "epoch": number + 1, "action": "rollback" if number % 99 == 5 else "update", "at": run["ended"]}
+            {"collection": name, "epoch": number + 1, "action": "rollback" if number % 99 == 5 else "update", "published_at": run["ended"]}
             | {"run_id": run["run_id"], "who": "ann", "why": "", "generation": run["generation"], "version": number}
             for number, run in enumerate(runs)
         ],

@@ -89,8 +89,7 @@ and vacuums its tables. Backups and replicas of the database are yours to look a
 
 ## Ten questions
 
-Each runs as it stands in DuckDB on the views above, and in Postgres as `reader`, whose search path is `revector`. To DuckDB `at` is a
-word of its own: say of which table it is, as in `g.at`, or quote it.
+Each runs as it stands in DuckDB on the views above, and in Postgres as `reader`, whose search path is `revector`.
 """
 TAIL = """## What they do not say
 

@@ -55,9 +55,9 @@ group by 1, 2
 order by 1, 2;
 
 -- Which gates fail, how often, and what did they find the last time?
-select collection, gate, count(*) filter (where not passed) as failed, count(*) as judged, max(g.at) as last_at,
-       (array_agg(value order by g.at desc))[1] as last_value, (array_agg(threshold order by g.at desc))[1] as last_threshold
-from gates g
+select collection, gate, count(*) filter (where not passed) as failed, count(*) as judged, max(judged_at) as last_judged_at,
+       (array_agg(value order by judged_at desc))[1] as last_value, (array_agg(threshold order by judged_at desc))[1] as last_threshold
+from gates
 group by collection, gate
 having count(*) filter (where not passed) > 0
 order by failed desc, collection, gate;
@@ -69,8 +69,9 @@ group by collection, stage, reason
 order by inputs desc, collection, reason;
 
 -- Who decided what, and why? Promotions, rollbacks and what undid them.
-select v.collection, v.at, v.action, v.who, v.why, v.generation, v.version, b.generation as generation_before, b.version as version_before
+select v.collection, v.published_at, v.action, v.who, v.why, v.generation, v.version, b.generation as generation_before,
+       b.version as version_before
 from versions v
 left join versions b on b.collection = v.collection and b.epoch = v.epoch - 1
 where v.action in ('promote', 'rollback', 'resume')
-order by v.at;
+order by v.published_at;

@@ -1,5 +1,6 @@
 """Documents: found by their ids, and one with its chunks on its text, its versions, and what is known of its chunks."""
 
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -44,7 +45,8 @@ def documents(
     version = desk.choices.version(collection, v)
     if id:
         return _one(request, desk, version, check_text("an id", id), v, chunk)
-    rows = list_documents(version, check_text("an id", find), (page - 1) * PAGE_ROWS, PAGE_ROWS + 1)
+    with desk.answerer.turn() if find else nullcontext():  # what no id begins with is looked for in all of them
+        rows = list_documents(version, check_text("an id", find), (page - 1) * PAGE_ROWS, PAGE_ROWS + 1)
     if form in AS:
         return as_file([{"doc_id": doc_id, "file": file} for doc_id, file in rows[:PAGE_ROWS]], form, f"{name}-documents")
     return desk.page(

@@ -35,12 +35,12 @@ def quality(
 ) -> Response:
     """`gate`: whose values are listed; `judgement`: whose failing rows are; `as`: csv or json, of the gates that are looked at."""
     collection = desk.collection(name)
-    gates = _recent(desk.lookout.mart(GATES, name))
+    gates = _recent(desk.lookout.mart(GATES, name), "judged_at")
     if form in AS:
         return as_file(gates, form, f"{name}-gates")
     history = desk.lookout.publications(name)
     published = history[-1].generation if history else ""
-    figures = _recent(desk.lookout.mart(REPORTS, name))
+    figures = _recent(desk.lookout.mart(REPORTS, name), "reported_at")
     sides = _sides(gates, published)
     judgements = _judgements(gates)
     chosen = judgement or next((made["id"] for made in judgements if made["failed"]), "")
@@ -62,9 +62,9 @@ def quality(
     )
 
 
-def _recent(table: pa.Table) -> list[dict[str, Any]]:
-    """The newest rows, oldest first."""
-    newest = pc.sort_indices(table, [("at", "ascending")])[-RECENT_ROWS:]
+def _recent(table: pa.Table, time: str) -> list[dict[str, Any]]:
+    """The newest rows, oldest first. `time`: the column of it."""
+    newest = pc.sort_indices(table, [(time, "ascending")])[-RECENT_ROWS:]
     rows: list[dict[str, Any]] = table.take(newest).to_pylist()
     return rows
 
@@ -116,21 +116,21 @@ def _judgements(gates: Iterable[Row]) -> list[dict[str, Any]]:
     made = [
         {
             "id": id_,
-            **{column: rows[0][column] for column in ("generation", "version", "at", "who", "run_id")},
+            **{column: rows[0][column] for column in ("generation", "version", "judged_at", "who", "run_id")},
             "gates": len(rows),
             "unmeasured": sum(row["value"] is None for row in rows),
             "failed": [row["gate"] for row in rows if not row["passed"]],
         }
         for id_, rows in by_id.items()
     ]
-    return sorted(made, key=lambda row: row["at"], reverse=True)
+    return sorted(made, key=lambda row: row["judged_at"], reverse=True)
 
 
 def _drifts(figures: Iterable[Row]) -> list[dict[str, Any]]:
     """A row a version, newest first: its figures by name, and the one that is held against a limit."""
     by_version: dict[int, dict[str, Any]] = {}
     for row in figures:
-        made = by_version.setdefault(row["version"], {"version": row["version"], "at": row["at"], "figures": {}})
+        made = by_version.setdefault(row["version"], {"version": row["version"], "at": row["reported_at"], "figures": {}})
         made["figures"][row["measure"]] = row["value"]
         if row["threshold"] is not None:
             made |= {"limit": row["threshold"], "value": row["value"], "passed": row["passed"]}

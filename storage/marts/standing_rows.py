@@ -41,7 +41,7 @@ def version_rows(history: Iterable[Publication]) -> list[Row]:
             **{name: getattr(row, name) for name in _SAME},
             "model": row.model_spec().get("name"),
             "restores": row.restores or None,
-            "at": at(row.at),
+            "published_at": at(row.at),
             "removed_at": at(row.removed),
         }
         for row in history
@@ -197,7 +197,7 @@ def _alarms(here: Publication | None, figures: pa.Table) -> int:
     if here is None:
         return 0
     own = figures.filter(pc.and_(pc.equal(figures["generation"], here.generation), pc.equal(figures["version"], here.version)))
-    own = own.sort_by("at")
+    own = own.sort_by("reported_at")
     return sum(_failed(own.filter(pc.equal(own["kind"], kind)), "identity") for kind in pc.unique(own["kind"]).to_pylist())
 
 
