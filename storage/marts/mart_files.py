@@ -40,6 +40,11 @@ def parse_mart(data: bytes, mart: Mart) -> pa.Table:
     return pa.table(columns, names=mart.schema.names).cast(mart.schema)
 
 
+def mart_stamps(store: Store, mart: Mart) -> dict[str, str]:
+    """The collections that have left rows, each with what is another one once it has left others. One listing."""
+    return {name.removesuffix(".parquet"): stamp for name, stamp in sorted(store.objects.stamps(f"{FOLDER}/{mart.name}").items())}
+
+
 def read_marts(store: Store, mart: Mart, names: Iterable[str] | None = None) -> pa.Table:
     """The rows of all collections of a store that have left any, or of those called `names`, one after another."""
     known = [name.removesuffix(".parquet") for name in store.objects.names(f"{FOLDER}/{mart.name}")] if names is None else list(names)
