@@ -30,10 +30,10 @@ def overview(request: Request, desk: AtDesk) -> Response:
 
 _TOLD = (
     *("documents", "chunks", "vectors", "pending", "coverage", "pending_elsewhere", "dead_letters", "newest_source_at", "looked_at"),
-    *("last_run", "last_status", "last_ended", "month_cost", "monthly_budget", "currency"),
+    *("last_run", "last_status", "last_ended", "monthly_budget", "currency"),
 )
 
 
 def _flat(standing: Situation) -> dict[str, Any]:
-    own = {"collection": standing.name, "state": standing.state[1], "next_run": standing.next_run}
+    own = {"collection": standing.name, "state": standing.state[1], "next_run": standing.next_run, "month_cost": standing.month_cost}
     return {**own, **{name: standing.told(name) for name in _TOLD}}
