@@ -64,6 +64,11 @@ class Situation:
         """Of the mart; None where it does not say."""
         return self.row[column] if self.row else None
 
+    def has_looked_since(self, at: datetime) -> bool:
+        """Whether a run has compared the source with the store after `at`."""
+        looked = self.told("looked_at")
+        return looked is not None and looked > at
+
     @property
     def month_cost(self) -> float | None:
         """Of this month, UTC; None as long as no run has told of it."""

@@ -1,6 +1,8 @@
 """What the overview and the marts say is so, whatever ran at once, in which order ids and clocks come, and what became of a file."""
 
 import re
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from http.client import HTTPConnection
@@ -12,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dashboard.looking.lookout import Lookout
+from dashboard.looking.lookout import FRESH_SECONDS, Lookout
 from dashboard.looking.situation import Situation
-from flows import apply, evaluate, maintain, rollback
+from flows import apply, evaluate, maintain, report, rollback
 from pipelines.errors import RevectorError
 from storage.collection import Collection
 from storage.marts import columns, leaving
@@ -230,3 +232,33 @@ def test_a_record_of_another_shape_ends_no_run(workplace: Workplace) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("storage.marts.leaving.new_runs", lambda *_: {}["embed"])
         assert workplace.apply().status == "published"
+
+
+def test_a_plan_is_of_the_next_run_and_not_of_the_last(workplace: Workplace) -> None:
+    workplace.write("1.parquet", {"a": "one text"})
+    workplace.apply()
+    told = '{"pending": true, "documents": {"added": 7, "changed": 0, "removed": 0}}'
+    with serving(workplace.store, revector=(sys.executable, "-c", f"print('{told}')")) as address:
+        token = re.findall('name="form_token" value="([^"]*)"', Viewer(address).get("/c/docs/plan").text)[0]
+        assert posted(address, "/c/docs/plan", {"form_token": token}) == 303
+        for _ in range(100):
+            if shown := "7 new" in Viewer(address).get("/").said:
+                break
+            time.sleep(0.1)
+        assert shown
+        workplace.apply()
+        time.sleep(FRESH_SECONDS)
+        assert "7 new" not in Viewer(address).get("/").said
+
+
+def test_figures_alone_have_no_word_and_no_value_of_a_document(workplace: Workplace) -> None:
+    documents = {f"d{number}": f"canary words {number % 7} and {number % 5}" for number in range(60)}
+    workplace.write("1.parquet", documents, ["canarya" if number % 2 else "canaryb" for number in range(60)])
+    workplace.apply()
+    report("docs", ["clusters", "outliers", "balance"], workplace.config)
+    of_one = "?id=d1&v=published&chunk=0"
+    pages = ["/", "/c/docs", *(f"/c/docs/{page}" for page in ("quality", "map", "search", "documents", "letters"))]
+    with serving(workplace.store, texts=False) as address:
+        for page in [*pages, f"/c/docs/documents{of_one}", f"/c/docs/documents/known{of_one}"]:
+            shown = Viewer(address).get(page)
+            assert shown.status == 200 and "canary" not in shown.text, page
