@@ -39,7 +39,8 @@ class Lookout:
         """How often something was decided here: what was seen before that is not kept after it."""
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
-        self._watches: dict[str, Watch] = {}
+        self._watches: dict[tuple[str, str], Watch] = {}
+        """By collection and run: one who submits runs of several may give all of them one id."""
 
     def publications(self, collection: str | None = None) -> list[Publication]:
         """Of one collection, or of all, oldest first."""
@@ -100,10 +101,11 @@ class Lookout:
         run = None if known or not newest else run_of(collection, newest)
         if run is None:
             return None
-        watch = self._watches.setdefault(run.run_id, Watch(run))
+        key = collection.name, run.run_id
+        watch = self._watches.get(key) or self._watches.setdefault(key, Watch(run))
         sight = watch.look()
         if sight.state == "ended":
-            self._watches.pop(run.run_id, None)
+            self._watches.pop(key, None)
             return None
         return Going(run.run_id, sight.state, sight.progress or {})
 

@@ -12,7 +12,7 @@ from dashboard.wording.units import count
 from storage.history.catalog import Publication
 
 _STOPPED = ("failed", "cancelled", "built", "unfinished")
-"""How runs end that leave readers without what they were for."""
+"""How updates end that leave readers without what they were for."""
 GRACE = timedelta(minutes=10)
 """That a scheduled run may be late."""
 Grade = Literal["good", "warn", "bad", "live"]
@@ -64,6 +64,17 @@ class Situation:
         """Of the mart; None where it does not say."""
         return self.row[column] if self.row else None
 
+    def has_looked_since(self, at: datetime) -> bool:
+        """Whether a run has compared the source with the store after `at`."""
+        looked = self.told("looked_at")
+        return looked is not None and looked > at
+
+    @property
+    def month_cost(self) -> float | None:
+        """Of this month, UTC; None as long as no run has told of it."""
+        now, told = datetime.now(UTC), self.told("as_of")
+        return self.told("month_cost") if told and (told.year, told.month) == (now.year, now.month) else None
+
     @property
     def next_run(self) -> datetime | None:
         """When the schedule comes to it next."""
@@ -101,7 +112,7 @@ class Situation:
     @property
     def _behind(self) -> bool:
         """Whether readers lack something that the last run saw."""
-        return bool(self.told("pending") or self.told("pinned") or self.told("last_status") in _STOPPED)
+        return bool(self.told("pending") or self.told("pinned") or self.told("update_status") in _STOPPED)
 
     def needs(self) -> Iterator[Need]:
         """What a person is asked to look at, the worst first."""
@@ -114,6 +125,9 @@ class Situation:
             yield Need("bad", f"the last run failed: {self.told('last_error') or 'it left no reason'}", f"/runs/{self.name}/{last}")
         elif status == "cancelled":
             yield Need("warn", "the last run was stopped: the same command goes on", f"/runs/{self.name}/{last}")
+        if self.told("update_run") != last and self.told("update_status") in ("failed", "cancelled", "unfinished"):
+            broken = "failed" if self.told("update_status") == "failed" else "was stopped"
+            yield Need("bad", f"the last update {broken}, before upkeep came", f"/runs/{self.name}/{self.told('update_run')}")
         if failed := self.told("failed_gates"):
             yield Need("bad", f"{count(failed)} gate{'s' if failed > 1 else ''} failed", f"/c/{self.name}/quality")
         if alarms := self.told("alarms"):
@@ -130,6 +144,6 @@ class Situation:
             yield Need("warn", "a rollback keeps readers where they are", f"/c/{self.name}")
         if letters := self.told("dead_letters"):
             yield Need("warn", f"{count(letters)} dead letter{'s' if letters > 1 else ''}", f"/c/{self.name}/letters")
-        budget, cost = self.told("monthly_budget"), self.told("month_cost")
+        budget, cost = self.told("monthly_budget"), self.month_cost
         if budget and cost and cost > budget:
             yield Need("warn", "this month has cost more than its budget", f"/runs?collection={self.name}")

@@ -64,8 +64,8 @@ def _flat(row: Publication) -> dict[str, Any]:
 
 
 def _spec(collection: Collection, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """As the newest run had it that is on record with one, without what is as usual: by key."""
-    for row in sorted(rows, key=lambda row: row["run_id"], reverse=True)[:20]:
+    """As the newest run had it that is on record with one, without what is as usual: by key. `rows`: of runs, oldest first."""
+    for row in rows[-20:][::-1]:
         declared = (Run(collection, row["run_id"]).read("intent.json") or {}).get("spec")
         if declared:
             return dict(declared)

@@ -4,7 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from dashboard.desk import AtDesk
+from dashboard.desk import AtDesk, Desk
+from dashboard.looking.planner import Planned
 from dashboard.looking.situation import Situation
 from dashboard.wording.tabular import AS, as_file
 
@@ -25,15 +26,21 @@ def overview(request: Request, desk: AtDesk) -> Response:
         "letters": sum(standing.told("dead_letters") or 0 for standing in standings),
         "current": sum(standing.state[0] == "good" for standing in standings),
     }
-    return desk.page(request, "overview.html", standings=standings, needs=needs, totals=totals, plans=desk.planner.made())
+    return desk.page(request, "overview.html", standings=standings, needs=needs, totals=totals, plans=_plans(desk, standings))
+
+
+def _plans(desk: Desk, standings: list[Situation]) -> dict[str, Planned]:
+    """By collection: those that no run has come after, which would have done what they say."""
+    made = desk.planner.made()
+    return {one.name: made[one.name] for one in standings if one.name in made and not one.has_looked_since(made[one.name].at)}
 
 
 _TOLD = (
     *("documents", "chunks", "vectors", "pending", "coverage", "pending_elsewhere", "dead_letters", "newest_source_at", "looked_at"),
-    *("last_run", "last_status", "last_ended", "month_cost", "monthly_budget", "currency"),
+    *("last_run", "last_status", "last_ended", "monthly_budget", "currency"),
 )
 
 
 def _flat(standing: Situation) -> dict[str, Any]:
-    own = {"collection": standing.name, "state": standing.state[1], "next_run": standing.next_run}
+    own = {"collection": standing.name, "state": standing.state[1], "next_run": standing.next_run, "month_cost": standing.month_cost}
     return {**own, **{name: standing.told(name) for name in _TOLD}}

@@ -11,8 +11,9 @@ router = APIRouter()
 @router.get("/c/{name}/plan")
 def shown(request: Request, name: str, desk: AtDesk) -> Response:
     collection = desk.collection(name)
-    planned = desk.planner.made().get(collection.name)
-    return desk.page(request, "plan.html", name=collection.name, planned=planned, offered=desk.planner.offered)
+    planned, standing = desk.planner.made().get(collection.name), desk.lookout.standing(collection.name)
+    overtaken = bool(planned and standing and standing.has_looked_since(planned.at))
+    return desk.page(request, "plan.html", name=collection.name, planned=planned, overtaken=overtaken, offered=desk.planner.offered)
 
 
 @router.post("/c/{name}/plan")

@@ -5,6 +5,7 @@ _revector/<collection>/runs/<run_id>/          intent.json, shards/<n>.json, hea
 _revector/<collection>/live.json               which generations the newest run keeps current
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,16 @@ def newest_run(collection: Collection) -> Run | None:
     taken = collection.objects.names(collection.key("fence"))
     record = collection.objects.get_json(collection.key(f"fence/{taken[-1]}")) if taken else None
     return Run(collection, record["run_id"]) if record else None
+
+
+def newest_first(collection: Collection) -> Iterator[Run]:
+    """All runs: those whose token is on record in the order of these, before them the others in that of their ids."""
+    place, fenced = collection.key("fence"), set[str]()
+    for name in reversed(collection.objects.names(place)):
+        if record := collection.objects.get_json(f"{place}/{name}"):
+            fenced.add(record["run_id"])
+            yield Run(collection, record["run_id"])
+    yield from (run for run in reversed(runs(collection)) if run.run_id not in fenced)
 
 
 def runs(collection: Collection) -> list[Run]:

@@ -75,13 +75,15 @@ COLLECTIONS = _mart(
     last_began=(AT, "When it began."),
     last_ended=(AT, "When it ended."),
     last_error=(TEXT, "What ended it, in a line."),
-    month_cost=(REAL, "What runs that began in this month, UTC, have cost; null without prices in the spec."),
+    update_run=(TEXT, "The newest run that was to bring the collection up to date; upkeep may have come after it."),
+    update_status=(TEXT, "How that ended, as last_status has it."),
+    month_cost=(REAL, "What runs that began in the month of as_of, UTC, have cost; null without prices in the spec."),
     monthly_budget=(REAL, "What a month may cost, as the spec says."),
     currency=_CURRENCY,
     schedule=(TEXT, "The cron expression of its updates; null without one."),
     timezone=(TEXT, "Of the schedule."),
     paused=(YES, "Whether the schedule is paused."),
-    token=(COUNT, "The fencing token of the newest run that this row knows of."),
+    token=(COUNT, "The fencing token of last_run; a higher one in the store: another has begun."),
 )
 GENERATIONS = _mart(
     "generations",
@@ -165,6 +167,7 @@ RUNS = _mart(
     dead_letters=(COUNT, "Documents and chunks that it could not read or embed."),
     failed_gates=(COUNT, "Gates that did not pass."),
     error=(TEXT, "What ended it, in a line; null if its work did."),
+    token=(COUNT, "Its fencing token: in this order runs came, whatever clocks and ids say; null: not on record."),
 )
 STAGES = _mart(
     "stages",

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.errors import StorageError
 from storage.collection import RECORDS, Collection
 from storage.marts.columns import MARTS, Mart
 from storage.store.lance import Store
@@ -33,11 +34,19 @@ def mart_bytes(collection: Collection, mart: Mart) -> bytes | None:
     return collection.objects.get(_key(mart, collection.name))
 
 
+class NoMart(StorageError):
+    """A file that is no mart."""
+
+
 def parse_mart(data: bytes, mart: Mart) -> pa.Table:
-    """The rows of a file, with the columns of today."""
-    found = pq.read_table(pa.BufferReader(data))
-    columns = [found[field.name] if field.name in found.column_names else pa.nulls(len(found), field.type) for field in mart.schema]
-    return pa.table(columns, names=mart.schema.names).cast(mart.schema)
+    """The rows of a file, with the columns of today. Raises NoMart."""
+    try:
+        found = pq.read_table(pa.BufferReader(data))
+        columns = [found[field.name] if field.name in found.column_names else pa.nulls(len(found), field.type) for field in mart.schema]
+        return pa.table(columns, names=mart.schema.names).cast(mart.schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = f"expected a file of the mart {mart.name}, found one that is none: `revector export --to marts` makes it anew"
+        raise NoMart(said) from error
 
 
 def mart_stamps(store: Store, mart: Mart) -> dict[str, str]:
@@ -46,10 +55,13 @@ def mart_stamps(store: Store, mart: Mart) -> dict[str, str]:
 
 
 def read_marts(store: Store, mart: Mart, names: Iterable[str] | None = None) -> pa.Table:
-    """The rows of all collections of a store that have left any, or of those called `names`, one after another."""
+    """The rows of all collections of a store that have left any, or of those called `names`, one after another.
+
+    Of a collection whose file cannot be read there is none, as of one that has left none: that hides no other one.
+    """
     known = [name.removesuffix(".parquet") for name in store.objects.names(f"{FOLDER}/{mart.name}")] if names is None else list(names)
     with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(lambda name: _table(store.objects, _key(mart, name), mart), known))
+        tables = list(pool.map(lambda name: _readable(store.objects, _key(mart, name), mart), known))
     return pa.concat_tables([mart.schema.empty_table(), *tables])
 
 
@@ -75,6 +87,13 @@ def marts_of(collection: Collection) -> Iterator[tuple[Mart, pa.Table]]:
 def _table(objects: Objects, key: str, mart: Mart) -> pa.Table:
     data = objects.get(key)
     return mart.schema.empty_table() if data is None else parse_mart(data, mart)
+
+
+def _readable(objects: Objects, key: str, mart: Mart) -> pa.Table:
+    try:
+        return _table(objects, key, mart)
+    except NoMart:
+        return mart.schema.empty_table()
 
 
 def _key(mart: Mart, name: str) -> str:

@@ -26,6 +26,8 @@ REPLACED = frozenset({"dead_letters"})
 """Tables without a key in Postgres: ids may be longer than what an index of it takes. Their rows of a collection are replaced whole."""
 MIRRORED = frozenset({"generations", "reports"})
 """Tables whose rows go with those in the store. Of the others, which are history, all stay: files have room for the newest ones only."""
+WHOLE_DAYS = frozenset({"costs_daily"})
+"""Tables whose days stay, each with the rows that those in the store have of it."""
 PATIENCE = "2min"
 """For one statement, waiting for another fill of the collection included."""
 CONNECT_SECONDS = 15
@@ -236,6 +238,11 @@ def _send(cursor: Any, name: str, mart: Mart, rows: pa.Table) -> int:
         same = " and ".join(f"given.{column} = kept.{column}" for column in mart.key)
         left = "" if mart.name in REPLACED else f" and not exists (select from {given} as given where {same})"
         changed += _count(cursor, f"delete from {table} as kept where kept.collection = $1{left}", (name,))  # noqa: S608
+    if mart.name in WHOLE_DAYS:
+        same = " and ".join(f"given.{column} = kept.{column}" for column in mart.key)
+        gone = f"exists (select from {given} as given where given.day = kept.day)"
+        gone += f" and not exists (select from {given} as given where {same})"
+        changed += _count(cursor, f"delete from {table} as kept where kept.collection = $1 and {gone}", (name,))  # noqa: S608
     settled = "" if mart.name in REPLACED else _settled(mart)
     changed += _count(cursor, f"insert into {table} as kept ({columns}) select {columns} from {given}{settled}")  # noqa: S608
     cursor.execute(f"drop table {given}")

@@ -75,6 +75,7 @@ def _run_row(run: Run, intent: Mapping[str, Any], result: Mapping[str, Any] | No
         "dead_letters": told.get("dead_letters"),
         "failed_gates": sum(not gate["passed"] for one in made for gate in one["gates"]) if made else None,
         "error": told.get("error"),
+        "token": intent.get("token") or told.get("token"),
     }
 
 

@@ -14,7 +14,6 @@ from storage.history.built import find_built
 from storage.history.catalog import Publication
 from storage.history.decisions import pinning
 from storage.history.declaration import declaration
-from storage.history.fence import tokens
 from storage.marts.run_rows import Row, at
 from storage.reading.status import state_of
 from storage.store.lance import table_meta
@@ -141,7 +140,7 @@ def collection_row(collection: Collection, known: Known, before: Mapping[str, An
         "waiting": sum(row["role"] == "candidate" and row["state"] == "built" for row in known.generations),
         **_last(known.runs),
         **_money(told.get("currency"), known.runs, now),
-        "token": max(tokens(collection), default=0),
+        **_last_update(known.runs),
     }
 
 
@@ -202,9 +201,16 @@ def _alarms(here: Publication | None, figures: pa.Table) -> int:
 
 
 def _last(runs: pa.Table) -> Row:
-    names = ("run_id", "what", "status", "began", "ended", "error")
+    names = ("run_id", "what", "status", "began", "ended", "error", "token")
     last: Row = runs.slice(len(runs) - 1).to_pylist()[0] if len(runs) else dict.fromkeys(names)
-    return {f"last_{name}": last[name] for name in names[1:]} | {"last_run": last["run_id"]}
+    return {f"last_{name}": last[name] for name in names[1:-1]} | {"last_run": last["run_id"], "token": last["token"]}
+
+
+def _last_update(runs: pa.Table) -> Row:
+    """Upkeep that went well after an update that failed has not made up for that."""
+    updates = runs.filter(pc.equal(runs["what"], "apply"))
+    last = updates.slice(len(updates) - 1).to_pylist()[0] if len(updates) else {}
+    return {"update_run": last.get("run_id"), "update_status": last.get("status")}
 
 
 def _money(currency: str | None, runs: pa.Table, now: datetime) -> Row:

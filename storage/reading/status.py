@@ -14,7 +14,7 @@ from storage.history.catalog import Publication, is_there, publications
 from storage.history.decisions import find_pin
 from storage.history.declaration import declaration
 from storage.history.evaluations import Evaluation, evaluations
-from storage.history.ledger import runs
+from storage.history.ledger import newest_first, newest_run, runs
 from storage.store.lance import table_meta
 from storage.store.spill import Spill, by_hash, matched
 from storage.tables.chunk_table import ChunkTable
@@ -107,11 +107,8 @@ def _hashes(rows: Iterator[pa.Table]) -> Spill:
 
 def last_run(collection: Collection) -> dict[str, Any] | None:
     """The record of the newest run, finished or not."""
-    for run in reversed(runs(collection)):
-        intent = run.read("intent.json") or {"run_id": run.run_id}
-        result = run.read("result.json")
-        return _short(intent, result)
-    return None
+    run = newest_run(collection)  # by the fence: ids are of whoever submits, and clocks differ
+    return _short(run.read("intent.json") or {"run_id": run.run_id}, run.read("result.json")) if run else None
 
 
 def history(collection: Collection) -> dict[str, Any]:
@@ -171,7 +168,7 @@ def _short(intent: dict[str, Any], result: dict[str, Any] | None) -> dict[str, A
 
 def dead_letters(collection: Collection) -> list[dict[str, Any]]:
     """The letters of the newest run that ended, at most as many as a record keeps."""
-    for run in reversed(runs(collection)):
+    for run in newest_first(collection):
         result = run.read("result.json")
         if result and "dead" in result:
             return list(result["dead"])

@@ -10,7 +10,7 @@ import orjson
 
 from pipelines.errors import StorageError
 from storage.collection import Collection, own_part
-from storage.history.ledger import runs
+from storage.history.ledger import newest_first
 from storage.marts.forgetting import named_marts
 from storage.marts.leaving import leave_marts
 from storage.marts.mart_files import put_mart
@@ -45,8 +45,8 @@ def check_names(collection: Collection) -> None:
 
 def _records(collection: Collection) -> Iterator[tuple[str, dict[str, Any]]]:
     """Results of runs but the newest with letters, and evaluations, by key."""
-    keys = [run.key("result.json") for run in reversed(runs(collection))]
-    results = [(key, record) for key in keys if (record := collection.objects.get_json(key))]
+    told = ((run, run.read("result.json")) for run in newest_first(collection))
+    results = [(run.key("result.json"), record) for run, record in told if record]
     newest = next((key for key, record in results if "dead" in record), None)
     yield from ((key, record) for key, record in results if key != newest)
     place = collection.key("evaluations")

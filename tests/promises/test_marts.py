@@ -18,6 +18,7 @@ from docs import make_marts
 from flows import doctor, drop, export_marts, maintain, resume, rollback
 from flows.cli import main
 from pipelines.errors import RevectorError, SpecError, StorageError
+from pipelines.spec.running import MartsSpec
 from storage.collection import Collection, collections
 from storage.marts import postgres as filling
 from storage.marts.columns import MARTS
@@ -26,6 +27,8 @@ from storage.marts.postgres import address_of, fill
 from storage.store.lance import Store
 from tests.conftest import Workplace
 from tests.support.postgresql import ROOT, Postgres, serve_postgres
+from workers.observing.telemetry import leave
+from workers.runs import apply as applying
 
 DASHBOARD = ROOT / "infra" / "grafana" / "dashboards" / "marts.json"
 MARTS_KEY = 'marts = { postgres = "env:MARTS" }'
@@ -314,6 +317,21 @@ def test_what_stands_goes_with_the_store_and_history_stays(workplace: Workplace,
     shutil.rmtree(next((Path(workplace.store) / "_revector" / "docs" / "runs").iterdir()))
     export_marts("docs", workplace.config, postgres=database.uri())
     assert [len(in_files(workplace, "runs")), len(in_postgres(database, "runs"))] == [2, 3]
+
+
+def test_a_run_that_was_seen_before_it_had_a_currency_is_counted_once(workplace: Workplace, database: Postgres) -> None:
+    workplace.spec(rest=f"{PRICES}\n{MARTS_KEY}")
+    workplace.write("a.parquet", documents(1))
+
+    def meanwhile(*arguments: Any, judge: Any = applying.judge, **named: Any) -> Any:
+        leave(here(workplace), marts=MartsSpec(postgres="env:MARTS"))
+        return judge(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(applying, "judge", meanwhile)
+        workplace.apply()
+    assert in_postgres(database, "costs_daily") == in_files(workplace, "costs_daily")
+    assert database.rows("select runs, currency from costs_daily") == [(1, "EUR")]
 
 
 def letter(**fields: Any) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def open_session(collection: Collection, report: Report, run_id: str | None = No
         with suppress(OSError):  # a store that is away must not hide why
             if not run.exists("result.json"):
                 status = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
-                record = {"run_id": run.run_id, "status": status, "error": _describe(error), "at": now()}
+                record = {"run_id": run.run_id, "token": fence.token, "status": status, "error": _describe(error), "at": now()}
                 run.write("result.json", record | account.spent())
         raise
 
