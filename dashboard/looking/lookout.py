@@ -16,7 +16,7 @@ from storage.history.catalog import Publication, all_publications
 from storage.history.fence import run_of, tokens
 from storage.history.watch import Watch
 from storage.marts.columns import COLLECTIONS, Mart
-from storage.marts.mart_files import mart_stamps, read_mart
+from storage.marts.mart_files import mart_stamps, read_mart, readable_mart
 from storage.store.lance import Store
 
 FRESH_SECONDS = 2.0
@@ -77,7 +77,7 @@ class Lookout:
         left, kept = mart_stamps(self._store, mart), self._tables.get(mart.name, {})
         stale = [name for name, stamp in left.items() if name not in kept or kept[name][0] != stamp]
         with ThreadPoolExecutor(LOOKERS) as pool:
-            read = dict(zip(stale, pool.map(lambda name: read_mart(Collection(self._store, name), mart), stale), strict=True))
+            read = dict(zip(stale, pool.map(lambda name: readable_mart(Collection(self._store, name), mart), stale), strict=True))
         # The stamp is of before the rows were read: if they were written meanwhile, they are read once more.
         self._tables[mart.name] = {name: (stamp, read[name]) if name in read else kept[name] for name, stamp in left.items()}
         return pa.concat_tables([mart.schema.empty_table(), *(table for _, table in self._tables[mart.name].values())])

@@ -29,6 +29,14 @@ def read_mart(collection: Collection, mart: Mart) -> pa.Table:
     return _table(collection.objects, _key(mart, collection.name), mart)
 
 
+def readable_mart(collection: Collection, mart: Mart) -> pa.Table:
+    """The same; none, too, of a file that is no mart: where the rows of many are read, one hides no other."""
+    try:
+        return read_mart(collection, mart)
+    except NoMart:
+        return mart.schema.empty_table()
+
+
 def mart_bytes(collection: Collection, mart: Mart) -> bytes | None:
     """The file itself; None where there is none, which does not say that there are no rows."""
     return collection.objects.get(_key(mart, collection.name))
@@ -61,7 +69,7 @@ def read_marts(store: Store, mart: Mart, names: Iterable[str] | None = None) -> 
     """
     known = [name.removesuffix(".parquet") for name in store.objects.names(f"{FOLDER}/{mart.name}")] if names is None else list(names)
     with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(lambda name: _readable(store.objects, _key(mart, name), mart), known))
+        tables = list(pool.map(lambda name: readable_mart(Collection(store, name), mart), known))
     return pa.concat_tables([mart.schema.empty_table(), *tables])
 
 
@@ -87,13 +95,6 @@ def marts_of(collection: Collection) -> Iterator[tuple[Mart, pa.Table]]:
 def _table(objects: Objects, key: str, mart: Mart) -> pa.Table:
     data = objects.get(key)
     return mart.schema.empty_table() if data is None else parse_mart(data, mart)
-
-
-def _readable(objects: Objects, key: str, mart: Mart) -> pa.Table:
-    try:
-        return _table(objects, key, mart)
-    except NoMart:
-        return mart.schema.empty_table()
 
 
 def _key(mart: Mart, name: str) -> str:

@@ -28,8 +28,8 @@ def two(workplace: Workplace) -> Workplace:
 def test_only_what_was_written_is_read_anew(two: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookout, "FRESH_SECONDS", 0.0)
     read: list[str] = []
-    real = lookout.read_mart
-    monkeypatch.setattr(lookout, "read_mart", lambda collection, mart: (read.append(collection.name), real(collection, mart))[1])
+    real = lookout.readable_mart
+    monkeypatch.setattr(lookout, "readable_mart", lambda collection, mart: (read.append(collection.name), real(collection, mart))[1])
     looking = Lookout(Store(two.store))
     for expected in (["docs", "notes"], []):
         read.clear()
