@@ -22,6 +22,8 @@ COOKIE = "revector"
 ENTRANCE = "/enter"
 SIGN_OF_LIFE, STATIC_FILES = "/healthz", "/static/"
 """Open without a token: they say nothing of the store."""
+MOST_OTHERS = 3
+"""Passes of other dashboards that a cookie keeps: one host has one cookie for all of its ports."""
 MOST_BODY = 64 << 10
 MOST_TARGET = 16 << 10
 """Bytes of the path and what follows it."""
@@ -91,11 +93,8 @@ class Guard:
         return bool(scope["viewer"]) if self._settings.header else self._has_pass(headers)
 
     def _has_pass(self, headers: dict[str, str]) -> bool:
-        """Whatever cookies other servers of this machine have left beside ours: browsers send them all, of every port."""
-        cookies = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
         bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
-        shown = [value for name, _, value in cookies if name == COOKIE]
-        return any(_same(value, self._pass) for value in shown) or _same(bearer, self._settings.token)
+        return any(_same(one, self._pass) for one in _passes(headers)) or _same(bearer, self._settings.token)
 
     def _enters(self, scope: Scope) -> bool:
         """Whether a token is shown, also by who is known already: it must not stay in the address."""
@@ -117,7 +116,8 @@ class Guard:
         if scope["known"] or _same(token, self._settings.token):
             secure = "; Secure" if scope.get("scheme") == "https" else ""
             # Lax, for an address that a colleague sends must open; nothing is done by a GET, and a POST must come from our own page.
-            cookie = f"{COOKIE}={self._pass}; Path=/; HttpOnly; SameSite=Lax; Max-Age=604800{secure}"
+            others = [one for one in _passes(headers) if one != self._pass][:MOST_OTHERS]
+            cookie = f"{COOKIE}={'.'.join([self._pass, *others])}; Path=/; HttpOnly; SameSite=Lax; Max-Age=604800{secure}"
             await answer.whole(303, b"", [(b"location", wanted.encode()), (b"set-cookie", cookie.encode())])
             return
         why = "expected the token of this dashboard, found another" if token else "this dashboard asks for its token"
@@ -162,6 +162,7 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": body})
 
 
+_PASS = re.compile("[0-9a-f]{64}")
 _OWN = re.compile(r"/(?![/\\])[!-~]*")
 """An address of ours as we write them. Browsers leave out tabs and ends of lines, and take // or /\\ for the name of another server."""
 
@@ -192,6 +193,13 @@ def _check_origin(scope: Scope, headers: dict[str, str]) -> None:
     origin = _parts(headers.get("origin", ""))
     if origin.netloc.lower() != headers.get("host", "").lower() or headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise Refused(403, "expected a form of this dashboard, found a request from elsewhere")
+
+
+def _passes(headers: dict[str, str]) -> list[str]:
+    """That a viewer shows, beside whatever cookies other servers of this machine have left: browsers send them all, to every port."""
+    cookies = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    shown = (one for name, _, value in cookies if name == COOKIE for one in value.split("."))
+    return [one for one in shown if _PASS.fullmatch(one)]
 
 
 def _parts(address: str) -> SplitResult:

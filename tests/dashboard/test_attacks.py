@@ -122,6 +122,14 @@ def test_cookies_of_other_servers_of_this_machine_lock_nobody_out(address: str, 
         assert ask(address, "/", headers={"Cookie": cookies}, as_viewer=False).status == 200
 
 
+def test_who_enters_another_dashboard_of_this_machine_stays_in_the_first(address: str) -> None:
+    other = "0123456789abcdef" * 4
+    answer = ask(address, f"/?token={quote(TOKEN)}", headers={"Cookie": f"{COOKIE}={other}"}, as_viewer=False)
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+    assert other in cookie
+    assert ask(address, "/", headers={"Cookie": cookie}, as_viewer=False).status == 200
+
+
 def test_two_viewers_in_one_request_are_one_too_many(story: Story) -> None:
     with serving(story.store, header="X-User") as address:
         where = urlsplit(address)
