@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
@@ -33,6 +34,8 @@ ROUTES = (
     "pages.plan_page",
     "acts",
 )
+THREADS = 100
+"""For pages: twice as many as may wait for a search, so that who only looks waits for nobody."""
 _STATUS = {NotFound: 404, SpecError: 400, Conflict: 409, StorageError: 503, OSError: 503}
 """What comes first holds."""
 
@@ -43,6 +46,7 @@ def make_app(settings: Settings) -> Guard:
 
     @asynccontextmanager
     async def open_until_the_end(_: FastAPI) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = THREADS
         yield
         desk.answerer.close()
 

@@ -22,6 +22,8 @@ from storage.tables.version import Version
 AT_ONCE = 2
 """Live searches; who comes beyond them waits for a moment, and is then told to come again."""
 PATIENCE_SECONDS = 5.0
+MOST_WAITING = 50
+"""For a turn: each holds a thread, and other pages need some, too."""
 ANSWER_SECONDS = 120.0
 """For an answer: a model that has to be loaded first takes seconds, on a busy machine many."""
 
@@ -37,16 +39,22 @@ class Answerer:
         self._child: _Child | None = None
         self._asking = threading.Lock()
         self._turns = threading.Semaphore(AT_ONCE)
+        self._places = threading.Semaphore(AT_ONCE + MOST_WAITING)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Whatever searches does it within one. Raises HTTPException 429 where too many do."""
-        if not self._turns.acquire(timeout=PATIENCE_SECONDS):
-            raise HTTPException(429, f"expected at most {AT_ONCE} searches at once, found more for {PATIENCE_SECONDS:.0f} s: try again")
+        if not self._places.acquire(blocking=False):
+            raise HTTPException(429, f"expected at most {MOST_WAITING} searches that wait for others, found more: try again")
         try:
-            yield
+            if not self._turns.acquire(timeout=PATIENCE_SECONDS):
+                raise HTTPException(429, f"expected at most {AT_ONCE} searches at once, found more for {PATIENCE_SECONDS:.0f} s: try again")
+            try:
+                yield
+            finally:
+                self._turns.release()
         finally:
-            self._turns.release()
+            self._places.release()
 
     def vectors(self, version: Version, texts: Sequence[str]) -> NDArray[np.float32]:
         """Of questions in the space of `version`: (n, d). Raises ModelError if its model is not at hand, or says nothing in time."""

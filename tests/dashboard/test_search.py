@@ -3,6 +3,8 @@
 import re
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,3 +180,17 @@ def test_it_is_there_without_scripts_and_on_a_phone(asking: str, browser: Window
     with browser.at(asking, f"{SEARCH}?q=bread", NARROW) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
     assert browser.complaints == []
+
+
+def test_who_looks_waits_for_nobody_who_searches(story: Story, tmp_path: Path) -> None:
+    """A process that says nothing keeps all searches waiting, each in a thread of the server."""
+    flag = tmp_path / "enough"
+    says_nothing = f"import pathlib, sys, time\nsys.stdin.readline()\nwhile not pathlib.Path({str(flag)!r}).exists(): time.sleep(0.05)"
+    with serving(story.store, encoder=(sys.executable, "-c", says_nothing)) as address, ThreadPoolExecutor(120) as pool:
+        Viewer(address).get("/")
+        searches = [pool.submit(Viewer(address).get, SEARCH, q=f"question {number}") for number in range(120)]
+        assert next(as_completed(searches)).result().status == 429
+        assert Viewer(address).get("/").status == 200
+        assert sum(not search.done() for search in searches) >= 2
+        flag.touch()
+        assert {search.result().status for search in searches} <= {429, 503}
