@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -54,6 +55,8 @@ def make_app(settings: Settings) -> Guard:
 
     def told(request: Request, error: Exception) -> Response:
         status, why = _said(error)
+        if not request.scope["known"]:  # of a file that all may have: a page of ours names the store
+            return HTMLResponse(desk.door(status, why, ""), status)
         return desk.page(request, "error.html", status, why=why)
 
     for kind in (RevectorError, OSError, HTTPException, RequestValidationError, Exception):

@@ -5,11 +5,13 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+import re
 import time
 from collections.abc import Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
+
+from starlette.exceptions import HTTPException
 
 from dashboard.settings import Settings
 
@@ -18,8 +20,8 @@ Message = MutableMapping[str, Any]
 
 COOKIE = "revector"
 ENTRANCE = "/enter"
-OPEN_PATHS = (ENTRANCE, "/healthz", "/static/")
-"""Without a token: the way in, a sign of life, and files that say nothing of the store."""
+SIGN_OF_LIFE, STATIC_FILES = "/healthz", "/static/"
+"""Open without a token: they say nothing of the store."""
 MOST_BODY = 64 << 10
 MOST_TARGET = 16 << 10
 """Bytes of the path and what follows it."""
@@ -38,16 +40,16 @@ HEADERS = (
 )
 
 
-class Refused(Exception):
-    """A request that gets no further, with the status of the answer and a line for a person."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
+class Refused(HTTPException):
+    """A request that gets no further, with the status of the answer and a line for a person; the application may have begun."""
 
 
 class Guard:
-    """Wraps the application. What it lets through has `scope["viewer"]`: who it is, as far as a proxy says so, else ""."""
+    """Wraps the application.
+
+    What it lets through has `scope["viewer"]`: who it is, as far as a proxy says so, else ""; and `scope["known"]`: False if it is
+    anybody, who may see nothing of the store.
+    """
 
     def __init__(self, app: Callable[..., Any], settings: Settings, door: Callable[[int, str, str], bytes]) -> None:
         """`door` makes the page that a refusal shows, of its status, its line, and where the viewer wanted to go."""
@@ -62,19 +64,20 @@ class Guard:
             return
         if scope["type"] != "http":
             return  # no sockets are spoken here
-        answer = _Answer(send, private=not scope["path"].startswith("/static/"))
+        answer = _Answer(send, private=not scope["path"].startswith(STATIC_FILES))
         try:
-            headers = _headers(scope)
+            headers = _headers(scope, (self._settings.header or "").lower())
             self._check_host(headers)
             _check_length(scope, headers)
             if scope["method"] not in ("GET", "HEAD"):
                 _check_origin(scope, headers)
-            if self._let_in(scope, headers):
+            scope["known"] = self._knows(scope, headers)
+            if (scope["known"] or _is_open(scope["path"])) and not self._enters(scope):
                 await self._app(scope, _limited(receive), answer)
             else:
                 await self._at_the_door(scope, headers, _limited(receive), answer)
         except Refused as refusal:
-            await answer.whole(refusal.status, self._door(refusal.status, str(refusal), ""))
+            await answer.whole(refusal.status_code, self._door(refusal.status_code, refusal.detail, ""))
 
     def _check_host(self, headers: dict[str, str]) -> None:
         """A name that an attacker's server resolves to this machine is none of ours: a browser sends it along (DNS rebinding)."""
@@ -83,21 +86,21 @@ class Guard:
         if name not in ("localhost", *self._settings.names) and not _is_address(name):
             raise Refused(400, f"expected the name of this server, found {name[:100]!r}: `revector dashboard --name` allows one")
 
-    def _let_in(self, scope: Scope, headers: dict[str, str]) -> bool:
-        if self._settings.header:
-            viewer = headers.get(self._settings.header.lower(), "").strip()
-            scope["viewer"] = viewer[:100]
-            return bool(viewer) or _is_open(scope["path"])
-        scope["viewer"] = ""
-        return (_is_open(scope["path"]) and scope["path"] != ENTRANCE) or self._has_pass(headers)
+    def _knows(self, scope: Scope, headers: dict[str, str]) -> bool:
+        scope["viewer"] = headers.get(self._settings.header.lower(), "").strip()[:100] if self._settings.header else ""
+        return bool(scope["viewer"]) if self._settings.header else self._has_pass(headers)
 
     def _has_pass(self, headers: dict[str, str]) -> bool:
-        try:
-            shown = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
+        """Whatever cookies other servers of this machine have left beside ours: browsers send them all, of every port."""
+        cookies = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
         bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
-        return _same(shown.value if shown else "", self._pass) or _same(bearer, self._settings.token)
+        shown = [value for name, _, value in cookies if name == COOKIE]
+        return any(_same(value, self._pass) for value in shown) or _same(bearer, self._settings.token)
+
+    def _enters(self, scope: Scope) -> bool:
+        """Whether a token is shown, also by who is known already: it must not stay in the address."""
+        shown = scope["method"] == "GET" and "token" in parse_qs(scope["query_string"].decode("latin-1"))
+        return not self._settings.header and (shown or scope["path"] == ENTRANCE)
 
     async def _at_the_door(self, scope: Scope, headers: dict[str, str], receive: Callable[..., Any], answer: "_Answer") -> None:
         """Take the token, once: from the address that the server printed, or from the form. It stays in no address and no history."""
@@ -110,13 +113,12 @@ class Guard:
         else:
             token = asked.pop("token", [""])[0]
             wanted = quote(scope["path"]) + (f"?{urlencode(asked, doseq=True)}" if asked else "")
-        if scope["path"] == ENTRANCE:
-            wanted = wanted if wanted.startswith("/") and not wanted.startswith(("//", "/\\", ENTRANCE)) else "/"
-        if _same(token, self._settings.token):
+        wanted = wanted if _OWN.fullmatch(wanted) and not wanted.startswith(ENTRANCE) else "/"
+        if scope["known"] or _same(token, self._settings.token):
             secure = "; Secure" if scope.get("scheme") == "https" else ""
             # Lax, for an address that a colleague sends must open; nothing is done by a GET, and a POST must come from our own page.
             cookie = f"{COOKIE}={self._pass}; Path=/; HttpOnly; SameSite=Lax; Max-Age=604800{secure}"
-            await answer.whole(303, b"", [(b"location", wanted.encode("latin-1", "ignore")), (b"set-cookie", cookie.encode())])
+            await answer.whole(303, b"", [(b"location", wanted.encode()), (b"set-cookie", cookie.encode())])
             return
         why = "expected the token of this dashboard, found another" if token else "this dashboard asks for its token"
         await answer.whole(401, self._door(401, why, wanted))
@@ -160,12 +162,16 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": body})
 
 
-def _headers(scope: Scope) -> dict[str, str]:
+_OWN = re.compile(r"/(?![/\\])[!-~]*")
+"""An address of ours as we write them. Browsers leave out tabs and ends of lines, and take // or /\\ for the name of another server."""
+
+
+def _headers(scope: Scope, viewer: str) -> dict[str, str]:
     """By lower-case name. Two of a kind would be read differently by a proxy and by us."""
     found: dict[str, str] = {}
     for key, value in scope["headers"]:
         name = key.decode("latin-1")
-        if name in found and name in ("host", "origin", "content-length", "authorization"):
+        if name in found and name in ("host", "origin", "content-length", "authorization", viewer):
             raise Refused(400, f"expected one header {name}, found two")
         found[name] = value.decode("latin-1")
     return found
@@ -203,7 +209,7 @@ def _is_address(name: str) -> bool:
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(OPEN_PATHS[-1])
+    return path == SIGN_OF_LIFE or path.startswith(STATIC_FILES)
 
 
 def _same(shown: str, right: str) -> bool:

@@ -29,6 +29,14 @@ def read_mart(collection: Collection, mart: Mart) -> pa.Table:
     return _table(collection.objects, _key(mart, collection.name), mart)
 
 
+def readable_mart(collection: Collection, mart: Mart) -> pa.Table:
+    """The same; none, too, of a file that is no mart: where the rows of many are read, one hides no other."""
+    try:
+        return read_mart(collection, mart)
+    except NoMart:
+        return mart.schema.empty_table()
+
+
 def mart_bytes(collection: Collection, mart: Mart) -> bytes | None:
     """The file itself; None where there is none, which does not say that there are no rows."""
     return collection.objects.get(_key(mart, collection.name))
@@ -49,6 +57,11 @@ def parse_mart(data: bytes, mart: Mart) -> pa.Table:
         raise NoMart(said) from error
 
 
+def mart_stamps(store: Store, mart: Mart) -> dict[str, str]:
+    """The collections that have left rows, each with what is another one once it has left others. One listing."""
+    return {name.removesuffix(".parquet"): stamp for name, stamp in sorted(store.objects.stamps(f"{FOLDER}/{mart.name}").items())}
+
+
 def read_marts(store: Store, mart: Mart, names: Iterable[str] | None = None) -> pa.Table:
     """The rows of all collections of a store that have left any, or of those called `names`, one after another.
 
@@ -56,7 +69,7 @@ def read_marts(store: Store, mart: Mart, names: Iterable[str] | None = None) -> 
     """
     known = [name.removesuffix(".parquet") for name in store.objects.names(f"{FOLDER}/{mart.name}")] if names is None else list(names)
     with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(lambda name: _readable(store.objects, _key(mart, name), mart), known))
+        tables = list(pool.map(lambda name: readable_mart(Collection(store, name), mart), known))
     return pa.concat_tables([mart.schema.empty_table(), *tables])
 
 
@@ -82,13 +95,6 @@ def marts_of(collection: Collection) -> Iterator[tuple[Mart, pa.Table]]:
 def _table(objects: Objects, key: str, mart: Mart) -> pa.Table:
     data = objects.get(key)
     return mart.schema.empty_table() if data is None else parse_mart(data, mart)
-
-
-def _readable(objects: Objects, key: str, mart: Mart) -> pa.Table:
-    try:
-        return _table(objects, key, mart)
-    except NoMart:
-        return mart.schema.empty_table()
 
 
 def _key(mart: Mart, name: str) -> str:

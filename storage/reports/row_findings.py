@@ -22,8 +22,10 @@ MOST_PAIRS = 10
 class Finding:
     """What reports say of a chunk."""
 
-    cluster: str | None
-    """Its name; None if nothing was said."""
+    cluster: int | None
+    """None if nothing was said."""
+    cluster_name: str | None
+    """Words of documents."""
     similarity: float | None
     """Cosine to the landmark that is most like it."""
     odds: float | None
@@ -45,23 +47,23 @@ def find_findings(version: Version, contents: Mapping[str, bytes]) -> dict[str, 
     near = _near(version, kept, set(contents.values()))
     found = {}
     for chunk_id, content in contents.items():
-        cluster, similarity = beside.get(chunk_id, (None, None))
+        cluster, name, similarity = beside.get(chunk_id, (None, None, None))
         odd = odds.get(chunk_id)
         outlier = odd is not None and odd <= oddest["odds_limit"] if "outliers" in oddest else None
         pairs = None if near is None else tuple(near.get(content, ())[:MOST_PAIRS])
-        found[chunk_id] = Finding(cluster, similarity, odd, outlier, pairs)
+        found[chunk_id] = Finding(cluster, name, similarity, odd, outlier, pairs)
     return found
 
 
-def _beside(version: Version, kept: list[KeptReport], ids: list[str]) -> dict[str, tuple[str | None, float | None]]:
-    """Cluster and similarity by chunk id, by the newest atlas that rows were described by."""
+def _beside(version: Version, kept: list[KeptReport], ids: list[str]) -> dict[str, tuple[int, str, float]]:
+    """Cluster, its name, and similarity by chunk id, by the newest atlas that rows were described by."""
     described = max((report for report in kept if report.kind == "rows"), key=lambda report: report.atlas or 0, default=None)
     if described is None:
         return {}
     rows = _rows(version, described, "chunk_id", pa.array(ids, pa.string()), ["cluster", "similarity", "landmark"])
     names = cluster_names(version.collection, version.generation, described.atlas or 0)
     return {
-        row["chunk_id"]: (names.get(row["cluster"]) or f"cluster {row['cluster']}", row["similarity"])
+        row["chunk_id"]: (row["cluster"], names.get(row["cluster"]) or f"cluster {row['cluster']}", row["similarity"])
         for row in rows
         if row["landmark"] >= 0
     }

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -99,6 +100,15 @@ class Objects:
         names = {name.rpartition("/")[2] for name in inside if name != self.path(folder).rstrip("/")}
         return sorted(name for name in names if name and not name.startswith("."))
 
+    def stamps(self, folder: str) -> dict[str, str]:
+        """The objects right under `folder`, each with what is another one once it was written anew. Empty if there is no such folder."""
+        try:
+            listed = self._fs.ls(self.path(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        objects = {str(entry["name"]).rpartition("/")[2]: entry for entry in listed if entry["type"] == "file"}
+        return {name: _stamp(entry) for name, entry in objects.items() if name and not name.startswith(".")}
+
     def walk(self, folder: str) -> dict[str, int]:
         """All objects under `folder`, at any depth: keys and bytes. Empty if there is no such folder."""
         place = self.path(folder) if self.remote else str(Path(self.path(folder)).absolute())
@@ -136,3 +146,8 @@ class Objects:
             os.link(temporary, self.path(key))
         finally:
             temporary.unlink()
+
+
+def _stamp(entry: Mapping[str, Any]) -> str:
+    """Of an entry of a listing. On a disk each write makes a new file."""
+    return str(entry["ETag"]) if "ETag" in entry else f"{entry['ino']}-{entry['mtime']}-{entry['size']}"

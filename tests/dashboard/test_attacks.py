@@ -105,13 +105,42 @@ def test_the_token_stays_in_no_address(address: str) -> None:
     assert "HttpOnly" in answer.headers["set-cookie"] and TOKEN not in answer.headers["set-cookie"]
 
 
+def test_the_token_stays_in_no_address_of_who_is_known_already(address: str) -> None:
+    answer = ask(address, f"/c/{DOCS}?token={quote(TOKEN)}&a=1")
+    assert (answer.status, answer.headers["location"]) == (303, f"/c/{DOCS}?a=1")
+
+
+@pytest.mark.parametrize("path", ["/static/nowhere", "/static/", "/healthz"])
+def test_what_is_open_to_all_does_not_tell_where_the_store_is(address: str, story: Story, path: str) -> None:
+    for method in ("GET", "POST"):
+        assert story.store not in ask(address, path, method, {"Origin": address}, as_viewer=False).text
+
+
+@pytest.mark.parametrize("other", ['a={"x": 1}', "a[b]=1", 'a="', "secure", f"{COOKIE}=junk", "\xe9=1"])
+def test_cookies_of_other_servers_of_this_machine_lock_nobody_out(address: str, other: str) -> None:
+    for cookies in (f"{other}; {VIEWER['Cookie']}", f"{VIEWER['Cookie']}; {other}"):
+        assert ask(address, "/", headers={"Cookie": cookies}, as_viewer=False).status == 200
+
+
+def test_two_viewers_in_one_request_are_one_too_many(story: Story) -> None:
+    with serving(story.store, header="X-User") as address:
+        where = urlsplit(address)
+        with socket.create_connection((where.hostname, where.port)) as line:
+            line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-User: mallory\r\nX-User: alice\r\n\r\n")
+            assert b" 400 " in line.recv(100)
+
+
 @pytest.mark.parametrize(
-    "to", ["https://evil.example/", "//evil.example/", "/\\evil.example", "/%0d%0aSet-Cookie: a=b", "javascript:alert(1)"]
+    "to",
+    [
+        *("https://evil.example/", "//evil.example/", "/\\evil.example", "/%0d%0aSet-Cookie: a=b", "javascript:alert(1)"),
+        *("/\t/evil.example", "/\r\nSet-Cookie: a=b", "/\n/evil.example", "\t//evil.example", "/\x00"),
+    ],
 )
 def test_the_door_leads_nowhere_else(address: str, to: str) -> None:
     answer = ask(address, "/enter", "POST", {"Origin": address}, f"token={quote(TOKEN)}&to={quote(to)}", as_viewer=False)
     found = answer.headers["location"]
-    assert found.startswith("/") and not found.startswith(("//", "/\\"))
+    assert re.match(r"/(?![/\\\s])", found)
     assert answer.headers.get_all("set-cookie") and len(answer.headers.get_all("set-cookie")) == 1
 
 
@@ -318,6 +347,19 @@ def test_a_body_in_pieces_is_counted(address: str) -> None:
         assert b" 413 " in line.recv(100)
 
 
+def test_a_form_that_is_too_long_is_refused_where_it_is_read(address: str) -> None:
+    where = urlsplit(address)
+    piece = b"%x\r\n%s\r\n" % (8 << 10, b"a" * (8 << 10))
+    with socket.create_connection((where.hostname, where.port)) as line:
+        line.settimeout(20)
+        line.sendall(f"POST /c/{DOCS}/plan HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n".encode())
+        line.sendall(f"Cookie: {VIEWER['Cookie']}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(2 * MOST_BODY // (8 << 10)):
+                line.sendall(piece)
+        assert b" 413 " in line.recv(100)
+
+
 def test_who_sends_a_byte_now_and_then_is_cut_off_and_in_nobodys_way(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
     with serving(story.store) as address:
@@ -383,6 +425,12 @@ def test_figures_alone_show_no_text_and_no_metadata(figures: str, path: str) -> 
     assert answer.status in (200, 400, 403, 404)
     said = html.unescape(answer.text)
     assert CANARY not in said and TEMPLATE not in said and "by the harbour" not in said
+
+
+def test_figures_alone_name_no_cluster_by_words_of_documents(figures: str, address: str) -> None:
+    path = f"/c/{DOCS}/documents/known?id=d0100"
+    named, numbered = (re.findall(r'<td class="words">([^<]*)', ask(where, path).text) for where in (address, figures))
+    assert any("," in name for name in named) and all(re.fullmatch(r"cluster \d+|–", name) for name in numbered)
 
 
 def test_what_figures_alone_leave_out_is_shown_otherwise(address: str) -> None:

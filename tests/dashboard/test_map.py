@@ -271,7 +271,7 @@ def test_without_webgl_or_without_scripts_the_tables_say_it(address: str, browse
             page.locator("#rows").wait_for()
             assert page.locator("#count").inner_text() == str(max(rows.values()))
             page.locator("#rows a").first.click()
-            assert page.locator("#chunk").is_visible()
+            page.locator("#chunk").wait_for()
 
 
 def test_hostile_texts_stay_texts(address: str, browser: Window) -> None:

@@ -1,22 +1,22 @@
 """What a viewer sees in a real browser: every page at a glance, current without a reload, on a phone, by keyboard, without a script."""
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from dashboard.wording.glossary import WORDS
-from flows import apply, status
+from flows import status
+from pipelines.measures.gate import Gate
 from storage.collection import Collection
 from storage.history.catalog import publications
+from storage.history.evaluations import keep_evaluation
 from storage.history.ledger import Run
+from storage.marts.leaving import leave_marts
+from storage.reading.versions import version_of
 from storage.store.lance import Store
 from tests.support.story import DOCS, DRAFT, NOTES, ODD_ID, WHY_PROMOTED, Story
 from tests.support.window import NARROW, WIDE, Window, serving
@@ -27,19 +27,6 @@ PAGES += [f"/c/{DOCS}/documents?id={quote(ODD_ID)}", f"/c/{DOCS}/search?id=d0100
 """Without those of single runs."""
 SOON = 8_000
 """Milliseconds within which what is new is to be seen."""
-
-
-@pytest.fixture
-def copied(story: Story, tmp_path: Path) -> Story:
-    """One to change."""
-    shutil.copytree(story.folder, tmp_path / "story")
-    return replace(story, folder=tmp_path / "story")
-
-
-@contextmanager
-def looking(story: Story, browser: Window, path: str, **settings: Any) -> Iterator[Any]:
-    with serving(story.store, **settings) as address, browser.at(address, path) as page:
-        yield page
 
 
 @pytest.fixture(autouse=True)
@@ -154,17 +141,6 @@ def test_the_overview_is_small(address: str, browser: Window) -> None:
         assert sum(len(page.context.request.get(url).body()) for url in asked) < 200_000
 
 
-def test_what_is_new_is_seen_without_a_reload(copied: Story, browser: Window) -> None:
-    with looking(copied, browser, "/") as page:
-        page.evaluate("window.kept = true")
-        row = page.locator("tbody tr", has=page.get_by_role("link", name=DRAFT, exact=True))
-        assert "not published" in row.inner_text()
-        (copied.folder / "draft/1.jsonl").write_text(json.dumps({"id": "whole", "text": "a whole draft"}) + "\n")
-        apply(DRAFT, copied.config)
-        row.get_by_text("current").wait_for(timeout=SOON)
-        assert page.evaluate("window.kept"), "the page was not loaded again"
-
-
 def test_a_run_that_goes_on_tells_how_far_it_is(story: Story, address: str, browser: Window) -> None:
     with browser.at(address, f"/runs/{NOTES}/{story.running}") as page:
         page.get_by_text("25.0 %").first.wait_for(timeout=SOON)
@@ -223,14 +199,15 @@ def test_letters_are_those_of_the_last_run_with_what_to_do(story: Story, address
         assert [(row["file"], row["id"], row["reason"]) for row in given] == [(one["file"], one["id"], one["reason"]) for one in letters]
 
 
-def test_a_person_who_may_promotes_with_a_why_and_sees_both_versions(copied: Story, browser: Window) -> None:
-    history = publications(copied.docs)
-    with looking(copied, browser, f"/c/{DOCS}", allow=frozenset({"promote", "rollback"})) as page:
-        page.get_by_role("link", name="promote …").click()
-        shown = page.locator("main").inner_text()
-        assert history[-1].generation in shown and history[4].generation in shown and "readers would get" in shown
-        page.get_by_label("Why").fill("it <b>finds</b> more")
-        page.get_by_role("button", name="Promote").click()
-        page.get_by_text("it <b>finds</b> more").wait_for()
-    last = publications(copied.docs)[-1]
-    assert (last.action, last.generation, last.why) == ("promote", history[4].generation, "it <b>finds</b> more")
+def test_quality_names_the_rows_that_failed_and_leads_to_their_documents(story: Story, browser: Window, tmp_path: Path) -> None:
+    shutil.copytree(story.store, tmp_path / "store")
+    docs = Collection(Store(str(tmp_path / "store")), DOCS)
+    version = version_of(docs.store, publications(docs)[-1])
+    keep_evaluation(version, [Gate("recomputed", "hard", 0.2, 0.99, False, "2 of 5", ("d0100#0", f"{ODD_ID}#0"))])
+    leave_marts(docs)
+    with serving(docs.store.root) as address, browser.at(address, f"/c/{DOCS}/quality") as page:
+        assert "did not pass: recomputed" in page.locator("p.notice.bad").first.inner_text()
+        failing = page.locator("#failing + section")
+        assert failing.locator("a").all_inner_texts() == ["d0100#0", f"{ODD_ID}#0"]
+        failing.locator("a").last.click()
+        page.get_by_role("heading", name=ODD_ID).wait_for()
