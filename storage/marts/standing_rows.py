@@ -81,7 +81,7 @@ def _generation_row(generation: Generation, here: Publication | None) -> Row:
         "version": dataset.version,
         "chunks": chunks,
         "vectors": rows,
-        "pending": max(0, chunks - rows),
+        "pending": max(0, chunks - rows) if finished or built is None else None,  # else rows may be of chunks that are gone
         "finished": finished,
         "passed": built.passed if built else None,
         "bytes": sum(file.file_size_bytes or 0 for fragment in fragments for file in fragment.data_files()),
@@ -131,9 +131,9 @@ def collection_row(collection: Collection, known: Known, before: Mapping[str, An
         "as_of": now,
         **_published(here, known),
         "pinned": pinning(known.history) is not None,
-        "pending": sum(row["pending"] for row in known.generations if row["role"] == "published"),
+        "pending": _pending(known.generations, "published"),
         "coverage": _coverage(known.generations),
-        "pending_elsewhere": sum(row["pending"] for row in known.generations if row["role"] in ("declared", "candidate")),
+        "pending_elsewhere": _pending(known.generations, "declared", "candidate"),
         "dead_letters": next((count for count in reversed(known.runs["dead_letters"].to_pylist()) if count is not None), None),
         "failed_gates": _failed_gates(known),
         "alarms": _alarms(here, known.figures),
@@ -146,7 +146,14 @@ def collection_row(collection: Collection, known: Known, before: Mapping[str, An
 
 def _coverage(rows: Iterable[Row]) -> float | None:
     """Of the generation that readers have, by one and the same version."""
-    return next((1 - row["pending"] / row["chunks"] for row in rows if row["role"] == "published" and row["chunks"]), None)
+    known = (row for row in rows if row["role"] == "published" and row["chunks"] and row["pending"] is not None)
+    return next((1 - row["pending"] / row["chunks"] for row in known), None)
+
+
+def _pending(rows: Iterable[Row], *roles: str) -> int | None:
+    """Together; None if it is not known of one."""
+    pending = [row["pending"] for row in rows if row["role"] in roles]
+    return None if None in pending else sum(pending)
 
 
 def _told(looked: Looked) -> Row:
@@ -214,9 +221,9 @@ def _last_update(runs: pa.Table) -> Row:
 
 
 def _money(currency: str | None, runs: pa.Table, now: datetime) -> Row:
-    """Of this month, in the currency of the newest run that has one: amounts of two are never added."""
+    """Of this month, in the currency of the budget, else of the newest run that has one: amounts of two are never added or compared."""
     rows = runs.select(["began", "cost", "currency"]).to_pylist()
     priced = [row for row in rows if row["currency"] and row["began"] and (row["began"].year, row["began"].month) == (now.year, now.month)]
-    currency = priced[-1]["currency"] if priced else currency
-    cost = sum(row["cost"] or 0.0 for row in priced if row["currency"] == currency) if priced else None
-    return {"month_cost": cost, "currency": currency}
+    currency = currency or (priced[-1]["currency"] if priced else None)
+    own = [row["cost"] or 0.0 for row in priced if row["currency"] == currency]
+    return {"month_cost": sum(own) if own else None, "currency": currency}

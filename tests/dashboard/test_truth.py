@@ -16,7 +16,7 @@ import pytest
 
 from dashboard.looking.lookout import LATE_SECONDS, Lookout
 from dashboard.looking.situation import Situation
-from flows import apply, evaluate, maintain, report, rollback
+from flows import apply, evaluate, maintain, report, rollback, status
 from pipelines.errors import RevectorError
 from storage.collection import Collection
 from storage.marts import columns, leaving
@@ -212,8 +212,8 @@ def test_a_decision_stands_if_its_marts_cannot_be_written(workplace: Workplace) 
         fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("dashboard.acts.leave_marts", _away)
-            status = posted(address, "/c/docs/rollback", {name: unescape(value) for name, value in fields.items()} | {"why": "worse"})
-    assert status == 303
+            answer = posted(address, "/c/docs/rollback", {name: unescape(value) for name, value in fields.items()} | {"why": "worse"})
+    assert answer == 303
 
 
 def _away(*_: Any) -> None:
@@ -264,3 +264,34 @@ def test_figures_alone_have_no_word_and_no_value_of_a_document(workplace: Workpl
         for page in [*pages, f"/c/docs/documents{of_one}", f"/c/docs/documents/known{of_one}"]:
             shown = Viewer(address).get(page)
             assert shown.status == 200 and "canary" not in shown.text, page
+
+
+def test_of_an_update_that_did_not_finish_nobody_says_that_all_is_covered(workplace: Workplace) -> None:
+    """As many rows as chunks, and none is of them."""
+    workplace.write("1.parquet", {f"d{number}": f"text {number}" for number in range(9)})
+    workplace.apply()
+    workplace.write("1.parquet", {f"d{number}": f"new text {number}" for number in range(9)})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RevectorError):
+        patch.setattr(applying, "_fill", _broken)
+        workplace.apply()
+    assert status(config=workplace.config)["collections"][0]["backlog"] == 9
+    standing = seen(workplace)
+    assert (standing.told("pending"), standing.told("coverage")) == (None, None)
+    with serving(workplace.store) as address:
+        assert "100.0 %" not in Viewer(address).get("/").said + Viewer(address).get("/c/docs").said
+    workplace.apply()
+    assert (seen(workplace).told("pending"), seen(workplace).told("coverage")) == (0, 1.0)
+
+
+def test_a_budget_is_compared_with_amounts_of_its_own_currency(workplace: Workplace) -> None:
+    workplace.spec(rest='prices = { cpu_hour = 2.0, currency = "JPY" }')
+    workplace.write("1.parquet", {"a": "one text"})
+    workplace.apply()
+    workplace.spec(rest='prices = { cpu_hour = 2.0, currency = "EUR", monthly = 0.0000001 }')
+    assert workplace.apply().status == "nothing"
+    standing = seen(workplace)
+    assert (standing.told("currency"), standing.month_cost) == ("EUR", None)
+    assert not any("budget" in need.said for need in standing.needs())
+    workplace.write("2.parquet", {"b": "another"})
+    cost = workplace.apply().cost
+    assert cost is not None and seen(workplace).month_cost == pytest.approx(cost.total)
