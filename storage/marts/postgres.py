@@ -30,7 +30,8 @@ WHOLE_DAYS = frozenset({"costs_daily"})
 """Tables whose days stay, each with the rows that those in the store have of it."""
 PATIENCE = "2min"
 """For one statement, waiting for another fill of the collection included."""
-CONNECT_SECONDS = 15
+_LIMITS = {"connect_timeout": 15, "tcp_user_timeout": 60_000, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""Of libpq: seconds, and of `tcp_user_timeout` milliseconds."""
 _ADDRESS = re.compile(r"postgres(?:ql)?://")
 TYPES = {
     pa.string(): "text",
@@ -131,9 +132,9 @@ def _connected(address: str, autocommit: bool = False) -> Iterator[tuple[Any, An
 
 
 def _impatient(address: str) -> str:
-    """With a limit for how long the server may take to answer at all."""
-    given = "" if "connect_timeout=" in address else f"{'&' if '?' in address else '?'}connect_timeout={CONNECT_SECONDS}"
-    return address + given
+    """With limits for how long the server may take to answer at all, and for one that is gone without a word."""
+    given = [f"{name}={value}" for name, value in _LIMITS.items() if f"{name}=" not in address]
+    return f"{address}{'&' if '?' in address else '?'}{'&'.join(given)}" if given else address
 
 
 def _said(error: Exception, address: str) -> str:
