@@ -369,20 +369,21 @@ def test_a_form_that_is_too_long_is_refused_where_it_is_read(address: str) -> No
 
 
 def test_who_sends_a_byte_now_and_then_is_cut_off_and_in_nobodys_way(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 2.0)
     with serving(story.store) as address:
         where = urlsplit(address)
         lines = [socket.create_connection((where.hostname, where.port)) for _ in range(200)]
         for line in lines:
             line.sendall(b"GET / HTTP/1.1\r\nHost: loc")
-        began = time.monotonic()
         assert ask(address, "/").status == 200
-        assert time.monotonic() - began < 5
-        time.sleep(0.4)
-        lines[0].sendall(b"a")
+        with suppress(OSError):  # until it is cut off
+            for _ in range(100):
+                lines[0].sendall(b"a")
+                time.sleep(0.2)
         for line in lines:
-            line.settimeout(10)
-            assert line.recv(1) == b"", "closed"
+            line.settimeout(30)
+            with suppress(ConnectionResetError):
+                assert line.recv(1) == b"", "closed"
             line.close()
 
 
