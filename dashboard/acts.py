@@ -13,6 +13,7 @@ from pipelines.logs import warn
 from storage.collection import Collection
 from storage.history.decisions import Decision, going_back, promotion
 from storage.marts.leaving import leave_marts
+from storage.marts.standing_rows import settings_of
 
 router = APIRouter()
 MOST_DIGITS = 19
@@ -28,9 +29,9 @@ def ask_promote(request: Request, name: str, generation: str, desk: AtDesk) -> R
 
 
 @router.get("/c/{name}/rollback")
-def ask_rollback(request: Request, name: str, desk: AtDesk, to: int | None = None) -> Response:
+def ask_rollback(request: Request, name: str, desk: AtDesk, epoch: int | None = None) -> Response:
     _check_allowed(desk, "rollback")
-    return _asked(request, desk, name, "rollback", going_back(desk.collection(name), to), "" if to is None else str(to))
+    return _asked(request, desk, name, "rollback", going_back(desk.collection(name), epoch=epoch), "" if epoch is None else str(epoch))
 
 
 @router.post("/c/{name}/promote")
@@ -44,10 +45,10 @@ def promote(request: Request, name: str, form: Form, desk: AtDesk) -> Response:
 def rollback(request: Request, name: str, form: Form, desk: AtDesk) -> Response:
     _check_allowed(desk, "rollback")
     desk.check_form(form)
-    to = form.get("target", "")
-    if to and not (to.isdecimal() and len(to) < MOST_DIGITS):
-        raise SpecError(f"expected the number of a version, found {to[:100]!r}")
-    return _done(request, desk, name, form, going_back(desk.collection(name), int(to) if to else None))
+    epoch = form.get("target", "")
+    if epoch and not (epoch.isdecimal() and len(epoch) < MOST_DIGITS):
+        raise SpecError(f"expected the number of an epoch, found {epoch[:100]!r}")
+    return _done(request, desk, name, form, going_back(desk.collection(name), epoch=int(epoch) if epoch else None))
 
 
 def _check_allowed(desk: Desk, act: Act) -> None:
@@ -56,7 +57,18 @@ def _check_allowed(desk: Desk, act: Act) -> None:
 
 
 def _asked(request: Request, desk: Desk, name: str, act: Act, decision: Decision, target: str) -> Response:
-    return desk.page(request, "act.html", name=name, act=act, here=decision.here, new=decision.new, seen=_seen(decision), target=target)
+    return desk.page(
+        request,
+        "act.html",
+        name=name,
+        act=act,
+        here=decision.here,
+        new=decision.new,
+        settings_here=settings_of(decision.here.model_spec()) if decision.here else None,
+        settings_new=settings_of(decision.new.model_spec()),
+        seen=_seen(decision),
+        target=target,
+    )
 
 
 def _done(request: Request, desk: Desk, name: str, form: dict[str, str], decision: Decision) -> Response:

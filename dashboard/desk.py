@@ -71,7 +71,14 @@ class Desk:
 
     def page(self, request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
         """A template, with what all of them show."""
-        common = {"request": request, "path": request.url.path, "viewer": request.scope.get("viewer", ""), "form_token": self.form_token}
+        standing = self.lookout.standing(str(context["name"])) if "name" in context else None
+        common = {
+            "request": request,
+            "path": request.url.path,
+            "viewer": request.scope.get("viewer", ""),
+            "form_token": self.form_token,
+            "untold": standing is not None and standing.row is None,
+        }
         return HTMLResponse(self._templates.get_template(template).render(common | context), status)
 
     def door(self, status: int, why: str, wanted: str) -> bytes:

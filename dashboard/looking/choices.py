@@ -48,9 +48,8 @@ class Choices:
         rows = self._lookout.mart(GENERATIONS, collection.name).to_pylist()
         for row in rows:
             if not history or row["generation"] != history[-1].generation:
-                found[own_part(row["generation"])] = (
-                    f"{own_part(row['generation'])}: {_last(row['model'])}, {row['dimension']} numbers, {row['state']}"
-                )
+                model = " ".join(filter(None, (_last(row["model"]), row["model_settings"])))
+                found[own_part(row["generation"])] = f"{own_part(row['generation'])}: {model}, {row['dimension']} numbers, {row['state']}"
         for one in reversed(history):
             if one.versions == history[-1].versions:
                 continue

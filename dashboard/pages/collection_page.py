@@ -51,11 +51,8 @@ def collection(request: Request, name: str, desk: AtDesk, page: int = 1) -> Resp
 
 
 def offered(history: list[Publication]) -> set[int]:
-    """Epochs whose version may be rolled back to: not given up, and not what readers have."""
-    if not history:
-        return set()
-    here = history[-1]
-    return {row.epoch for row in history if not row.removed and row.generation == here.generation and row.version != here.version}
+    """Epochs that may be rolled back to: not given up, and with other rows than readers have."""
+    return {row.epoch for row in history if not row.removed and row.tables != history[-1].tables}
 
 
 def _flat(row: Publication) -> dict[str, Any]:

@@ -122,9 +122,13 @@ def _first(chunk: int) -> int:
 
 
 def _letters(desk: Desk, name: str, id: str, chunks: list[str]) -> list[dict[str, Any]]:
-    """Dead letters of a document, and of its chunks that have no vector, with what to do."""
+    """Dead letters of a document, also as a file of text, whose name is its id, and of its chunks that have no vector; with what to do."""
     wanted = {id, *chunks}
-    rows = [row for row in desk.lookout.mart(DEAD_LETTERS, name).to_pylist() if row["id"] in wanted]
+    rows = [
+        row
+        for row in desk.lookout.mart(DEAD_LETTERS, name).to_pylist()
+        if row["id"] in wanted or (row["stage"] == "file" and row["file"] == id)
+    ]
     return [{**row, "what": advice_for(row["stage"], row["reason"]).what} for row in rows]
 
 

@@ -44,6 +44,7 @@ def runs(request: Request, desk: AtDesk, collection: str = "", status: str = "",
         offered=offered,
         chosen={"collection": collection, "status": status, "what": what},
         names=desk.lookout.names(),
+        silent=[one.name for one in desk.lookout.standings() if one.row is None and name in (None, one.name)],
         going=[one for one in desk.lookout.standings() if one.going and name in (None, one.name)],
         costs=_daily(desk, name),
     )

@@ -22,6 +22,7 @@ _BY_BEGINNING = {
     "duplicate id": Advice("duplicate id", "Two rows have one id: give one another, or say which one stays by source.duplicates."),
     "limits.": Advice("beyond a limit", "If such documents are meant, raise the limit that is named; the corpus is read again then."),
     "source.": Advice("other columns", "The file lacks a column that the spec names, or has another: check it, and source in the spec."),
+    "expected UTF-8 text": Advice("odd encoding", "Save the file as UTF-8; of CSV, source.encoding can name another encoding."),
     "expected a JSON object": Advice("no JSON", "The line is cut, or is no JSON in UTF-8: write the file anew."),
     "expected JSON": Advice("deep JSON", "The line is nested too deep: write it flatter."),
     "metadata": Advice("odd metadata", "The document is kept, the field is null: mend it, or declare another type in source.metadata."),

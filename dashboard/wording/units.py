@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 NOTHING = "–"
 """Where nobody knows: not the same as zero."""
@@ -132,6 +132,12 @@ def _said(value: Any) -> Any:
     return [_said(member) for member in value] if isinstance(value, list) else value
 
 
+def ticked(text: str) -> Markup:
+    """A sentence of ours, in which what stands between backticks is code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts))
+
+
 FILTERS: dict[str, Any] = {
     "count": count,
     "number": number,
@@ -143,5 +149,6 @@ FILTERS: dict[str, Any] = {
     "when": when,
     "exact": exact,
     "written": written,
+    "ticked": ticked,
     "short": short,
 }

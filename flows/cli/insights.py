@@ -7,6 +7,7 @@ import tempfile
 import webbrowser
 from contextlib import suppress
 from dataclasses import replace
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -14,7 +15,7 @@ import typer
 
 from flows.cli import remote
 from flows.cli.options import REPORTS, Call, NameRequired, Place, Sending, with_options
-from pipelines.errors import SpecError
+from pipelines.errors import RevectorError, SpecError
 from pipelines.spec.keys import nearest
 from pipelines.spec.parsing import spec_file
 
@@ -187,6 +188,7 @@ def dashboard(
     says so. Plans need a spec.
     """
     from dashboard.serving import serve
+    from storage.collection import RECORDS
 
     settings = _settings(place, allow, not no_texts, _token(token_file), tuple(names or ()), header)
     if not _is_own(host) and token_file is None and header is None:
@@ -195,12 +197,18 @@ def dashboard(
     def told(address: str) -> None:
         """With the token, if it was made for this time: one of a file is known to who has that, and stays out of logs."""
         entrance = address if token_file or header else f"{address}?token={settings.token}"
-        typer.echo(f"{settings.store} is shown at {entrance}", err=True)
+        known = "" if place.request().opened.objects.names(RECORDS) else " (it has no collection yet: is it the right one?)"
+        typer.echo(f"{settings.store}{known} is shown at {entrance}", err=True)
         if open_:
             webbrowser.open(entrance)
 
-    with suppress(KeyboardInterrupt):
-        serve(settings, host, port, told)
+    try:
+        with suppress(KeyboardInterrupt):
+            serve(settings, host, port, told)
+    except OSError as error:
+        if error.errno != EADDRINUSE:
+            raise
+        raise RevectorError(f"expected a free port, found {port} taken on {host}: --port 0 takes any that is free") from None
 
 
 def _settings(place: Place, allow: str, texts: bool, token: str, names: tuple[str, ...], header: str | None) -> "Settings":
@@ -233,6 +241,8 @@ def _token(file: Path | None) -> str:
         return secrets.token_urlsafe(24)
     try:
         token = file.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise SpecError(f"expected a token in {file}, found no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"expected a token in {file}, found {type(error).__name__}") from None
     if len(token) < SHORTEST_TOKEN:

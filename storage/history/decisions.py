@@ -162,12 +162,14 @@ def rollback(collection: Collection, why: str = "", to: int | None = None) -> Pu
     return going_back(collection, to).carry_out(why)
 
 
-def going_back(collection: Collection, to: int | None = None) -> Decision:
-    """What `rollback` would do. Raises as that."""
+def going_back(collection: Collection, to: int | None = None, epoch: int | None = None) -> Decision:
+    """What `rollback` would do. Raises as that. `epoch`: to that publication, instead: two generations may have versions of one number."""
     here, history = published(collection), publications(collection)
+    if epoch is not None:
+        return _repointed(collection, here, _of_epoch(here, history, epoch), "rollback")
     if to is not None:
         return _repointed(collection, here, _of_version(here, history, to), "rollback")
-    before = [row for row in history if row.epoch < here.origin]
+    before = [row for row in history if row.epoch < here.origin and row.tables != here.tables]
     if not before:
         raise NotFound(
             f"expected a publication of {collection} before version {here.version}, found none: `revector history {collection}` lists "
@@ -181,9 +183,20 @@ def _newest_there(collection: Collection, rows: Sequence[Publication]) -> Public
     return next((row for row in reversed(rows) if not row.removed and is_there(collection.store, row)), None)
 
 
+def _of_epoch(here: Publication, history: Sequence[Publication], epoch: int) -> Publication:
+    found = next((row for row in history if row.epoch == epoch and row.tables != here.tables), None)
+    if found is None:
+        raise NotFound(
+            f"expected an earlier epoch of {here.collection}, with other rows than readers have, found none of the number {epoch}"
+        )
+    return found
+
+
 def _of_version(here: Publication, history: Sequence[Publication], version: int) -> Publication:
     """The newest publication of a version: of the generation that readers have, else of the only one that has it."""
-    rows = [row for row in history if row.version == version]
+    rows = [row for row in history if row.version == version and row.tables != here.tables]
+    if not rows and any(row.version == version for row in history):
+        raise NotFound(f"expected another version than {version}, which readers have: `revector history {here.collection}` lists them")
     own = [row for row in rows if row.generation == here.generation] or rows
     kept = [row for row in own if not row.removed] or own
     if not kept:

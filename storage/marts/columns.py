@@ -94,6 +94,7 @@ GENERATIONS = _mart(
     role=(TEXT, "published: readers have it. declared: the spec's, about to take its place. candidate: kept beside. left: no longer kept."),
     state=(TEXT, "published, built, gates failed, unfinished or superseded, as `revector status` says."),
     model=(TEXT, "Its model, by the name in the spec."),
+    model_settings=(TEXT, "What else the spec says of it, as JSON; null: all is as usual."),
     space=(TEXT, "The id of its space."),
     dimension=(COUNT, "Numbers of a vector."),
     version=(COUNT, "Its latest version."),

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.spec.declared import CollectionSpec
+from pipelines.spec.declared import CollectionSpec, ModelSpec
 from storage.collection import Collection
 from storage.history.built import find_built
 from storage.history.catalog import Publication
@@ -76,6 +77,7 @@ def _generation_row(generation: Generation, here: Publication | None) -> Row:
         "role": _role(generation.name, here, newest.declared if newest else "", kept),
         "state": state_of(generation, here, built, finished, kept),
         "model": meta["model"]["name"],
+        "model_settings": settings_of(meta["model"]),
         "space": meta["space"]["id"],
         "dimension": meta["space"]["dimension"],
         "version": dataset.version,
@@ -89,6 +91,12 @@ def _generation_row(generation: Generation, here: Publication | None) -> Row:
         "index_type": indices[0].index_type if indices else None,
         "unindexed_rows": rows - indices[0].num_rows_indexed if indices else None,
     }
+
+
+def settings_of(model: Mapping[str, Any]) -> str | None:
+    """What a model's record says besides its name, as JSON; None if all is as usual. Two models may differ in nothing else."""
+    unusual = ModelSpec(**model).model_dump(exclude_defaults=True, exclude={"name"})
+    return orjson.dumps(unusual).decode() if unusual else None
 
 
 def _role(name: str, here: Publication | None, declared: str, kept: bool) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import apply, rollback
+from flows import apply, promote, rollback
+from pipelines.errors import NotFound
 from storage.collection import Collection
 from storage.history.catalog import publications
 from storage.store.lance import Store
@@ -129,3 +130,35 @@ def test_what_is_new_is_seen_without_a_reload(workplace: Workplace, browser: Win
         rollback(config=workplace.config)
         page.get_by_text("a rollback keeps readers where they are").wait_for(timeout=15_000)
     assert browser.complaints == []
+
+
+def test_one_goes_back_to_another_generation_whose_version_has_the_same_number(workplace: Workplace, browser: Window) -> None:
+    """As it is where both were built in one run; and nobody goes back to what readers have."""
+    workplace.spec(rest='candidates = [{ name = "hash", dimensions = 8 }]')
+    workplace.write("1.parquet", {"a": "one text", "b": "another"})
+    first = workplace.apply()
+    other = next(one.generation for one in first.generations if one.role == "candidate")
+    promote("docs", other, workplace.config)
+    rows = publications(Collection(Store(workplace.store), "docs"))
+    assert rows[0].version == rows[1].version and rows[0].generation != rows[1].generation
+    with serving(workplace.store, allow=BOTH) as address, browser.at(address, "/c/docs") as page:
+        page.get_by_role("link", name="roll back …").click()
+        assert page.locator("main").inner_text().count("docs.vectors.") == 2
+        page.get_by_label("Why").fill("worse")
+        page.get_by_role("button", name="Roll back to version").click()
+        page.wait_for_url("**/c/docs")
+        assert page.get_by_role("link", name="promote …").count() == page.get_by_role("link", name="compare", exact=True).count() == 1
+        page.goto(f"{address}/c/docs/rollback?epoch=1")
+        assert "with other rows than readers have" in page.locator("main").inner_text()
+    here = publications(Collection(Store(workplace.store), "docs"))[-1]
+    assert (here.action, here.generation) == ("rollback", rows[0].generation)
+    assert rollback("docs", workplace.config, to=here.version).generation == other  # the only other version of that number
+    browser.complaints.clear()  # of the answer's status
+
+
+def test_nobody_goes_back_to_what_readers_have(workplace: Workplace) -> None:
+    workplace.write("1.parquet", {"a": "one text"})
+    done = workplace.apply()
+    with pytest.raises(NotFound, match="which readers have"):
+        rollback("docs", workplace.config, to=done.version)
+    assert len(history(workplace)) == 1

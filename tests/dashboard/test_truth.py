@@ -295,3 +295,30 @@ def test_a_budget_is_compared_with_amounts_of_its_own_currency(workplace: Workpl
     workplace.write("2.parquet", {"b": "another"})
     cost = workplace.apply().cost
     assert cost is not None and seen(workplace).month_cost == pytest.approx(cost.total)
+
+
+def test_a_file_of_text_that_cannot_be_read_is_found_as_the_document_that_it_would_be(workplace: Workplace) -> None:
+    """The path of a file of text is its id."""
+    (workplace.root / "notes").mkdir()
+    (workplace.root / "notes/good.md").write_text("a good text")
+    (workplace.root / "notes/bad.md").write_bytes("a text".encode("utf-16"))
+    workplace.config.write_text(
+        '[collections.docs]\nsource = { uri = "notes" }\nmodel = { name = "hash", dimensions = 16 }\ngates = { max_failed = 0.6 }\n'
+    )
+    assert workplace.apply().status == "partial"
+    with serving(workplace.store) as address:
+        found = Viewer(address).get("/c/docs/documents?id=bad.md")
+        assert found.status == 200 and "Save the file as UTF-8" in found.said
+
+
+def test_a_store_without_marts_says_that_nothing_is_known(workplace: Workplace) -> None:
+    """And not that there is nothing."""
+    workplace.write("1.parquet", {"a": "one text", "b": ""})
+    workplace.spec(rest="gates = { max_failed = 0.5 }")
+    workplace.apply()
+    Store(workplace.store).objects.remove(FOLDER)
+    with serving(workplace.store) as address:
+        for page in ("/", "/runs", "/c/docs", "/c/docs/quality", "/c/docs/letters"):
+            assert "revector export docs --to marts" in Viewer(address).get(page).said, page
+        assert "0 documents" not in Viewer(address).get("/").said
+        assert "Nothing was judged" not in Viewer(address).get("/c/docs/quality").said
