@@ -301,7 +301,7 @@ def test_a_file_of_text_that_cannot_be_read_is_found_as_the_document_that_it_wou
     """The path of a file of text is its id."""
     (workplace.root / "notes").mkdir()
     (workplace.root / "notes/good.md").write_text("a good text")
-    (workplace.root / "notes/bad.md").write_bytes("a text".encode("utf-16"))
+    (workplace.root / "notes/bad.md").write_bytes("a text".encode("utf-16")[:-1])
     workplace.config.write_text(
         '[collections.docs]\nsource = { uri = "notes" }\nmodel = { name = "hash", dimensions = 16 }\ngates = { max_failed = 0.6 }\n'
     )
