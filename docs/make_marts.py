@@ -95,6 +95,8 @@ TAIL = """## What they do not say
 
 - What goes on at this moment: a run that is not over has a row with the status `unfinished` once another one has ended, and no figures.
 - A text, a vector, or what a gate found of each row: `revector history --json`, `revector status` and the dashboard have that.
+- What a column that came up later would be of rows from before: it is null there. Remove `_revector/marts.d`, and `revector export --to
+  marts` makes all anew of what is still on record.
 - In files more than the 10,000 newest runs of a collection. In Postgres they stay. Of neither more dead letters than a run's record keeps.
 """
 

@@ -103,16 +103,16 @@ class Situation:
         needs = list(self.needs())
         if any(need.grade == "bad" for need in needs):
             return "bad", "stale" if self._behind else "current, with faults"
-        if self._behind or self.overdue:
-            return "warn", "stale"
-        if self.row is None or self.told("looked_at") is None:
-            return "warn", "not known"
+        unknown = self.row is None or self.told("looked_at") is None
+        words = {"pinned": self.told("pinned"), "stale": self._behind or self.overdue, "not known": unknown}
+        if word := next((word for word, holds in words.items() if holds), None):
+            return "warn", word
         return "good", "current"
 
     @property
     def _behind(self) -> bool:
         """Whether readers lack something that the last run saw."""
-        return bool(self.told("pending") or self.told("pinned") or self.told("update_status") in _STOPPED)
+        return bool(self.told("pending") or self.told("update_status") in _STOPPED)
 
     def needs(self) -> Iterator[Need]:
         """What a person is asked to look at, the worst first."""

@@ -123,7 +123,7 @@ def _judgements(gates: Iterable[Row]) -> list[dict[str, Any]]:
         }
         for id_, rows in by_id.items()
     ]
-    return sorted(made, key=lambda row: row["judged_at"], reverse=True)
+    return sorted(made, key=lambda row: row["id"], reverse=True)
 
 
 def _drifts(figures: Iterable[Row]) -> list[dict[str, Any]]:
