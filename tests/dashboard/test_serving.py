@@ -1,5 +1,6 @@
 """The command that serves the pages: to this machine alone unless a token of one's own guards them, until it is stopped."""
 
+import hashlib
 import os
 import re
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from dashboard.app import STATIC
+from dashboard.desk import TEMPLATES
 from flows.cli.main import app
 from pipelines.errors import SpecError
 from tests.conftest import Workplace
@@ -72,3 +75,16 @@ def test_what_would_be_unsafe_is_refused(workplace: Workplace, options: list[str
     result = CliRunner().invoke(app, ["dashboard", "--config", str(workplace.config), *options])
     assert isinstance(result.exception, SpecError)
     assert said in str(result.exception)
+
+
+def test_what_is_not_ours_is_as_it_was_published() -> None:
+    listed = re.findall(r"^\| `(\S+)` \|.*\[\S+\]\((\S+)\) \| `([0-9a-f]{64})` \|$", (STATIC / "VENDORED.md").read_text(), re.MULTILINE)
+    assert {name for name, _, _ in listed} == {file.name for file in STATIC.glob("*.min.*")}
+    for name, licence, digest in listed:
+        assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == digest
+        assert (STATIC / licence).stat().st_size > 100
+
+
+def test_no_template_lets_a_text_through_as_it_is() -> None:
+    for template in TEMPLATES.glob("*.html"):
+        assert not re.search(r"\|\s*safe\b|autoescape\s+false|\shx-on|\sstyle=|<script(?![^>]*\bsrc=)", template.read_text()), template.name
