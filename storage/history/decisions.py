@@ -194,9 +194,8 @@ def _of_epoch(here: Publication, history: Sequence[Publication], epoch: int) -> 
 
 def _of_version(here: Publication, history: Sequence[Publication], version: int) -> Publication:
     """The newest publication of a version: of the generation that readers have, else of the only one that has it."""
-    rows = [row for row in history if row.version == version and row.tables != here.tables]
-    if not rows and any(row.version == version for row in history):
-        raise NotFound(f"expected another version than {version}, which readers have: `revector history {here.collection}` lists them")
+    every = [row for row in history if row.version == version]
+    rows = [row for row in every if row.tables != here.tables] or every  # of nothing but what readers have: they are held there
     own = [row for row in rows if row.generation == here.generation] or rows
     kept = [row for row in own if not row.removed] or own
     if not kept:

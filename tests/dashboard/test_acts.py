@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from flows import apply, promote, rollback
-from pipelines.errors import NotFound
 from storage.collection import Collection
 from storage.history.catalog import publications
 from storage.store.lance import Store
@@ -154,11 +153,3 @@ def test_one_goes_back_to_another_generation_whose_version_has_the_same_number(w
     assert (here.action, here.generation) == ("rollback", rows[0].generation)
     assert rollback("docs", workplace.config, to=here.version).generation == other  # the only other version of that number
     browser.complaints.clear()  # of the answer's status
-
-
-def test_nobody_goes_back_to_what_readers_have(workplace: Workplace) -> None:
-    workplace.write("1.parquet", {"a": "one text"})
-    done = workplace.apply()
-    with pytest.raises(NotFound, match="which readers have"):
-        rollback("docs", workplace.config, to=done.version)
-    assert len(history(workplace)) == 1

@@ -194,7 +194,10 @@ def test_letters_are_those_of_the_last_run_with_what_to_do(story: Story, address
         assert all(one["file"] in listed and one["id"] in listed and one["reason"] in listed for one in letters)
         assert "source.id" in page.locator("tr", has_text="no id").first.inner_text()
         page.get_by_role("link", name="no text").click()
-        assert page.locator("table", has_text="Each by its file").locator("tbody tr").count() == 1
+        page.wait_for_url("**kind=no*")
+        listed_now = page.locator("table", has_text="Each by its file").locator("tbody tr")
+        listed_now.first.wait_for()
+        assert listed_now.count() == 1
         given = page.context.request.get(f"{address}/c/{DOCS}/letters?as=json").json()
         assert [(row["file"], row["id"], row["reason"]) for row in given] == [(one["file"], one["id"], one["reason"]) for one in letters]
 

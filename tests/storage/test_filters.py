@@ -21,7 +21,7 @@ from pipelines.formats.casts import json_text
 from pipelines.spec.parsing import load_spec, parse_spec
 from storage.collection import Collection
 from storage.history.catalog import Publication, published
-from storage.reading.filters import MOST, AnyOf, Condition
+from storage.reading.filters import MOST, AnyOf, Condition, _is_number
 from storage.reading.published import search_vectors
 from storage.store.commit import Change, commit
 from storage.store.lance import Store
@@ -133,6 +133,10 @@ def test_a_search_finds_what_the_same_condition_finds_in_python(
         value = data.draw((st.sampled_from(known) | values if known else values).filter(lambda value: value == value))
         for sign in SIGNS:
             condition = Condition(name, value, sign)
+            if name == "text" and sign in ("<", "<=", ">", ">=") and _is_number(value):
+                with pytest.raises(SpecError, match="where 9 comes after 10"):
+                    table.search(condition)
+                continue
             assert table.search(condition) == expected(rows, condition), condition
     both = Condition("text", "a", ">="), Condition("whole", 0, "<=")
     assert table.search(*both) == expected(rows, *both)
