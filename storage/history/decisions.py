@@ -169,7 +169,7 @@ def going_back(collection: Collection, to: int | None = None, epoch: int | None 
         return _repointed(collection, here, _of_epoch(here, history, epoch), "rollback")
     if to is not None:
         return _repointed(collection, here, _of_version(here, history, to), "rollback")
-    before = [row for row in history if row.epoch < here.origin and row.tables != here.tables]
+    before = [row for row in history if row.epoch < here.origin]
     if not before:
         raise NotFound(
             f"expected a publication of {collection} before version {here.version}, found none: `revector history {collection}` lists "
