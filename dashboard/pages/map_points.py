@@ -35,8 +35,6 @@ FILED = 5_000
 MOST_CORNERS = 120
 """Of a lasso."""
 NEIGHBOURS = 8
-EXCERPT = 300
-"""Characters of a text in a table."""
 SIGNS = ("·", "+", "◆", "○")
 """Of what is the same, came, changed and moved; what went has a minus."""
 WORDS = ("same", "came", "changed", "moved")

@@ -3,13 +3,10 @@
 from markupsafe import Markup
 
 WORDS = {
-    "alarm": "A report found something beyond the limit that the spec gives.",
     "backlog": "What the source has, and readers do not have yet, as far as the last run saw.",
-    "budget": "What a month may cost, as the spec says: prices.monthly.",
     "candidate": "A generation of another model, kept current beside what readers have until a person decides.",
     "chunk": "A piece of a document: what is embedded, found and counted.",
     "cluster": "Chunks whose vectors lie together, with a name made of their most typical words.",
-    "collection": "Documents of one place, cut and embedded in one declared way, under one name.",
     "cost": "Cores and GPUs that runs held, used or not, times the prices of the spec.",
     "coverage": "Chunks that have a vector, of all chunks.",
     "dead letter": "A document or chunk that could not be read or embedded, with its reason. It is tried again at the next run.",
@@ -28,7 +25,6 @@ WORDS = {
     "outlier": "A chunk that is like hardly anything else: odder than 99.8 % of a sample.",
     "overlap": "Of the k results of one side, the share that the other side has, too.",
     "pending": "Chunks without a vector: new, changed, or not yet embedded by this model.",
-    "pinned": "A rollback holds: readers stay there until `revector resume` or a promotion.",
     "published": "What readers get: one version of one generation.",
     "reused": "Chunks that took a stored vector, or shared a forward pass with others of the same content.",
     "run": "One attempt to bring a collection up to date. It can be stopped and gone on with.",
@@ -36,7 +32,6 @@ WORDS = {
     "served": "What readers have while another generation is about to take its place.",
     "space": "What decides the vector of an input: the bytes of the weights and all settings. Vectors of two spaces cannot be compared.",
     "stage": "A part of a run: reading, embedding, indexing, judging.",
-    "stale": "Vectors of chunks that the source no longer has.",
     "token": "A piece of a word, as the model reads it.",
     "typical": "Cosine similarity to the landmark that is most like it: 1 is a landmark's own content.",
     "version": "One state of a generation. Readers have it whole, and it never changes.",

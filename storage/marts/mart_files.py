@@ -3,7 +3,7 @@
 _revector/marts.d/<table>/<collection>.parquet
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,14 +12,12 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import StorageError
 from storage.collection import RECORDS, Collection
-from storage.marts.columns import MARTS, Mart
+from storage.marts.columns import Mart
 from storage.store.lance import Store
 from storage.store.objects import Objects
 
 FOLDER = f"{RECORDS}/marts.d"
 """With a dot, which no collection has in its name: one may be called `marts`."""
-SCHEMA_VERSION = 1
-"""Of the tables. One that has other columns is read as if it had those of today, and written so the next time."""
 READERS = 16
 """Files that are asked for at once: a bucket answers each late, and many together."""
 
@@ -62,34 +60,26 @@ def mart_stamps(store: Store, mart: Mart) -> dict[str, str]:
     return {name.removesuffix(".parquet"): stamp for name, stamp in sorted(store.objects.stamps(f"{FOLDER}/{mart.name}").items())}
 
 
-def read_marts(store: Store, mart: Mart, names: Iterable[str] | None = None) -> pa.Table:
-    """The rows of all collections of a store that have left any, or of those called `names`, one after another.
+def read_marts(store: Store, mart: Mart) -> pa.Table:
+    """The rows of all collections of a store that have left any, one after another.
 
     Of a collection whose file cannot be read there is none, as of one that has left none: that hides no other one.
     """
-    known = [name.removesuffix(".parquet") for name in store.objects.names(f"{FOLDER}/{mart.name}")] if names is None else list(names)
+    known = (Collection(store, name) for name in mart_stamps(store, mart))
     with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(lambda name: readable_mart(Collection(store, name), mart), known))
-    return pa.concat_tables([mart.schema.empty_table(), *tables])
+        return pa.concat_tables([mart.schema.empty_table(), *pool.map(lambda collection: readable_mart(collection, mart), known)])
 
 
 def put_mart(collection: Collection, mart: Mart, rows: pa.Table) -> None:
     """Replace the rows of one collection, whole or not at all."""
     sink = pa.BufferOutputStream()
-    marked = rows.replace_schema_metadata({"revector.marts": str(SCHEMA_VERSION)})
-    pq.write_table(marked, sink, compression="zstd")
+    pq.write_table(rows, sink, compression="zstd")
     collection.objects.put(_key(mart, collection.name), bytes(sink.getvalue()))
 
 
 def table_of(mart: Mart, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows as dicts; what one does not name is null."""
     return pa.Table.from_pylist([dict(row) for row in rows], schema=mart.schema)
-
-
-def marts_of(collection: Collection) -> Iterator[tuple[Mart, pa.Table]]:
-    """All tables of one collection."""
-    for mart in MARTS.values():
-        yield mart, read_mart(collection, mart)
 
 
 def _table(objects: Objects, key: str, mart: Mart) -> pa.Table:
