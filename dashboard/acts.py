@@ -8,11 +8,9 @@ from fastapi.responses import RedirectResponse
 
 from dashboard.desk import AtDesk, Desk, Form
 from dashboard.settings import Act
-from pipelines.errors import Conflict, RevectorError, SpecError
-from pipelines.logs import warn
-from storage.collection import Collection
+from pipelines.errors import Conflict, SpecError
 from storage.history.decisions import Decision, going_back, promotion
-from storage.marts.leaving import leave_marts
+from storage.marts.handing import leave
 from storage.marts.standing_rows import settings_of
 
 router = APIRouter()
@@ -80,17 +78,9 @@ def _done(request: Request, desk: Desk, name: str, form: dict[str, str], decisio
         raise SpecError(f"expected a reason of 1 to {MOST_WHY} characters, found {len(why)}")
     viewer: Any = request.scope.get("viewer")
     decision.carry_out(f"{why} ({viewer}, at the dashboard)" if viewer else why)
-    _leave(desk.collection(name))
+    leave(desk.collection(name))  # that marts cannot be written must not look as if nothing had been decided
     desk.lookout.forget()
     return RedirectResponse(f"/c/{name}", 303)
-
-
-def _leave(collection: Collection) -> None:
-    """It is decided, and readers have it: that marts cannot be written must not look as if it were not."""
-    try:
-        leave_marts(collection)
-    except (OSError, RevectorError, ValueError) as error:
-        warn("marts not written", collection=collection.name, error=type(error).__name__)
 
 
 def _seen(decision: Decision) -> str:

@@ -18,7 +18,7 @@ from pipelines.errors import RevectorError, SpecError
 from storage.collection import Collection, collections
 from storage.history import catalog, decisions
 from storage.history.evaluations import Evaluation
-from storage.marts.handing import Handed, hand_on
+from storage.marts.handing import Handed, hand_on, leave
 from storage.marts.postgres import address_of
 from storage.reading import status as standing
 from storage.reading.filters import AnyOf, Condition
@@ -29,7 +29,6 @@ from workers.encoders.machine import PROCESSOR, Machine
 from workers.judging import comparison, in_full
 from workers.judging.comparison import Comparison
 from workers.learning.build_bridge import BridgeResult, build_bridge
-from workers.observing.telemetry import leave
 from workers.observing.telling import Plan, Report, Result, silent
 from workers.planning.plan import make_plan
 from workers.planning.target import Target

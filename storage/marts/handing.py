@@ -1,14 +1,18 @@
-"""Marts on demand: brought up to date in the store, and handed on as files or to Postgres."""
+"""Marts brought up to date, and handed on: after whatever changes the records, without a say in how that ends; and on demand."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.errors import RevectorError
+from pipelines.logs import warn
+from pipelines.spec.running import MartsSpec
 from storage.collection import Collection
 from storage.marts.columns import MARTS
 from storage.marts.leaving import leave_marts
 from storage.marts.mart_files import mart_bytes, parse_mart
-from storage.marts.postgres import fill
+from storage.marts.postgres import address_of, fill
+from storage.marts.standing_rows import Looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +44,19 @@ def hand_on(collection: Collection, address: str | None = None, out: Path | None
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(data)
     return Handed(collection.name, rows, sent, round(time.monotonic() - began, 3))
+
+
+def leave(collection: Collection, looked: Looked | None = None, marts: MartsSpec | None = None) -> bool:
+    """Leave the marts of a collection, as its records are now, also where `marts` says.
+
+    They are read off the records, so what fails here is made up for the next time. False if something did.
+    """
+    try:
+        leave_marts(collection, looked)
+        if marts and marts.postgres:
+            fill(address_of(marts.postgres), collection)
+    except Exception as error:  # noqa: BLE001  the outermost edge: whatever a record or a driver has in it, what it is told of is done
+        said = {"why": str(error)} if isinstance(error, RevectorError) else {}
+        warn("marts not written", collection=collection.name, error=type(error).__name__, **said)
+        return False
+    return True

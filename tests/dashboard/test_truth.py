@@ -211,7 +211,7 @@ def test_a_decision_stands_if_its_marts_cannot_be_written(workplace: Workplace) 
         page = Viewer(address).get("/c/docs/rollback").text
         fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("dashboard.acts.leave_marts", _away)
+            patch.setattr("storage.marts.handing.leave_marts", _away)
             answer = posted(address, "/c/docs/rollback", {name: unescape(value) for name, value in fields.items()} | {"why": "worse"})
     assert answer == 303
 

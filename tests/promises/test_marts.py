@@ -22,12 +22,12 @@ from pipelines.spec.running import MartsSpec
 from storage.collection import Collection, collections
 from storage.marts import postgres as filling
 from storage.marts.columns import MARTS
+from storage.marts.handing import leave
 from storage.marts.mart_files import put_mart, read_mart, table_of
 from storage.marts.postgres import address_of, fill
 from storage.store.lance import Store
 from tests.conftest import Workplace
 from tests.support.postgresql import ROOT, Postgres, serve_postgres
-from workers.observing.telemetry import leave
 from workers.runs import apply as applying
 
 DASHBOARD = ROOT / "infra" / "grafana" / "dashboards" / "marts.json"

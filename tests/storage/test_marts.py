@@ -13,13 +13,12 @@ import pytest
 from flows import apply, evaluate, history, report, rollback, status
 from pipelines.errors import RevectorError
 from storage.collection import Collection, collections
-from storage.marts import columns
+from storage.marts import columns, handing
 from storage.marts.columns import MARTS, RUNS, Mart
 from storage.marts.leaving import leave_marts
 from storage.marts.mart_files import FOLDER, read_mart, read_marts
 from storage.store.lance import Store
 from tests.conftest import Workplace
-from workers.observing import telemetry
 
 
 def rows(workplace: Workplace, mart: Mart) -> list[dict[str, Any]]:
@@ -123,7 +122,7 @@ def _broken(*_: Any) -> Any:
 def test_a_write_that_was_lost_is_made_up_for_and_costs_no_run(workplace: Workplace) -> None:
     workplace.write("1.parquet", {"a": "one text"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telemetry, "leave_marts", _away)
+        patch.setattr(handing, "leave_marts", _away)
         first = workplace.apply()
     assert first.status == "published" and rows(workplace, RUNS) == []
     workplace.write("2.parquet", {"b": "another"})

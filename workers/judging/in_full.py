@@ -12,13 +12,14 @@ from storage.history.built import built_there
 from storage.history.catalog import Publication, current, is_there
 from storage.history.evaluations import Evaluation, keep_evaluation
 from storage.history.ledger import Run
+from storage.marts.handing import leave
 from storage.reading.versions import PUBLISHED, find_version, finished_versions, version_of
 from storage.store.lance import Store
 from storage.tables.version import Version
 from workers.embedding.encoding import Encoding
 from workers.judging.case import Case
 from workers.judging.gates import judge
-from workers.observing.telemetry import leave, observe
+from workers.observing.telemetry import observe
 from workers.reports.analysis import Measure
 from workers.reports.shape import drift_measure, shape_measures
 

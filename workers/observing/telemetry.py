@@ -17,13 +17,12 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from pipelines.errors import Conflict, RevectorError
+from pipelines.errors import Conflict
 from pipelines.logs import bound, log, warn
 from pipelines.spec.running import MartsSpec, ScheduleSpec
 from storage.collection import Collection
 from storage.history.catalog import Publication
-from storage.marts.leaving import leave_marts
-from storage.marts.postgres import address_of, fill
+from storage.marts.handing import leave
 from storage.marts.standing_rows import Looked
 from workers.observing.account import Account
 from workers.observing.metrics import Measures, of_account, of_outcome, of_publication, of_result
@@ -148,22 +147,6 @@ class Observer:
             if not self._warned:
                 warn("metrics not written", error=type(error).__name__, where=os.environ.get(METRICS, ""))
             self._warned = True
-
-
-def leave(collection: Collection, looked: Looked | None = None, marts: MartsSpec | None = None) -> bool:
-    """Leave the marts of a collection, as its records are now, also where `marts` says.
-
-    They are read off the records, so what fails here is made up for the next time. False if something did.
-    """
-    try:
-        leave_marts(collection, looked)
-        if marts and marts.postgres:
-            fill(address_of(marts.postgres), collection)
-    except Exception as error:  # noqa: BLE001  the outermost edge: whatever a record or a driver has in it, the run is done
-        said = {"why": str(error)} if isinstance(error, RevectorError) else {}
-        warn("marts not written", collection=collection.name, error=type(error).__name__, **said)
-        return False
-    return True
 
 
 @contextmanager

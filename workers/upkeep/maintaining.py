@@ -13,12 +13,13 @@ from pipelines.spec.declared import RetentionSpec
 from pipelines.spec.running import MartsSpec
 from storage.collection import Collection
 from storage.history.catalog import Publication, current, publications, published
+from storage.marts.handing import leave
 from storage.marts.leaving import leave_marts
 from storage.marts.postgres import address_of, fill, scrub
 from storage.reports.kept_reports import reported_generations
 from storage.tables.generations import generations, named
 from storage.upkeep.maintenance import unchanged
-from workers.observing.telemetry import leave, observe
+from workers.observing.telemetry import observe
 from workers.observing.telling import Report, silent
 from workers.planning.live import live_generations
 from workers.planning.state import State, read_state
